@@ -1,0 +1,175 @@
+"""What can be set? One :class:`Settings` object: defaults, then a TOML file, then ``CMBNODE_*`` in the environment."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from platformdirs import user_data_path
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from pipeline.errors import CmbError
+
+
+class ConfigError(CmbError):
+    """A setting is missing or impossible."""
+
+
+def _ae_title(value: str) -> str:
+    """Check an AE title: 1 to 16 characters of the default repertoire, no backslash (PS3.5 6.2, VR AE)."""
+    title = value.strip()
+    if not 1 <= len(title) <= 16 or not title.isascii() or not title.isprintable() or "\\" in title:
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    return title
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Network = IPv4Network | IPv6Network
+
+
+class DestinationSettings(BaseModel):
+    """Where results go: a DICOM storage SCP."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ae_title: AETitle = Field(description="AE title of the destination")
+    host: str = Field(description="Host name or address")
+    port: int = Field(ge=1, le=65535, description="DICOM port")
+    timeout_s: float = Field(30.0, gt=0, description="Longest wait for a connection or an answer, seconds")
+
+
+class ReceiverSettings(BaseModel):
+    """The DICOM SCP."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field("0.0.0.0", description="Address to listen on")  # noqa: S104 - a PACS must reach it
+    port: int = Field(11112, ge=0, le=65535, description="DICOM port; 0 picks a free one")
+    calling_ae_titles: tuple[AETitle, ...] = Field((), description="Who may call; empty: anyone")
+    peers: tuple[Network, ...] = Field((), description="Networks (CIDR) that may connect; empty: any")
+    require_called_ae_title: bool = Field(True, description="Refuse associations meant for another AE title")
+    max_associations: int = Field(20, ge=1, description="Associations served at the same time")
+    idle_timeout_s: float = Field(60.0, gt=0, description="Silence on a connection before it is dropped, seconds")
+    max_pdu_bytes: int = Field(262_144, ge=16_384, le=16_777_216, description="Largest PDU taken, bytes")
+    max_instance_bytes: int = Field(2_147_483_648, ge=1_048_576, description="Largest object taken, bytes")
+    extra_sop_classes: tuple[str, ...] = Field((), description="Further storage SOP Class UIDs to accept")
+
+
+class SettlingSettings(BaseModel):
+    """When is a series complete?"""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    quiet_s: float = Field(
+        10.0, ge=0, description="Silence after the last instance before a series can settle, seconds"
+    )
+    limit_s: float = Field(300.0, ge=0, description="Silence after which it settles even without evidence, seconds")
+
+
+class QueueSettings(BaseModel):
+    """Attempts, leases and retries."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_attempts: int = Field(3, ge=1, description="Analyses tried before a job is failed")
+    lease_s: float = Field(30.0, gt=0, description="A worker that is silent for so long has lost its job, seconds")
+    sweep_s: float = Field(2.0, gt=0, description="Pause between two sweeps, seconds")
+    time_limit_s: float = Field(1800.0, gt=0, description="Longest one analysis may take, seconds")
+    retry_first_s: float = Field(5.0, gt=0, description="First pause after a failed delivery, seconds")
+    retry_longest_s: float = Field(900.0, gt=0, description="Longest pause between two delivery attempts, seconds")
+    retry_for_s: float = Field(172_800.0, gt=0, description="Deliveries are tried for so long, seconds")
+
+
+class ArchiveSettings(BaseModel):
+    """Disk use."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    free_disk_mb: int = Field(2048, ge=0, description="Refuse instances (0xA700) when less is free, MB")
+    keep_days: float = Field(14.0, ge=0, description="Images are removed so long after their study was dealt with")
+
+
+class WorklistSettings(BaseModel):
+    """The worklist page."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="HTTP port; 0 picks a free one")
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. `CMBNODE_RECEIVER__PORT=104` sets ``receiver.port``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CMBNODE_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    data_dir: Path = Field(default_factory=lambda: user_data_path("cmb-node", appauthor=False), description="All data")
+    ae_title: AETitle = Field("CMBNODE", description="The node's own AE title")
+    database_url: str | None = Field(None, description="SQLAlchemy URL; none: SQLite in the data folder")
+    redis_url: str | None = Field(None, description="Redis URL; none: `cmbnode up` starts its own")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where networks run")
+    routing_file: Path | None = Field(None, description="TOML rule table; none: the one in the package")
+    log_format: Literal["console", "json"] = Field("console", description="How log lines look")
+    destinations: dict[str, DestinationSettings] = Field(default_factory=dict, description="Where results may go")
+    receiver: ReceiverSettings = ReceiverSettings()
+    settling: SettlingSettings = SettlingSettings()
+    queue: QueueSettings = QueueSettings()
+    archive: ArchiveSettings = ArchiveSettings()
+    worklist: WorklistSettings = WorklistSettings()
+
+    @property
+    def ledger_url(self) -> str:
+        """SQLAlchemy URL of the ledger."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'ledger.sqlite3'}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Rank the sources: arguments, environment, TOML file, defaults."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(config_file: Path | None = None, **overrides: Any) -> Settings:
+    """Read the settings.
+
+    Parameters
+    ----------
+    config_file : Path, optional
+        TOML file with the fields of :class:`Settings`.
+    **overrides
+        Values that win over file and environment; ``None`` means not given.
+
+    Raises
+    ------
+    ConfigError
+        Naming the field, what is wrong with it and where it was set.
+    """
+    if config_file is not None and not config_file.is_file():
+        raise ConfigError("no such configuration file", where=str(config_file))
+
+    class _FileSettings(Settings):
+        model_config = SettingsConfigDict(toml_file=config_file)
+
+    try:
+        return _FileSettings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        where = f"{config_file or 'settings'}: {field}" if field else str(config_file or "settings")
+        raise ConfigError(first["msg"], where=where, do="see docs/install.md for every setting") from error
+    except ValueError as error:  # the TOML itself
+        raise ConfigError(f"not readable as TOML ({error})", where=str(config_file)) from error

@@ -1,0 +1,122 @@
+"""Where is a voxel in the patient? A regular grid in DICOM patient coordinates (LPS, millimetres)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """A regular grid of voxel centres in patient coordinates.
+
+    Arrays on this grid are indexed ``[k, j, i]`` (slice, row, column); coordinates are ``(i, j, k)`` and ``(x, y, z)``,
+    as in DICOM PS3.3 C.7.6.2.1.1 (Equation C.7.6.2.1-1, extended by the slice step).
+
+    Parameters
+    ----------
+    shape : tuple of int
+        ``(slices, rows, columns)``.
+    affine : ndarray, shape (4, 4)
+        Maps homogeneous ``(i, j, k, 1)`` to LPS millimetres.
+    frame_of_reference_uid : str
+        The frame of reference those coordinates belong to; empty when the images name none.
+    """
+
+    shape: tuple[int, int, int]
+    affine: FloatArray
+    frame_of_reference_uid: str = ""
+
+    @cached_property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance between neighbouring voxels along ``(i, j, k)``, mm."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+    @cached_property
+    def direction(self) -> FloatArray:
+        """Unit vectors of ``i``, ``j`` and ``k`` as columns, shape (3, 3)."""
+        return np.asarray(self.affine[:3, :3] / np.asarray(self.spacing))
+
+    @property
+    def voxel_volume(self) -> float:
+        """Volume of one voxel, mm³."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    @cached_property
+    def _inverse(self) -> FloatArray:
+        return np.asarray(np.linalg.inv(self.affine))
+
+    def to_lps(self, ijk: ArrayLike) -> FloatArray:
+        """Patient coordinates (mm) of voxel coordinates ``(..., 3)`` given as ``(i, j, k)``."""
+        ijk = np.asarray(ijk, dtype=np.float64)
+        return np.asarray(ijk @ self.affine[:3, :3].T + self.affine[:3, 3])
+
+    def to_ijk(self, lps: ArrayLike) -> FloatArray:
+        """Voxel coordinates ``(i, j, k)``, fractional, of patient coordinates ``(..., 3)`` in mm."""
+        lps = np.asarray(lps, dtype=np.float64)
+        return np.asarray(lps @ self._inverse[:3, :3].T + self._inverse[:3, 3])
+
+    def matches(self, other: Geometry, tolerance_mm: float = 0.1) -> bool:
+        """Whether `other` is the same grid, with every corner within `tolerance_mm`."""
+        if self.shape != other.shape:
+            return False
+        k, j, i = self.shape
+        corners = np.array([[a, b, c] for a in (0, i - 1) for b in (0, j - 1) for c in (0, k - 1)])
+        return bool(np.abs(self.to_lps(corners) - other.to_lps(corners)).max() <= tolerance_mm)
+
+
+@dataclass(frozen=True)
+class FrameReference:
+    """The DICOM frame a slice of a volume came from.
+
+    `frame_number` counts from 1 and is ``None`` for a single-frame instance.
+    """
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    path: str
+    frame_number: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Voxel values on a :class:`Geometry`, with the frame each slice came from.
+
+    Parameters
+    ----------
+    array : ndarray of float32, shape (slices, rows, columns)
+        Values in the image's own unit (phase in radians, a paramagnetic bleed positive).
+    geometry : Geometry
+        The grid.
+    frames : tuple of FrameReference
+        One per slice, in slice order.
+    series_instance_uid : str
+        The series it was read from.
+    """
+
+    array: NDArray[np.float32]
+    geometry: Geometry
+    frames: tuple[FrameReference, ...]
+    series_instance_uid: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Acquisition:
+    """One SWI acquisition on one grid: what every candidate method and classifier gets to see.
+
+    `phase` and `magnitude` are ``None`` when the study has none; otherwise they share the grid of `swi`.
+    `warnings` are short sentences for the reader of the result.
+    """
+
+    swi: Volume
+    phase: Volume | None = None
+    magnitude: Volume | None = None
+    echo_time_ms: float | None = None
+    field_strength_t: float | None = None
+    warnings: tuple[str, ...] = ()

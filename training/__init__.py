@@ -1,0 +1,1 @@
+"""Offline: simulation, data sets, training and evaluation. Imports :mod:`pipeline`, never :mod:`node`."""
