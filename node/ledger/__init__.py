@@ -1,0 +1,76 @@
+"""What is the state of every series, job and delivery? The one source of truth; the queue is only a bell.
+
+The only place with SQL. Every change of state is one transaction with a history row, on SQLite and on PostgreSQL.
+"""
+
+from __future__ import annotations
+
+from node.ledger.deliveries import Deliveries
+from node.ledger.intake import Intake
+from node.ledger.queries import Queries
+from node.ledger.records import (
+    Burden,
+    Change,
+    Counts,
+    Delivery,
+    DeliveryState,
+    Filters,
+    Instance,
+    InstanceRecord,
+    Job,
+    JobState,
+    JobSummary,
+    NewJob,
+    Priority,
+    Quarantined,
+    ReceivingSeries,
+    RemovableStudy,
+    ResultFile,
+    Series,
+    SeriesState,
+    SeriesVerdict,
+    Sort,
+    Stored,
+    Study,
+    StudyState,
+    WorklistRow,
+)
+from node.ledger.verdicts import Verdicts
+from node.ledger.worklist import Worklist
+
+
+class Ledger(Intake, Verdicts, Deliveries, Queries, Worklist):
+    """The ledger, one class over its parts; each part is a module of this package.
+
+    Safe to use from several threads, and from several processes with a `Ledger` each.
+    """
+
+
+__all__ = [
+    "Burden",
+    "Change",
+    "Counts",
+    "Delivery",
+    "DeliveryState",
+    "Filters",
+    "Instance",
+    "InstanceRecord",
+    "Job",
+    "JobState",
+    "JobSummary",
+    "Ledger",
+    "NewJob",
+    "Priority",
+    "Quarantined",
+    "ReceivingSeries",
+    "RemovableStudy",
+    "ResultFile",
+    "Series",
+    "SeriesState",
+    "SeriesVerdict",
+    "Sort",
+    "Stored",
+    "Study",
+    "StudyState",
+    "WorklistRow",
+]

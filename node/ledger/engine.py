@@ -1,0 +1,181 @@
+"""How does the ledger reach its database? Engine, transactions, history; SQLite and PostgreSQL differ only here."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+    event,
+    insert,
+    make_url,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from node.ledger.models import history
+from node.ledger.rows import Row
+
+BUSY_TIMEOUT_S = 30.0
+_MIGRATION_LOCK = 0x636D626E  # any fixed number: PostgreSQL's advisory lock that serialises migrations
+
+
+def utc_now() -> datetime:
+    """The time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def connect(url: str) -> Engine:
+    """Make the engine for `url` (``sqlite:///path`` or ``postgresql://…``), safe across threads and forks."""
+    target = make_url(url)
+    if target.get_backend_name() == "sqlite":
+        if target.database in (None, "", ":memory:"):
+            raise ValueError("the ledger needs a database file: several processes share it")
+        engine = create_engine(target, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    else:
+        if target.get_backend_name() == "postgresql":
+            target = target.set(drivername="postgresql+psycopg")
+        engine = create_engine(target, pool_pre_ping=True, isolation_level="READ COMMITTED")
+    _forget_after_fork(engine)
+    return engine
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    """Durable commits, readers beside the one writer, and Unicode-aware ``lower`` for searching names."""
+    connection.isolation_level = None  # transactions are begun by `_begin_sqlite`
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+    connection.create_function("lower", 1, lambda value: value and str(value).lower(), deterministic=True)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Take the write lock at once: a transaction that upgrades from reading cannot wait, it fails as busy."""
+    write = connection.get_execution_options().get("ledger_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _forget_after_fork(engine: Engine) -> None:
+    """A forked child must not use, nor close, its parent's connections."""
+    reference = weakref.ref(engine)
+
+    def forget() -> None:
+        if (alive := reference()) is not None:
+            alive.dispose(close=False)
+
+    os.register_at_fork(after_in_child=forget)
+
+
+class Store:
+    """What every part of the ledger shares: the engine, the clock, transactions and history.
+
+    Parameters
+    ----------
+    url : str
+        SQLAlchemy URL of a SQLite file or of a PostgreSQL database.
+    clock : callable, optional
+        Gives the time, aware; for tests.
+    """
+
+    def __init__(self, url: str, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self.engine = connect(url)
+        self._clock = clock
+
+    def upgrade(self) -> None:
+        """Create the tables, or bring them to this version; several processes may do it at once."""
+        from alembic import command  # heavy, and only needed here
+        from alembic.config import Config
+
+        if self.engine.dialect.name == "sqlite" and self.engine.url.database:
+            Path(self.engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
+        with self._write() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def create_schema(self) -> None:
+        """Same as :meth:`upgrade`: an empty database is brought to this version."""
+        self.upgrade()
+
+    def ping(self) -> None:
+        """Ask the database for an answer, for health checks."""
+        with self._read() as connection:
+            connection.execute(select(1))
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        """One transaction that may change rows: committed as a whole, or not at all."""
+        with self.engine.connect().execution_options(ledger_write=True) as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @staticmethod
+    def _insert_missing(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
+        """Insert a row unless its key exists; whether it was inserted."""
+        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+        return connection.execute(dialect.insert(table).values(values).on_conflict_do_nothing()).rowcount == 1
+
+    def _log(
+        self, connection: Connection, entity: str, entity_id: object, before: str, after: str, why: str, actor: str
+    ) -> None:
+        """Write the history row of a change of state."""
+        connection.execute(
+            insert(history).values(
+                at=self._clock(),
+                entity=entity,
+                entity_id=str(entity_id),
+                from_state=before,
+                to_state=after,
+                why=clean(why),
+                actor=clean(actor),
+            )
+        )
+
+    def _change(
+        self,
+        connection: Connection,
+        table: Table,
+        row: Row,
+        after: str,
+        *,
+        actor: str,
+        why: str = "",
+        **values: Any,
+    ) -> None:
+        """Move a locked row to another state, with its history row."""
+        key: ColumnElement[Any] = next(iter(table.primary_key.columns))
+        entity = {"series": "series", "jobs": "job", "deliveries": "delivery"}[table.name]
+        connection.execute(update(table).where(key == row[key.name]).values(state=after, **values))
+        self._log(connection, entity, row[key.name], row["state"], after, why, actor)
+
+
+def clean(value: str, limit: int = 1024) -> str:
+    """Make text from the wire storable: no NUL (PostgreSQL refuses it), no lone surrogates, a bounded length."""
+    return value.replace("\0", "").encode("utf-8", "replace").decode("utf-8")[:limit]

@@ -1,0 +1,280 @@
+"""What has arrived? Instances, the associations that brought them, series that settle, objects kept aside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+from math import isfinite
+from typing import Any
+
+from sqlalchemy import Connection, and_, exists, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from node.ledger.engine import Store, clean
+from node.ledger.models import associations, instances, quarantine, series, studies
+from node.ledger.records import InstanceRecord, ReceivingSeries, SeriesState, Stored, Study
+from node.ledger.rows import study_of
+
+_MAX_INTEGER = 2**31 - 1
+_ACTOR = "receiver"
+_STUDY_TEXT = (
+    "patient_id",
+    "patient_name",
+    "patient_birth_date",
+    "patient_sex",
+    "accession_number",
+    "study_date",
+    "study_time",
+    "study_description",
+    "referring_physician",
+)
+_SERIES_TEXT = ("modality", "manufacturer", "body_part", "station_name", "institution", "calling_ae")
+
+
+class _RacedError(Exception):
+    """Another transaction inserted the same instance first."""
+
+
+class Intake(Store):
+    """Instances and series as they arrive."""
+
+    def record_instance(self, record: InstanceRecord) -> Stored:
+        """Enter an instance that the archive holds, in one transaction.
+
+        A new instance of a settled series reopens it (state receiving, revision + 1). The same instance again counts
+        nothing and reopens nothing; the same UID with other bytes, or a series UID that belongs to another study, is a
+        conflict and leaves the ledger as it is.
+        """
+        while True:
+            try:
+                with self._write() as connection:
+                    return self._record(connection, record)
+            except _RacedError:  # it is there now
+                continue
+
+    def _record(self, connection: Connection, record: InstanceRecord) -> Stored:
+        columns = (instances.c.sha256, instances.c.removed_at, instances.c.series_instance_uid)
+        known = connection.execute(
+            select(*columns).where(instances.c.sop_instance_uid == record.sop_instance_uid)
+        ).one_or_none()
+        if known is not None and (known.sha256 != record.sha256):
+            return Stored.CONFLICT
+        if known is not None and known.series_instance_uid != record.series_instance_uid:
+            return Stored.CONFLICT
+        if known is not None and known.removed_at is None:
+            self._note_association(connection, record, only_receiving=True)
+            return Stored.DUPLICATE
+        row = self._lock_or_create_series(connection, record)
+        if row["study_instance_uid"] != record.study_instance_uid:
+            return Stored.CONFLICT
+        self._store(connection, record, again=known is not None)
+        self._count(connection, record, row)
+        self._note_association(connection, record)
+        return Stored.NEW
+
+    def _store(self, connection: Connection, record: InstanceRecord, *, again: bool) -> None:
+        """Insert the instance, or put one back whose bytes retention had removed."""
+        if again:
+            where = instances.c.sop_instance_uid == record.sop_instance_uid
+            values = {"path": record.path, "received_at": record.received_at, "removed_at": None}
+            connection.execute(update(instances).where(where).values(values))
+            return
+        position = record.position if record.position is not None and isfinite(record.position) else None
+        values = {
+            "sop_instance_uid": record.sop_instance_uid,
+            "series_instance_uid": record.series_instance_uid,
+            "sop_class_uid": record.sop_class_uid,
+            "transfer_syntax_uid": record.transfer_syntax_uid,
+            "path": record.path,
+            "size": record.size,
+            "sha256": record.sha256,
+            "number_of_frames": _integer(record.number_of_frames) or 1,
+            "orientation": clean(record.orientation),
+            "position": position,
+            "calling_ae": clean(record.calling_ae),
+            "peer": clean(record.peer),
+            "received_at": record.received_at,
+        }
+        if not self._insert_missing(connection, instances, values):
+            raise _RacedError
+
+    def _lock_or_create_series(self, connection: Connection, record: InstanceRecord) -> Any:
+        query = (
+            select(series.c.series_instance_uid, series.c.study_instance_uid, series.c.state, series.c.instance_count)
+            .where(series.c.series_instance_uid == record.series_instance_uid)
+            .with_for_update()
+        )
+        row = connection.execute(query).mappings().one_or_none()
+        if row is None:
+            self._create_series(connection, record)
+            row = connection.execute(query).mappings().one()
+        return row
+
+    def _create_series(self, connection: Connection, record: InstanceRecord) -> None:
+        at = record.received_at
+        study: dict[str, Any] = {name: clean(getattr(record, name)) for name in _STUDY_TEXT}
+        study |= {"study_instance_uid": record.study_instance_uid, "first_received_at": at, "last_received_at": at}
+        self._insert_missing(connection, studies, study)
+        values: dict[str, Any] = {name: clean(getattr(record, name)) for name in _SERIES_TEXT}
+        values |= {
+            "series_instance_uid": record.series_instance_uid,
+            "study_instance_uid": record.study_instance_uid,
+            "series_number": _integer(record.series_number),
+            "description": clean(record.series_description),
+            "state": SeriesState.RECEIVING,
+            "first_instance_at": at,
+            "last_instance_at": at,
+        }
+        if self._insert_missing(connection, series, values):
+            self._log(connection, "series", record.series_instance_uid, "", SeriesState.RECEIVING, "", _ACTOR)
+            self._revise_study(connection, record)
+
+    def _count(self, connection: Connection, record: InstanceRecord, row: Any) -> None:
+        """Count the new instance; reopen the series if it had settled."""
+        where = series.c.series_instance_uid == record.series_instance_uid
+        values: dict[str, Any] = {
+            "instance_count": series.c.instance_count + 1,
+            "last_instance_at": record.received_at,
+        }
+        if row["state"] == SeriesState.RECEIVING:
+            connection.execute(update(series).where(where).values(values))
+            return
+        why = f"reopened: instance {record.sop_instance_uid} arrived after {row['instance_count']} others had settled"
+        revision = series.c.revision + 1
+        self._change(connection, series, row, SeriesState.RECEIVING, why=why, actor=_ACTOR, revision=revision, **values)
+        self._revise_study(connection, record)
+
+    @staticmethod
+    def _revise_study(connection: Connection, record: InstanceRecord) -> None:
+        """Ask for the study to be routed again."""
+        where = studies.c.study_instance_uid == record.study_instance_uid
+        values = {"revision": studies.c.revision + 1, "last_received_at": record.received_at, "removed_at": None}
+        connection.execute(update(studies).where(where).values(values))
+
+    @staticmethod
+    def _note_association(connection: Connection, record: InstanceRecord, *, only_receiving: bool = False) -> None:
+        """Remember that this association brings images of the series and has not ended."""
+        if only_receiving:
+            where = series.c.series_instance_uid == record.series_instance_uid
+            if connection.scalar(select(series.c.state).where(where)) != SeriesState.RECEIVING:
+                return
+        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+        statement = dialect.insert(associations).values(
+            series_instance_uid=record.series_instance_uid, association=record.association
+        )
+        keys = [associations.c.series_instance_uid, associations.c.association]
+        reopened = {"ended_at": None, "released": False}
+        connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=keys, set_=reopened, where=associations.c.ended_at.is_not(None)
+            )
+        )
+
+    def release_series(
+        self, series_uids: Iterable[str], at: datetime, *, association: str = "", aborted: bool = False
+    ) -> None:
+        """Note that the association that brought images of these series has ended: released, or aborted."""
+        where = and_(
+            associations.c.series_instance_uid.in_(sorted(set(series_uids))),
+            associations.c.association == association,
+            associations.c.ended_at.is_(None),
+        )
+        with self._write() as connection:
+            connection.execute(update(associations).where(where).values(ended_at=at, released=not aborted))
+
+    def abandon_associations(self, at: datetime, prefix: str = "") -> int:
+        """End, as aborted, all open associations whose name starts with `prefix`: a receiver that starts has none."""
+        where = and_(associations.c.ended_at.is_(None), associations.c.association.startswith(prefix, autoescape=True))
+        with self._write() as connection:
+            return connection.execute(update(associations).where(where).values(ended_at=at, released=False)).rowcount
+
+    def quarantine(self, record: InstanceRecord, path: str, why: str) -> int:
+        """Enter an object that was kept aside under `path` instead of being stored; its number."""
+        values = {
+            "at": record.received_at,
+            "path": path,
+            "why": clean(why),
+            "sop_instance_uid": clean(record.sop_instance_uid),
+            "series_instance_uid": clean(record.series_instance_uid),
+            "study_instance_uid": clean(record.study_instance_uid),
+            "size": record.size,
+            "sha256": record.sha256,
+            "calling_ae": clean(record.calling_ae),
+            "peer": clean(record.peer),
+        }
+        with self._write() as connection:
+            inserted = connection.execute(insert(quarantine).values(values)).inserted_primary_key
+            number = int(inserted[0]) if inserted else 0
+            self._log(connection, "quarantine", number, "", "quarantined", why, _ACTOR)
+            return number
+
+    def series_receiving(self, quiet_since: datetime | None = None) -> list[ReceivingSeries]:
+        """Series that have not settled (only those without a new instance since `quiet_since`), with their evidence."""
+        where = series.c.state == SeriesState.RECEIVING
+        if quiet_since is not None:
+            where = and_(where, series.c.last_instance_at <= quiet_since)
+        columns = ("series_instance_uid", "study_instance_uid", "modality", "revision", "last_instance_at")
+        with self._read() as connection:
+            rows = connection.execute(select(*(series.c[name] for name in columns)).where(where)).mappings().all()
+            return [self._with_evidence(connection, ReceivingSeries(**row, **_NO_EVIDENCE)) for row in rows]
+
+    @staticmethod
+    def _with_evidence(connection: Connection, row: ReceivingSeries) -> ReceivingSeries:
+        uid = row.series_instance_uid
+        brought = connection.execute(
+            select(associations.c.ended_at, associations.c.released)
+            .where(associations.c.series_instance_uid == uid)
+            .order_by(associations.c.ended_at)
+        ).all()
+        ended = [a for a in brought if a.ended_at is not None]
+        places = connection.execute(
+            select(instances.c.orientation, instances.c.position, instances.c.number_of_frames).where(
+                instances.c.series_instance_uid == uid
+            )
+        ).all()
+        return replace(
+            row,
+            open_associations=len(brought) - len(ended),
+            last_ended_released=bool(ended and ended[-1].released),
+            places=tuple((p.orientation, p.position, p.number_of_frames) for p in places),
+        )
+
+    def settle_series(
+        self, uid: str, why: str, *, whole: bool = True, seen: datetime | None = None, actor: str = "settling"
+    ) -> bool:
+        """Settle a series that is being received; not if an instance came after `seen`. Whether it settled.
+
+        `whole` says that there is evidence that nothing is missing.
+        """
+        with self._write() as connection:
+            query = select(series).where(series.c.series_instance_uid == uid).with_for_update()
+            row = connection.execute(query).mappings().one_or_none()
+            if row is None or row["state"] != SeriesState.RECEIVING:
+                return False
+            if seen is not None and row["last_instance_at"] > seen:
+                return False
+            values = {"whole": whole, "settled_why": clean(why)}
+            self._change(connection, series, row, SeriesState.SETTLED, why=why, actor=actor, **values)
+            where = studies.c.study_instance_uid == row["study_instance_uid"]
+            later = and_(where, studies.c.last_received_at < row["last_instance_at"])
+            connection.execute(update(studies).where(later).values(last_received_at=row["last_instance_at"]))
+            return True
+
+    def studies_ready(self) -> list[Study]:
+        """Studies with nothing being received and something new since they were last routed, oldest first."""
+        receiving = exists().where(
+            series.c.study_instance_uid == studies.c.study_instance_uid, series.c.state == SeriesState.RECEIVING
+        )
+        new = or_(studies.c.routed_revision.is_(None), studies.c.routed_revision != studies.c.revision)
+        query = select(studies).where(new, ~receiving).order_by(studies.c.first_received_at)
+        with self._read() as connection:
+            return [study_of(row) for row in connection.execute(query).mappings()]
+
+
+_NO_EVIDENCE: dict[str, Any] = {"open_associations": 0, "last_ended_released": False, "places": ()}
+
+
+def _integer(value: int | None) -> int | None:
+    """A number that a column can hold; header values may be absurd."""
+    return value if value is not None and -_MAX_INTEGER <= value <= _MAX_INTEGER else None

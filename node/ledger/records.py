@@ -1,0 +1,430 @@
+"""What does the ledger take in and give out? Frozen records and the states they may be in; no SQL, no behaviour.
+
+Times are aware datetimes in UTC. UIDs are DICOM UIDs as text. Paths are relative to the archive or the outbox.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum, StrEnum
+from typing import Any
+
+
+class Stored(StrEnum):
+    """What became of an instance that arrived."""
+
+    NEW = "new"
+    DUPLICATE = "duplicate"  # same UID, same bytes: stored once
+    CONFLICT = "conflict"  # same UID, other bytes: the caller keeps them aside (`Ledger.quarantine`)
+
+
+class SeriesState(StrEnum):
+    """Life of a series. `ignored` means settled and not to be analysed; the row says why."""
+
+    RECEIVING = "receiving"
+    SETTLED = "settled"
+    IGNORED = "ignored"
+
+
+class JobState(StrEnum):
+    """Life of a job."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    ANALYSED = "analysed"
+    DELIVERING = "delivering"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+
+
+class DeliveryState(StrEnum):
+    """Life of one result object on its way to one destination."""
+
+    WAITING = "waiting"
+    SENDING = "sending"
+    ACCEPTED = "accepted"
+    FAILED = "failed"
+    CANCELLED = "cancelled"  # its job was superseded before it left
+
+
+class StudyState(StrEnum):
+    """What a worklist shows for a study: the state of its newest job, or why it has none."""
+
+    RECEIVING = "receiving"
+    IGNORED = "ignored"
+    QUEUED = "queued"
+    RUNNING = "running"
+    ANALYSED = "analysed"
+    DELIVERING = "delivering"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+
+
+class Priority(IntEnum):
+    """Urgency of a job. The numbers are the priority steps of Celery on Redis, 0 the highest."""
+
+    STAT = 0
+    HIGH = 3
+    ROUTINE = 6
+    LOW = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceRecord:
+    """One instance that was made durable in the archive.
+
+    Parameters
+    ----------
+    orientation : str
+        Equal for parallel slices (:func:`node.settling.slice_place`); empty if the object has no plane.
+    position : float or None
+        Place of the slice along its normal, mm.
+    association : str
+        Names the association that brought it, as in :meth:`Ledger.release_series`.
+    """
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    path: str
+    size: int
+    sha256: str
+    received_at: datetime
+    calling_ae: str = ""
+    peer: str = ""
+    association: str = ""
+    number_of_frames: int = 1
+    orientation: str = ""
+    position: float | None = None
+    # the study and its patient
+    patient_id: str = ""
+    patient_name: str = ""
+    patient_birth_date: str = ""
+    patient_sex: str = ""
+    accession_number: str = ""
+    study_date: str = ""
+    study_time: str = ""
+    study_description: str = ""
+    referring_physician: str = ""
+    # the series
+    modality: str = ""
+    series_number: int | None = None
+    series_description: str = ""
+    manufacturer: str = ""
+    body_part: str = ""
+    station_name: str = ""
+    institution: str = ""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A stored instance, as far as the rest of the node needs it."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    series_instance_uid: str
+    path: str
+    size: int
+    sha256: str
+    number_of_frames: int
+    received_at: datetime
+    removed_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series and what became of it."""
+
+    series_instance_uid: str
+    study_instance_uid: str
+    modality: str
+    series_number: int | None
+    description: str
+    manufacturer: str
+    body_part: str
+    station_name: str
+    institution: str
+    calling_ae: str
+    state: SeriesState
+    revision: int
+    role: str
+    rule: str
+    why: str
+    needs_confirmation: bool
+    whole: bool  # it settled with evidence that nothing is missing; otherwise `settled_why` says what was lacking
+    settled_why: str
+    instance_count: int
+    first_instance_at: datetime
+    last_instance_at: datetime
+
+
+@dataclass(frozen=True)
+class ReceivingSeries:
+    """A series that has not settled, with the evidence that it is whole.
+
+    Parameters
+    ----------
+    places : tuple of (str, float or None, int)
+        Orientation key, position along the normal (mm) and number of frames of each instance.
+    open_associations : int
+        Associations that brought instances and have not ended.
+    last_ended_released : bool
+        The last one to end was released, not aborted.
+    """
+
+    series_instance_uid: str
+    study_instance_uid: str
+    modality: str
+    revision: int
+    last_instance_at: datetime
+    open_associations: int
+    last_ended_released: bool
+    places: tuple[tuple[str, float | None, int], ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study, its patient, and the job that stands for it now."""
+
+    study_instance_uid: str
+    patient_id: str
+    patient_name: str
+    patient_birth_date: str
+    patient_sex: str
+    accession_number: str
+    study_date: str
+    study_time: str
+    study_description: str
+    referring_physician: str
+    revision: int
+    routed_revision: int | None
+    why: str
+    current_job_id: int | None
+    first_received_at: datetime
+    last_received_at: datetime
+    removed_at: datetime | None
+
+
+@dataclass(frozen=True)
+class SeriesVerdict:
+    """What routing decided about one series."""
+
+    series_instance_uid: str
+    analysed: bool  # the SWI of the job, or used with it; otherwise ignored
+    role: str
+    rule: str
+    why: str
+    needs_confirmation: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob:
+    """A job to open. Every other live job of the same study is superseded by it.
+
+    Parameters
+    ----------
+    input_revision : int or None
+        Sum of the revisions of its series when their files were read; none: as they are now. A job whose series got
+        more images since then is held back, for routing is about to supersede it.
+    """
+
+    key: str
+    study_instance_uid: str
+    swi_series_uid: str
+    phase_series_uid: str | None = None
+    magnitude_series_uid: str | None = None
+    profile: str
+    priority: Priority = Priority.ROUTINE
+    destinations: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    input_revision: int | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One analysis of one set of images with one profile."""
+
+    id: int
+    key: str
+    study_instance_uid: str
+    swi_series_uid: str
+    phase_series_uid: str | None
+    magnitude_series_uid: str | None
+    profile: str
+    priority: Priority
+    destinations: tuple[str, ...]
+    warnings: tuple[str, ...]
+    state: JobState
+    why: str
+    progress: str
+    attempts: int
+    owner: str
+    lease_expires_at: datetime | None
+    supersedes: int | None
+    superseded_by: int | None
+    created_at: datetime
+    started_at: datetime | None
+    analysed_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def series_uids(self) -> tuple[str, ...]:
+        """The series it reads: SWI, then phase and magnitude if there are any."""
+        return tuple(uid for uid in (self.swi_series_uid, self.phase_series_uid, self.magnitude_series_uid) if uid)
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """A result object in the outbox of its job."""
+
+    kind: str  # seg, sr, capture
+    sop_instance_uid: str
+    sop_class_uid: str
+    path: str
+    size: int = 0
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One result object on its way to one destination."""
+
+    id: int
+    job_id: int
+    destination: str
+    state: DeliveryState
+    attempts: int
+    owner: str
+    lease_expires_at: datetime | None
+    next_attempt_at: datetime
+    status: int | None
+    answer: str
+    created_at: datetime
+    first_attempt_at: datetime | None
+    accepted_at: datetime | None
+    priority: Priority
+    result: ResultFile
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """An object that was kept aside instead of being stored."""
+
+    id: int
+    at: datetime
+    path: str
+    why: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    size: int
+    sha256: str
+    calling_ae: str
+    peer: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of state."""
+
+    id: int
+    at: datetime
+    entity: str  # study, series, job, delivery, instance
+    entity_id: str
+    from_state: str
+    to_state: str
+    why: str
+    actor: str
+
+
+@dataclass(frozen=True)
+class Burden:
+    """Number of lesions of a finished analysis."""
+
+    total: int
+    definite: int
+    possible: int
+
+
+@dataclass(frozen=True)
+class JobSummary:
+    """A job with what a person wants to see beside it."""
+
+    job: Job
+    study: Study
+    burden: Burden | None
+
+
+@dataclass(frozen=True)
+class WorklistRow:
+    """A study with the job that stands for it now, if any."""
+
+    study: Study
+    state: StudyState
+    job: Job | None
+    burden: Burden | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """What a list is narrowed to; an empty field narrows nothing.
+
+    Parameters
+    ----------
+    text : str
+        Part of the patient name, patient ID, accession number or study description, in any case.
+    study_uids : tuple of str
+        Exactly these studies.
+    """
+
+    states: tuple[str, ...] = ()
+    text: str = ""
+    priorities: tuple[Priority, ...] = ()
+    profiles: tuple[str, ...] = ()
+    received_from: datetime | None = None
+    received_until: datetime | None = None
+    min_lesions: int | None = None
+    study_uids: tuple[str, ...] = ()
+    patient_id: str = ""
+    superseded: bool = True  # whether lists of jobs show superseded ones
+
+
+class Sort(StrEnum):
+    """What a list is ordered by; ties are broken by the newest first."""
+
+    RECEIVED = "received"
+    PRIORITY = "priority"
+    BURDEN = "burden"
+    STATE = "state"
+    PATIENT = "patient"
+    CREATED = "created"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers for metrics and the worklist's head."""
+
+    studies: int
+    series: dict[str, int] = field(default_factory=dict)
+    jobs: dict[str, int] = field(default_factory=dict)
+    deliveries: dict[str, int] = field(default_factory=dict)
+    waiting_by_destination: dict[str, int] = field(default_factory=dict)
+    quarantined: int = 0
+    oldest_queued_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class RemovableStudy:
+    """A study whose images may go: everything about it is dealt with."""
+
+    study_instance_uid: str
+    paths: tuple[str, ...]
+    job_ids: tuple[int, ...]
+
+
+Json = dict[str, Any]

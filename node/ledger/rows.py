@@ -1,0 +1,93 @@
+"""How does a table row become a record?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from sqlalchemy import ColumnElement, RowMapping, Table
+
+from node.ledger.models import findings, jobs, studies
+from node.ledger.records import (
+    Burden,
+    Delivery,
+    DeliveryState,
+    Instance,
+    Job,
+    JobState,
+    Priority,
+    ResultFile,
+    Series,
+    SeriesState,
+    Study,
+)
+
+Row = RowMapping | Mapping[str, Any]
+
+
+def _take(kind: type, row: Row, **given: Any) -> dict[str, Any]:
+    """The values of the fields of `kind` that the row holds under the same name."""
+    return {f.name: given[f.name] if f.name in given else row[f.name] for f in fields(kind)}
+
+
+def study_of(row: Row) -> Study:
+    """A row of `studies`."""
+    return Study(**_take(Study, row))
+
+
+def series_of(row: Row) -> Series:
+    """A row of `series`."""
+    return Series(**_take(Series, row, state=SeriesState(row["state"])))
+
+
+def instance_of(row: Row) -> Instance:
+    """A row of `instances`."""
+    return Instance(**_take(Instance, row))
+
+
+def job_of(row: Row) -> Job:
+    """A row of `jobs`."""
+    return Job(
+        **_take(
+            Job,
+            row,
+            state=JobState(row["state"]),
+            priority=Priority(row["priority"]),
+            destinations=tuple(row["destinations"]),
+            warnings=tuple(row["warnings"]),
+        )
+    )
+
+
+def result_of(row: Row) -> ResultFile:
+    """A row of `results`."""
+    return ResultFile(**_take(ResultFile, row))
+
+
+def delivery_of(row: Row, result: ResultFile) -> Delivery:
+    """A row of `deliveries` with its object."""
+    given = {"state": DeliveryState(row["state"]), "priority": Priority(row["priority"]), "result": result}
+    return Delivery(**_take(Delivery, row, **given))
+
+
+def labelled(table: Table) -> list[ColumnElement[Any]]:
+    """The columns of `table` under the names ``table__column``, for joins."""
+    return [column.label(f"{table.name}__{column.name}") for column in table.columns]
+
+
+def part(row: Row, table: Table) -> dict[str, Any]:
+    """The row of `table` within a row of labelled columns."""
+    return {column.name: row[f"{table.name}__{column.name}"] for column in table.columns}
+
+
+def burden_of(row: Row) -> Burden | None:
+    """The lesion counts in a row with the counts of `findings`, labelled."""
+    if row["findings__total"] is None:
+        return None
+    return Burden(row["findings__total"], row["findings__definite"], row["findings__possible"])
+
+
+BURDEN_COLUMNS = [findings.c[name].label(f"findings__{name}") for name in ("total", "definite", "possible")]
+JOB_COLUMNS = labelled(jobs)
+STUDY_COLUMNS = labelled(studies)

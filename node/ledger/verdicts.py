@@ -1,0 +1,72 @@
+"""What did routing decide about a study and its series?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, select, update
+
+from node.ledger.engine import clean
+from node.ledger.jobs import Jobs
+from node.ledger.models import series, studies
+from node.ledger.records import SeriesState, SeriesVerdict
+
+_ACTOR = "routing"
+
+
+class Verdicts(Jobs):
+    """Verdicts of routing; they are final until the study changes."""
+
+    def ignore_series(self, uid: str, role: str, rule: str, why: str) -> None:
+        """Set a settled series aside: it is not analysed, and `why` says why."""
+        with self._write() as connection:
+            self._judge(connection, SeriesVerdict(uid, False, role, rule, why))
+
+    def mark_routed(
+        self,
+        study_uid: str,
+        revision: int,
+        verdicts: Iterable[SeriesVerdict] = (),
+        why: str = "",
+        *,
+        job_id: int | None = None,
+    ) -> bool:
+        """Note what routing decided about the study as it was at `revision`; whether that is still its revision.
+
+        If it is not, nothing is noted and the study stays ready. Without a job, jobs of the study whose images have
+        changed are superseded, for there is nothing left to replace them.
+        """
+        with self._write() as connection:
+            where = studies.c.study_instance_uid == study_uid
+            for verdict in sorted(verdicts, key=lambda v: v.series_instance_uid):  # one order: no deadlock
+                self._judge(connection, verdict)
+            study = connection.execute(select(studies).where(where).with_for_update()).mappings().one()
+            if study["revision"] != revision:
+                connection.rollback()
+                return False
+            values = {"routed_revision": revision, "why": clean(why)}
+            connection.execute(update(studies).where(where).values(values))
+            if study["routed_revision"] != revision:
+                before = "" if study["routed_revision"] is None else f"routed {study['routed_revision']}"
+                self._log(connection, "study", study_uid, before, f"routed {revision}", why, _ACTOR)
+            if job_id is None:
+                self._supersede_stale(connection, study_uid, why)
+            return True
+
+    def _judge(self, connection: Connection, verdict: SeriesVerdict) -> None:
+        where = series.c.series_instance_uid == verdict.series_instance_uid
+        row = connection.execute(select(series).where(where).with_for_update()).mappings().one_or_none()
+        if row is None or row["state"] == SeriesState.RECEIVING:
+            return  # reopened meanwhile: the study is not up to date, and will be routed again
+        values = {
+            "role": clean(verdict.role),
+            "rule": clean(verdict.rule),
+            "why": clean(verdict.why),
+            "needs_confirmation": verdict.needs_confirmation,
+        }
+        state = SeriesState.SETTLED if verdict.analysed else SeriesState.IGNORED
+        if state == row["state"]:
+            connection.execute(update(series).where(where).values(values))
+            return
+        self._log(connection, "series", verdict.series_instance_uid, row["state"], state, verdict.why, _ACTOR)
+        connection.execute(update(series).where(where).values(state=state, **values))

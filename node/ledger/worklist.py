@@ -1,0 +1,140 @@
+"""What does a list of studies or jobs show? Filters, order, pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select
+
+from node.ledger.engine import Store
+from node.ledger.models import findings, jobs, series, studies
+from node.ledger.records import Filters, JobState, JobSummary, SeriesState, Sort, StudyState, WorklistRow
+from node.ledger.rows import BURDEN_COLUMNS, JOB_COLUMNS, STUDY_COLUMNS, burden_of, job_of, part, study_of
+
+# Text sorts by meaning, not by alphabet: what needs a person first.
+_URGENCY = {state: rank for rank, state in enumerate(("failed", "running", "queued", "receiving", "analysed"))}
+
+
+def _study_state() -> ColumnElement[str]:
+    """State of the study's newest job; without one, receiving until it was routed, and ignored after."""
+    receiving = (
+        select(series.c.series_instance_uid)
+        .where(series.c.study_instance_uid == studies.c.study_instance_uid, series.c.state == SeriesState.RECEIVING)
+        .exists()
+    )
+    unrouted = or_(studies.c.routed_revision.is_(None), receiving)
+    return case(
+        (jobs.c.id.is_not(None), jobs.c.state),
+        (unrouted, StudyState.RECEIVING.value),
+        else_=StudyState.IGNORED.value,
+    )
+
+
+def _matches(filters: Filters, state: ColumnElement[str]) -> ColumnElement[bool]:
+    conditions: list[ColumnElement[bool]] = []
+    if filters.states:
+        conditions.append(state.in_(filters.states))
+    if filters.priorities:
+        conditions.append(jobs.c.priority.in_([int(p) for p in filters.priorities]))
+    if filters.profiles:
+        conditions.append(jobs.c.profile.in_(filters.profiles))
+    if filters.received_from is not None:
+        conditions.append(studies.c.first_received_at >= filters.received_from)
+    if filters.received_until is not None:
+        conditions.append(studies.c.first_received_at < filters.received_until)
+    if filters.min_lesions is not None:
+        conditions.append(findings.c.total >= filters.min_lesions)
+    if filters.study_uids:
+        conditions.append(studies.c.study_instance_uid.in_(filters.study_uids))
+    if filters.patient_id:
+        conditions.append(studies.c.patient_id == filters.patient_id)
+    if filters.text:
+        columns = (
+            studies.c.patient_name,
+            studies.c.patient_id,
+            studies.c.accession_number,
+            studies.c.study_description,
+        )
+        conditions.append(or_(*(func.lower(c).contains(filters.text.lower(), autoescape=True) for c in columns)))
+    return and_(True, *conditions)
+
+
+def _order(sort: Sort, state: ColumnElement[str], descending: bool) -> list[ColumnElement[Any]]:
+    key: ColumnElement[Any] = {
+        Sort.RECEIVED: studies.c.first_received_at,
+        Sort.PRIORITY: func.coalesce(jobs.c.priority, 99),
+        Sort.BURDEN: func.coalesce(findings.c.total, -1),
+        Sort.STATE: case(_URGENCY, value=state, else_=len(_URGENCY)),
+        Sort.PATIENT: func.lower(studies.c.patient_name),
+        Sort.CREATED: func.coalesce(jobs.c.id, 0),
+    }[sort]
+    newest = studies.c.first_received_at.desc()
+    return [key.desc() if descending else key.asc(), newest, studies.c.study_instance_uid]
+
+
+class Worklist(Store):
+    """Lists for people."""
+
+    def worklist(
+        self,
+        filters: Filters | None = None,
+        sort: Sort = Sort.RECEIVED,
+        *,
+        descending: bool = True,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[WorklistRow]:
+        """Studies with the job that stands for each now."""
+        state = _study_state()
+        query = self._studies(select(*STUDY_COLUMNS, *JOB_COLUMNS, *BURDEN_COLUMNS, state.label("state")))
+        query = query.where(_matches(filters or Filters(), state)).order_by(*_order(sort, state, descending))
+        with self._read() as connection:
+            rows = connection.execute(query.limit(limit).offset(offset)).mappings().all()
+        return [
+            WorklistRow(
+                study=study_of(part(row, studies)),
+                state=StudyState(row["state"]),
+                job=job_of(part(row, jobs)) if row["jobs__id"] is not None else None,
+                burden=burden_of(row),
+            )
+            for row in rows
+        ]
+
+    def count_worklist(self, filters: Filters | None = None) -> int:
+        """How many studies the worklist has under these filters."""
+        query = self._studies(select(func.count(studies.c.study_instance_uid)))
+        with self._read() as connection:
+            return connection.scalar(query.where(_matches(filters or Filters(), _study_state()))) or 0
+
+    def jobs(
+        self,
+        filters: Filters | None = None,
+        sort: Sort = Sort.CREATED,
+        *,
+        descending: bool = True,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[JobSummary]:
+        """Jobs with their studies."""
+        filters = filters or Filters()
+        query = (
+            select(*STUDY_COLUMNS, *JOB_COLUMNS, *BURDEN_COLUMNS)
+            .select_from(jobs)
+            .join(studies, studies.c.study_instance_uid == jobs.c.study_instance_uid)
+            .outerjoin(findings, findings.c.job_id == jobs.c.id)
+            .where(_matches(filters, jobs.c.state))
+            .order_by(*_order(sort, jobs.c.state, descending))
+        )
+        if not filters.superseded:
+            query = query.where(jobs.c.superseded_by.is_(None), jobs.c.state != JobState.SUPERSEDED)
+        with self._read() as connection:
+            rows = connection.execute(query.limit(limit).offset(offset)).mappings().all()
+        return [JobSummary(job_of(part(r, jobs)), study_of(part(r, studies)), burden_of(r)) for r in rows]
+
+    @staticmethod
+    def _studies(query: Select[Any]) -> Select[Any]:
+        return (
+            query.select_from(studies)
+            .outerjoin(jobs, jobs.c.id == studies.c.current_job_id)
+            .outerjoin(findings, findings.c.job_id == jobs.c.id)
+        )
