@@ -101,6 +101,9 @@ class WorklistSettings(BaseModel):
 
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="HTTP port; 0 picks a free one")
+    hosts: tuple[str, ...] = Field(
+        (), description="Host names it answers to besides loopback; empty: any, unless it listens on loopback only"
+    )
 
 
 class Settings(BaseSettings):
