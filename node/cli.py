@@ -1,0 +1,102 @@
+"""`cmbnode`: which commands are there, and what do their errors look like?
+
+Exit status 0 means that it was done; 2 a usage or input error, one line on stderr; 1 anything else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib.metadata import version as installed_version
+from typing import Annotated, Any
+
+import typer
+
+from node.commands import analysing, demo, jobs, network, serving
+from node.commands.output import CommandFailed, say
+from pipeline.errors import CmbError
+
+app = typer.Typer(
+    name="cmbnode",
+    help="Find cerebral microbleeds in susceptibility-weighted MR and return them to the PACS. "
+    "Research use only; not a medical device.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_NODE, _STUDIES, _QUEUE, _NETWORK = "the node", "one study, no server", "the node's work", "DICOM network"
+_COMMANDS: tuple[tuple[str, Any], ...] = (
+    (_NODE, serving.up),
+    (_NODE, serving.receiver),
+    (_NODE, serving.worker),
+    (_NODE, serving.worklist),
+    (_NODE, serving.sweep),
+    (_STUDIES, analysing.detect),
+    (_STUDIES, analysing.route),
+    (_STUDIES, analysing.profiles),
+    (_QUEUE, jobs.jobs),
+    (_QUEUE, jobs.show),
+    (_QUEUE, jobs.retry),
+    (_NETWORK, network.send),
+    (_NETWORK, network.echo),
+    (_NODE, demo.demo),
+)
+for _panel, _command in _COMMANDS:
+    app.command()(_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cmbnode {installed_version('cmb-node')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    context: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an unexpected error came from.")] = False,
+) -> None:
+    """Options that stand before the command."""
+    context.obj = {"debug": debug}
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    words = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in words
+    try:
+        status = app(words, prog_name="cmbnode", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except typer.TyperException as error:  # wrong usage: a missing argument, an unknown option
+        return _complain(f"{error.format_message()} (see cmbnode --help)", 2)
+    except CmbError as error:
+        return _complain(str(error), 2)
+    except CommandFailed as error:
+        return _complain(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:  # `cmbnode jobs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        hint = "" if debug else "; `cmbnode --debug …` shows where"
+        return _complain(f"unexpected {type(error).__name__}: {error}{hint}", 1)
+
+
+def _complain(text: str, status: int) -> int:
+    say("cmbnode: " + " ".join(text.split()))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

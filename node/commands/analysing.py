@@ -1,0 +1,112 @@
+"""`cmbnode detect`, `route` and `profiles`: the pipeline on a folder, without a server."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from node.commands.options import ConfigOption, DataOption, FolderArgument, JsonOption, settings_of
+from node.commands.output import print_json, print_table, say, stages
+
+if TYPE_CHECKING:
+    from pipeline.findings import Findings
+
+
+class Device(StrEnum):
+    """Where networks run."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+StudyOption = Annotated[str | None, typer.Option("--study", metavar="UID", help="Which study, if there are several.")]
+ProfileOption = Annotated[str | None, typer.Option("--profile", metavar="NAME", help="Which recipe (see `profiles`).")]
+
+
+def detect(
+    folder: FolderArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the results go.")],
+    profile: ProfileOption = None,
+    device: Annotated[Device, typer.Option("--device", help="Where networks run.")] = Device.AUTO,
+    study: StudyOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Find the microbleeds of one study. Writes findings.json, seg.dcm (if any lesion), sr.dcm and capture.dcm."""
+    from node.commands.detecting import detect_folder
+
+    with stages("detect") as progress:
+        findings, written = detect_folder(folder, out, profile, device.value, study, progress)
+    if json:
+        print_json(findings.to_json())
+        return
+    _print_findings(findings)
+    for path in written:
+        print(path)
+
+
+def _print_findings(findings: Findings) -> None:
+    counts = findings.counts
+    print(f"{counts['total']} microbleeds: {counts['definite']} definite, {counts['possible']} possible")
+    if findings.lesions:
+        rows = [
+            [
+                lesion.id,
+                lesion.certainty,
+                f"{lesion.probability:.2f}",
+                f"{lesion.diameter_mm:.1f}",
+                f"{lesion.volume_mm3:.1f}",
+                " ".join(f"{value:.1f}" for value in lesion.centroid_lps_mm),
+                lesion.voxel_ijk[2] + 1,
+                " ".join(filter(None, (lesion.side, lesion.location or lesion.region))) or "not assessed",
+            ]
+            for lesion in findings.lesions
+        ]
+        columns = ["no.", "certainty", "probability", "diameter mm", "volume mm³", "LPS mm", "slice", "location"]
+        print_table(columns, rows)
+    for warning in findings.warnings:
+        print(f"note: {warning}")
+    print("Research use only; not a medical device.")
+
+
+def route(
+    folder: FolderArgument, data: DataOption = None, config: ConfigOption = None, json: JsonOption = False
+) -> None:
+    """Explain what each series is taken for. And by which rule, and what the node would do with it."""
+    from node.commands.explaining import explain
+
+    explanation = explain(folder, settings_of(data, config))
+    if json:
+        print_json(explanation)
+        return
+    rows = [
+        [_label(series), series["role"], series["action"], series["rule"], series["why"]]
+        for series in explanation["series"]
+    ]
+    print_table(["series", "role", "action", "rule", "why"], rows)
+    for chosen in explanation["studies"]:
+        print(f"study {chosen['study_instance_uid']}: {chosen['would']}")
+    for unreadable in explanation["unreadable"]:
+        say(f"left out: {unreadable['path']}: {unreadable['why']}")
+
+
+def _label(series: dict[str, Any]) -> str:
+    number = series["series_number"]
+    return f"{'' if number is None else number} {series['description'] or series['series_instance_uid']}".strip()
+
+
+def profiles(json: JsonOption = False) -> None:
+    """List the recipes that can be run."""
+    from pipeline.profile import available_profiles
+
+    listed = available_profiles()
+    if json:
+        print_json(
+            [{"name": profile.name, "description": profile.description, "digest": profile.digest} for profile in listed]
+        )
+        return
+    rows = [[profile.name, profile.digest[:12], profile.description] for profile in listed]
+    print_table(["profile", "digest", "description"], rows)

@@ -1,0 +1,109 @@
+"""`cmbnode jobs`, `show` and `retry`: the node's work, as the ledger has it."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Annotated, Any
+
+import typer
+
+from node.commands.options import ConfigOption, DataOption, JsonOption, open_ledger, settings_of
+from node.commands.output import print_json, print_table, printable
+
+JobArgument = Annotated[int, typer.Argument(metavar="JOB", help="The number that `cmbnode jobs` shows.")]
+
+
+def jobs(
+    data: DataOption = None,
+    config: ConfigOption = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many, the newest first.")] = 50,
+    json: JsonOption = False,
+) -> None:
+    """List the jobs, the newest first."""
+    from node.worklist.documents import job_document
+    from node.worklist.words import clock, dicom_date, person_name
+
+    ledger = open_ledger(settings_of(data, config))
+    try:
+        listed = ledger.jobs(limit=limit)
+    finally:
+        ledger.close()
+    if json:
+        print_json({"jobs": [job_document(summary) for summary in listed]})
+        return
+    rows = [
+        [
+            summary.job.id,
+            summary.job.state,
+            summary.job.priority.name,
+            "" if summary.burden is None else summary.burden.total,
+            person_name(summary.study.patient_name),
+            dicom_date(summary.study.study_date),
+            clock(summary.job.created_at),
+            clock(summary.job.finished_at),
+            summary.job.why,
+        ]
+        for summary in listed
+    ]
+    columns = ["job", "state", "priority", "bleeds", "patient", "study date", "opened", "finished", "why"]
+    print_table(columns, rows)
+
+
+def show(job: JobArgument, data: DataOption = None, config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Show one job. Its study, counts, deliveries with every answer, and history."""
+    from node.worklist.documents import job_details
+
+    ledger = open_ledger(settings_of(data, config))
+    try:
+        document = job_details(ledger, job)
+    finally:
+        ledger.close()
+    if json:
+        print_json(document)
+    else:
+        _print_details(document)
+
+
+def retry(job: JobArgument, data: DataOption = None, config: ConfigOption = None) -> None:
+    """Try a failed job again. From where it failed: the analysis, or the deliveries that were given up."""
+    ledger = open_ledger(settings_of(data, config))
+    try:
+        again = ledger.retry(job, actor=_actor())
+    finally:
+        ledger.close()
+    print(f"job {job} is {again.state} again")
+
+
+def _actor() -> str:
+    try:
+        return f"{getpass.getuser()} (command line)"
+    except (KeyError, OSError):  # a container's user without a name
+        return "command line"
+
+
+def _print_details(document: dict[str, Any]) -> None:
+    study, counts = document["study"], document["counts"]
+    lines = {
+        "job": f"{document['id']}, {document['state']}" + (f": {document['why']}" if document["why"] else ""),
+        "study": f"{study['patient_name']} ({study['patient_id']}), {study['study_description']} {study['study_date']}",
+        "study UID": study["study_instance_uid"],
+        "profile": f"{document['profile']}, {document['priority']}, attempt {document['attempts']}",
+        "microbleeds": "not analysed yet"
+        if counts is None
+        else f"{counts['total']}: {counts['definite']} definite, {counts['possible']} possible",
+    }
+    for name, value in lines.items():
+        print(f"{name:<12} {printable(value)}")
+    for warning in document["warnings"] + ((document["findings"] or {}).get("quality", {}).get("warnings") or []):
+        print(f"{'note':<12} {printable(warning)}")
+    if document["deliveries"]:
+        print()
+        print_table(
+            ["destination", "object", "state", "tries", "answer"],
+            [[d["destination"], d["kind"], d["state"], d["attempts"], d["answer"]] for d in document["deliveries"]],
+        )
+    print()
+    print_table(
+        ["at", "from", "to", "by", "why"],
+        [[c["at"], c["from"], c["to"], c["actor"], c["why"]] for c in document["history"]],
+    )

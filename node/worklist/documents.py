@@ -1,0 +1,105 @@
+"""How is a job written as JSON? One document for `cmbnode jobs --json`, `cmbnode show --json` and the web API."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from node.ledger import Ledger
+from node.ledger.records import Burden, Change, Delivery, Job, JobSummary, Study
+
+Json = dict[str, Any]
+
+
+def job_document(summary: JobSummary) -> Json:
+    """The line of a job in a list."""
+    job, burden = summary.job, summary.burden
+    return {
+        "id": job.id,
+        "state": job.state.value,
+        "why": job.why,
+        "progress": job.progress,
+        "attempts": job.attempts,
+        "priority": job.priority.name.lower(),
+        "profile": job.profile,
+        "destinations": list(job.destinations),
+        "study": _study(summary.study),
+        "counts": None
+        if burden is None
+        else {"total": burden.total, "definite": burden.definite, "possible": burden.possible},
+        "supersedes": job.supersedes,
+        "superseded_by": job.superseded_by,
+        "times": _times(job, summary.study),
+    }
+
+
+def job_details(ledger: Ledger, number: int) -> Json:
+    """Everything about one job: the line of the list, its input, findings, deliveries and history.
+
+    Raises
+    ------
+    InputError
+        If there is no such job.
+    """
+    job = ledger.job(number)
+    findings = ledger.findings(number)
+    counts = None if findings is None else Burden(*(findings["counts"][n] for n in ("total", "definite", "possible")))
+    return {
+        **job_document(JobSummary(job, ledger.study(job.study_instance_uid), counts)),
+        "key": job.key,
+        "series": {"swi": job.swi_series_uid, "phase": job.phase_series_uid, "magnitude": job.magnitude_series_uid},
+        "warnings": list(job.warnings),
+        "findings": findings,
+        "deliveries": [_delivery(delivery) for delivery in ledger.deliveries(job.id)],
+        "history": [_change(change) for change in ledger.history("job", job.id)],
+    }
+
+
+def _study(study: Study) -> Json:
+    return {
+        "study_instance_uid": study.study_instance_uid,
+        "patient_id": study.patient_id,
+        "patient_name": study.patient_name,
+        "accession_number": study.accession_number,
+        "study_date": study.study_date,
+        "study_description": study.study_description,
+    }
+
+
+def _times(job: Job, study: Study) -> Json:
+    return {
+        "received": iso(study.last_received_at),
+        "created": iso(job.created_at),
+        "started": iso(job.started_at),
+        "analysed": iso(job.analysed_at),
+        "finished": iso(job.finished_at),
+    }
+
+
+def _delivery(delivery: Delivery) -> Json:
+    return {
+        "destination": delivery.destination,
+        "kind": delivery.result.kind,
+        "sop_instance_uid": delivery.result.sop_instance_uid,
+        "state": delivery.state.value,
+        "attempts": delivery.attempts,
+        "status": None if delivery.status is None else f"0x{delivery.status:04X}",
+        "answer": delivery.answer,
+        "next_attempt": iso(delivery.next_attempt_at) if delivery.state.value == "waiting" else None,
+        "accepted": iso(delivery.accepted_at),
+    }
+
+
+def _change(change: Change) -> Json:
+    return {
+        "at": iso(change.at),
+        "from": change.from_state,
+        "to": change.to_state,
+        "why": change.why,
+        "actor": change.actor,
+    }
+
+
+def iso(at: datetime | None) -> str | None:
+    """A time as ISO 8601, or ``null``."""
+    return None if at is None else at.isoformat(timespec="milliseconds")

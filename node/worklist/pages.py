@@ -1,0 +1,44 @@
+"""Which pages are there? The worklist, a study, its montage."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi.responses import HTMLResponse
+
+from node.worklist.context import Context, context_of
+from node.worklist.montage import montage_png
+from node.worklist.views import capture_of, study_page, worklist_page
+
+router = APIRouter(default_response_class=HTMLResponse)
+Shared = Annotated[Context, Depends(context_of)]
+
+
+@router.get("/")
+def worklist(request: Request, shared: Shared, page: Annotated[int, Query(ge=0, le=100_000)] = 0) -> Response:
+    """The table of studies."""
+    view = worklist_page(shared.ledger, page)
+    return shared.templates.TemplateResponse(request, "worklist.html", {"page": view})
+
+
+@router.get("/studies/{uid}")
+def study(request: Request, uid: str, shared: Shared) -> Response:
+    """One study."""
+    view = study_page(shared.ledger, uid, shared.archive)
+    if view is None:
+        raise HTTPException(404, "This node has no such study.")
+    return shared.templates.TemplateResponse(request, "study.html", {"study": view})
+
+
+@router.get("/studies/{uid}/montage.png", response_class=Response)
+def montage(uid: str, shared: Shared, job: int | None = None) -> Response:
+    """The capture object of a study's result as PNG; `job` picks an earlier result of the same study."""
+    jobs = shared.ledger.jobs_of_study(uid)  # the newest first
+    chosen = next((one for one in jobs if job in (None, one.id)), None)
+    path = capture_of(shared.ledger, chosen) if chosen is not None else None
+    if path is None or not (shared.archive / path).is_file():
+        raise HTTPException(404, "There is no picture for this study.")
+    # The picture of a job never changes; the browser may keep it, a shared cache may not.
+    headers = {"Cache-Control": "private, max-age=3600"}
+    return Response(montage_png(shared.archive / path), media_type="image/png", headers=headers)

@@ -1,0 +1,335 @@
+"""What stands on a page? Ledger records become plain values; templates only lay them out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from node.ledger import Ledger
+from node.ledger.records import (
+    Burden,
+    Counts,
+    Delivery,
+    DeliveryState,
+    Filters,
+    Job,
+    JobState,
+    Priority,
+    Series,
+    StudyState,
+    WorklistRow,
+)
+from node.worklist import words
+
+PAGE_SIZE = 100
+_HISTORY = 60
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number at the head of the worklist."""
+
+    number: int
+    label: str
+    tone: str
+
+
+@dataclass(frozen=True)
+class StudyLine:
+    """A study as one line of the worklist."""
+
+    uid: str
+    patient_name: str
+    patient_id: str
+    study_description: str
+    study_date: str
+    accession_number: str
+    state: str
+    tone: str
+    why: str
+    burden: Burden | None
+    priority: str
+    urgent: bool
+    received_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class WorklistPage:
+    """The table of studies, the numbers above it, and where to turn the page."""
+
+    url: str
+    tiles: tuple[Tile, ...]
+    notices: tuple[str, ...]
+    lines: tuple[StudyLine, ...]
+    newer: str | None
+    older: str | None
+
+
+@dataclass(frozen=True)
+class SeriesLine:
+    """A series of the study: what it is taken for and why."""
+
+    number: str
+    description: str
+    images: int
+    role: str
+    state: str
+    tone: str
+    why: str
+
+
+@dataclass(frozen=True)
+class DeliveryLine:
+    """One object on its way to one destination, with that side's answer."""
+
+    destination: str
+    kind: str
+    state: str
+    tone: str
+    answer: str
+    attempts: int
+    at: datetime | None
+
+
+@dataclass(frozen=True)
+class HistoryLine:
+    """One change of state, in words."""
+
+    at: datetime
+    what: str
+    why: str
+
+
+@dataclass(frozen=True)
+class LesionLine:
+    """A row of the lesion table, formatted."""
+
+    id: int
+    certainty: str
+    probability: str
+    diameter: str
+    volume: str
+    slice: str
+    location: str
+    position: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the analysis found."""
+
+    total: int
+    definite: int
+    possible: int
+    burden_class: str
+    lesions: tuple[LesionLine, ...]
+    profile: str
+    software: str
+
+
+@dataclass(frozen=True)
+class StudyPage:
+    """Everything about one study."""
+
+    line: StudyLine
+    birth_date: str
+    sex: str
+    moving: bool
+    retry: str
+    warnings: tuple[str, ...]
+    answer: Answer | None
+    montage: str | None
+    series: tuple[SeriesLine, ...]
+    deliveries: tuple[DeliveryLine, ...]
+    history: tuple[HistoryLine, ...]
+
+
+def worklist_page(ledger: Ledger, page: int = 0) -> WorklistPage:
+    """The studies, the newest first; `page` counts from 0."""
+    rows = ledger.worklist(limit=PAGE_SIZE + 1, offset=page * PAGE_SIZE)
+    counts = ledger.counts()
+    return WorklistPage(
+        url=_page_url(page),
+        tiles=_tiles(counts),
+        notices=_notices(counts),
+        lines=tuple(study_line(row, _unsent(ledger, row)) for row in rows[:PAGE_SIZE]),
+        newer=_page_url(page - 1) if page else None,
+        older=_page_url(page + 1) if len(rows) > PAGE_SIZE else None,
+    )
+
+
+def _page_url(page: int) -> str:
+    return f"/?page={page}" if page else "/"
+
+
+def _tiles(counts: Counts) -> tuple[Tile, ...]:
+    jobs = counts.jobs
+    return (
+        Tile(counts.series.get("receiving", 0), "series arriving", "moving"),
+        Tile(jobs.get(JobState.QUEUED, 0), "waiting", "waiting"),
+        Tile(jobs.get(JobState.RUNNING, 0), "analysing", "moving"),
+        Tile(jobs.get(JobState.ANALYSED, 0) + jobs.get(JobState.DELIVERING, 0), "being sent", "moving"),
+        Tile(jobs.get(JobState.DELIVERED, 0), "delivered", "good"),
+        Tile(jobs.get(JobState.FAILED, 0), "failed", "bad"),
+    )
+
+
+def _notices(counts: Counts) -> tuple[str, ...]:
+    if not counts.quarantined:
+        return ()
+    objects = "object was" if counts.quarantined == 1 else "objects were"
+    return (f"{counts.quarantined} {objects} kept aside and not analysed; the data folder's quarantine holds them.",)
+
+
+def study_line(row: WorklistRow, unsent: str = "") -> StudyLine:
+    """One line of the worklist; `unsent` says what keeps a result from being delivered."""
+    study, job = row.study, row.job
+    priority = job.priority if job is not None else Priority.ROUTINE
+    return StudyLine(
+        uid=study.study_instance_uid,
+        patient_name=words.person_name(study.patient_name),
+        patient_id=study.patient_id,
+        study_description=study.study_description or words.ABSENT,
+        study_date=words.dicom_date(study.study_date),
+        accession_number=study.accession_number,
+        state=words.state_words(row.state, job),
+        tone=words.state_tone(row.state),
+        why=unsent or _why(row),
+        burden=row.burden,
+        priority=words.priority_words(priority) if job is not None else words.ABSENT,
+        urgent=job is not None and priority is Priority.STAT,
+        received_at=study.last_received_at,
+        finished_at=job.finished_at if job is not None else None,
+    )
+
+
+def _why(row: WorklistRow) -> str:
+    """The reason, where the state asks for one."""
+    if row.job is None:
+        return row.study.why
+    return row.job.why if row.state in (StudyState.FAILED, StudyState.QUEUED, StudyState.SUPERSEDED) else ""
+
+
+def _unsent(ledger: Ledger, row: WorklistRow) -> str:
+    """What a destination answered, while results wait to be sent again."""
+    if row.job is None or row.state is not StudyState.DELIVERING:
+        return ""
+    waiting = {
+        d.destination: d for d in ledger.deliveries(row.job.id) if d.state is DeliveryState.WAITING and d.attempts
+    }
+    return "; ".join(f"{name}: {d.answer}; next try {words.clock(d.next_attempt_at)}" for name, d in waiting.items())
+
+
+def study_page(ledger: Ledger, uid: str, archive: Path) -> StudyPage | None:
+    """Everything about one study; ``None`` if the ledger has none of that UID."""
+    row = row_of(ledger, uid)
+    if row is None:
+        return None
+    job = row.job
+    series = ledger.series(uid)
+    findings = ledger.findings(job.id) if job is not None else None
+    warnings = [*(job.warnings if job is not None else ()), *((findings or {}).get("quality", {}).get("warnings", []))]
+    return StudyPage(
+        line=study_line(row, _unsent(ledger, row)),
+        birth_date=words.dicom_date(row.study.patient_birth_date),
+        sex=row.study.patient_sex,
+        moving=row.state not in (StudyState.DELIVERED, StudyState.FAILED, StudyState.IGNORED),
+        retry=f"cmbnode retry {job.id}" if job is not None and job.state is JobState.FAILED else "",
+        warnings=tuple(dict.fromkeys(warnings)),
+        answer=answer_of(findings) if findings is not None else None,
+        montage=_montage(ledger, job, uid, archive),
+        series=tuple(_series_line(one, job) for one in series),
+        deliveries=tuple(_delivery_line(one) for one in ledger.deliveries(job.id)) if job is not None else (),
+        history=_history(ledger, uid, job, series),
+    )
+
+
+def row_of(ledger: Ledger, uid: str) -> WorklistRow | None:
+    """The worklist's row of one study."""
+    return next(iter(ledger.worklist(Filters(study_uids=(uid,)), limit=1)), None)
+
+
+def capture_of(ledger: Ledger, job: Job) -> str | None:
+    """Path of the job's picture, relative to the archive; ``None`` if it made none."""
+    return next((result.path for result in ledger.results(job.id) if result.kind == "capture"), None)
+
+
+def _montage(ledger: Ledger, job: Job | None, uid: str, archive: Path) -> str | None:
+    if job is None:
+        return None
+    path = capture_of(ledger, job)
+    # The job's number in the address: a superseding result is a new picture, never one from the browser's cache.
+    return f"/studies/{quote(uid)}/montage.png?job={job.id}" if path and (archive / path).is_file() else None
+
+
+def answer_of(findings: dict[str, Any]) -> Answer:
+    """Format a findings document (schema cmb-findings/1)."""
+    counts = findings["counts"]
+    return Answer(
+        total=counts["total"],
+        definite=counts["definite"],
+        possible=counts["possible"],
+        burden_class=words.burden_class(counts["total"]),
+        lesions=tuple(_lesion_line(lesion) for lesion in findings["lesions"]),
+        profile=findings["profile"],
+        software=findings["software"],
+    )
+
+
+def _lesion_line(lesion: dict[str, Any]) -> LesionLine:
+    place = " ".join(filter(None, (lesion["side"], lesion["location"] or lesion["region"])))
+    return LesionLine(
+        id=lesion["id"],
+        certainty=lesion["certainty"],
+        probability=f"{lesion['probability']:.2f}",
+        diameter=f"{lesion['diameter_mm']:.1f}",
+        volume=f"{lesion['volume_mm3']:.1f}",
+        slice=str(lesion["voxel_ijk"][2] + 1),
+        location=place or "not assessed",
+        position=" ".join(f"{value:.0f}" for value in lesion["centroid_lps_mm"]),
+    )
+
+
+def _series_line(series: Series, job: Job | None) -> SeriesLine:
+    state, tone = words.series_words(series.state)
+    if state == "Used" and (job is None or series.series_instance_uid not in job.series_uids):
+        state, tone = "Complete", "quiet"
+    return SeriesLine(
+        number=words.ABSENT if series.series_number is None else str(series.series_number),
+        description=series.description or words.ABSENT,
+        images=series.instance_count,
+        role=words.role_words(series.role),
+        state=state,
+        tone=tone,
+        why=series.why + (" (please confirm)" if series.needs_confirmation else ""),
+    )
+
+
+def _delivery_line(delivery: Delivery) -> DeliveryLine:
+    state, tone = words.delivery_words(delivery.state)
+    retrying = delivery.state is DeliveryState.WAITING and delivery.attempts > 0
+    return DeliveryLine(
+        destination=delivery.destination,
+        kind=words.kind_words(delivery.result.kind),
+        state=f"Trying again {words.clock(delivery.next_attempt_at)}" if retrying else state,
+        tone=tone,
+        answer=delivery.answer,
+        attempts=delivery.attempts,
+        at=delivery.accepted_at or delivery.first_attempt_at,
+    )
+
+
+def _history(ledger: Ledger, uid: str, job: Job | None, series: list[Series]) -> tuple[HistoryLine, ...]:
+    """What happened to the study, its series and its job, the newest first."""
+    names = {one.series_instance_uid: one.description or one.series_instance_uid for one in series}
+    changes = [*ledger.history("study", uid)]
+    for one in series:
+        changes += ledger.history("series", one.series_instance_uid)
+    if job is not None:
+        changes += ledger.history("job", job.id)
+    newest = sorted(changes, key=lambda change: (change.at, change.id), reverse=True)[:_HISTORY]
+    return tuple(HistoryLine(change.at, words.change_words(change, names), change.why) for change in newest)
