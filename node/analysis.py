@@ -1,0 +1,141 @@
+"""What does one analysis do? Claim the job, run the pipeline, commit findings and result objects in one step."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from node.archive import Archive
+from node.config import QueueSettings
+from node.lease import Heartbeat
+from node.ledger import Job, JobState, Ledger, ResultFile
+from pipeline.errors import InputError
+from pipeline.identity import job_key
+
+if TYPE_CHECKING:
+    from pipeline.findings import Findings
+    from pipeline.results import ResultObject
+
+_log = structlog.get_logger(__name__)
+
+Work = Callable[[Job, list[Path], Callable[[str], None]], "tuple[Findings, tuple[ResultObject, ...]]"]
+"""From a job, its images and a listener for progress to the findings and their DICOM objects."""
+
+
+class LeaseLostError(Exception):
+    """The job belongs to somebody else now; what was computed is of no use."""
+
+
+@dataclass(frozen=True)
+class Analyst:
+    """Analyses jobs.
+
+    Parameters
+    ----------
+    owner : str
+        Who it is, in the ledger's leases.
+    work : callable
+        Runs the pipeline; :func:`run_pipeline` with its device.
+    """
+
+    ledger: Ledger
+    archive: Archive
+    queue: QueueSettings
+    owner: str
+    work: Work
+
+    def analyse(self, job_id: int) -> Job | None:
+        """Analyse a job, unless it is not there to be taken; returns it as it is afterwards.
+
+        Input that cannot be used fails the job at once; any other error counts as an attempt.
+        """
+        job = self.ledger.claim_job(job_id, self.owner, self.queue.lease_s)
+        if job is None:
+            _log.info("nothing to do: the job is taken, done or held back", job=job_id)
+            return None
+        _log.info("analysis starts", job=job_id, attempt=job.attempts, profile=job.profile)
+        lease_s = self.queue.lease_s
+        with Heartbeat(lambda: self.ledger.heartbeat(job_id, self.owner, lease_s), lease_s) as heartbeat:
+            try:
+                self._analyse(job, heartbeat)
+            except LeaseLostError:
+                _log.warning("the result is discarded: the job belongs to somebody else now", job=job_id)
+            except InputError as error:
+                self._fail(job, str(error), permanent=True)
+            except Exception as error:
+                _log.exception("analysis failed", job=job_id)
+                self._fail(job, f"{type(error).__name__}: {error}", permanent=False)
+        return self.ledger.job(job_id)
+
+    def _analyse(self, job: Job, heartbeat: Heartbeat) -> None:
+        def progress(stage: str) -> None:
+            if heartbeat.lost or not self.ledger.heartbeat(job.id, self.owner, self.queue.lease_s, stage):
+                raise LeaseLostError
+
+        paths = [self.archive.path(relative) for relative in self.ledger.job_paths(job.id)]
+        findings, objects = self.work(job, paths, progress)
+        progress("writing the results")
+        files = self._write(job, objects)
+        if not self.ledger.finish_analysis(job.id, self.owner, findings.to_json(), files):
+            raise LeaseLostError
+        _log.info("analysis done", job=job.id, **findings.counts)
+
+    def _write(self, job: Job, objects: tuple[ResultObject, ...]) -> list[ResultFile]:
+        """Put the objects into the job's outbox, each file whole or not at all."""
+        from pipeline.results import write_results
+
+        written = write_results(objects, self.archive.outbox(job.id))
+        return [
+            ResultFile(
+                kind=item.kind,
+                sop_instance_uid=str(item.dataset.SOPInstanceUID),
+                sop_class_uid=str(item.dataset.SOPClassUID),
+                path=written[item.kind].relative_to(self.archive.root).as_posix(),
+                size=written[item.kind].stat().st_size,
+                sha256=hashlib.sha256(written[item.kind].read_bytes()).hexdigest(),
+            )
+            for item in objects
+        ]
+
+    def _fail(self, job: Job, why: str, *, permanent: bool) -> None:
+        state = self.ledger.fail_attempt(job.id, self.owner, why, self.queue.max_attempts, permanent)
+        if state == JobState.FAILED:
+            _log.error("the job is failed", job=job.id, why=why)
+
+
+def run_pipeline(
+    job: Job, paths: list[Path], progress: Callable[[str], None], device: str
+) -> tuple[Findings, tuple[ResultObject, ...]]:
+    """Analyse the images of a job.
+
+    The UIDs come from what is analysed and with which profile, the time from the job: a second analysis makes the same
+    objects, byte for byte, under the same UIDs.
+
+    Raises
+    ------
+    InputError
+        If the SWI series is not among the images, or cannot be used.
+    """
+    from pipeline.detect import detect
+    from pipeline.profile import load_profile
+    from pipeline.results import make_results
+    from pipeline.study import pick, read_studies
+
+    studies, unreadable = read_studies(paths)
+    study = next((s for s in studies if s.study_instance_uid == job.study_instance_uid), None)
+    chosen = pick(study) if study is not None else None
+    if chosen is None or chosen.swi is None or chosen.swi.series_instance_uid != job.swi_series_uid:
+        broken = f"; {len(unreadable)} files cannot be read: {unreadable[0].why}" if unreadable else ""
+        raise InputError(f"its SWI series is not in the archive any more{broken}", where=f"job {job.id}")
+    profile = load_profile(job.profile)
+    used = [series for series in (chosen.swi, chosen.phase, chosen.magnitude) if series is not None]
+    key = job_key((i.sop_instance_uid for series in used for i in series.instances), profile.digest)
+    if key != job.key:
+        _log.warning("images or profile are not what they were when the job was opened", job=job.id)
+    detection = detect(chosen, profile, key=key, device=device, progress=progress)
+    return detection.findings, make_results(detection, key=key, created=job.created_at)

@@ -1,0 +1,86 @@
+"""How is a worker told that there is work? Celery messages on Redis, with ids only; losing one loses nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from kombu.entity import Exchange, Queue
+from kombu.exceptions import ChannelError
+
+from node.config import ConfigError, Settings
+from node.ledger import Priority
+
+ANALYSE, DELIVER = "analyse", "deliver"
+VISIBILITY_S = 86_400
+"""Messages are acknowledged before the work starts, so this bounds nothing but how late a stray one returns."""
+
+
+def make_app(settings: Settings) -> Celery:
+    """Make the Celery application; it holds no state, knows no task yet, and connects to nothing.
+
+    Raises
+    ------
+    ConfigError
+        If no Redis is named.
+    """
+    if settings.redis_url is None:
+        raise ConfigError(
+            "no Redis is named", where="redis_url", do="set CMBNODE_REDIS_URL, or let `cmbnode up` start one"
+        )
+    app = Celery("cmbnode", broker=settings.redis_url, set_as_current=False)
+    visibility: dict[str, Any] = {"visibility_timeout": VISIBILITY_S}
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_acks_late=False,  # late acknowledgement on Redis loses a job that kills its worker, or loops for ever
+        task_queues=[Queue(name, Exchange(name), routing_key=name) for name in (ANALYSE, DELIVER)],
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,  # else a STAT job waits behind the routine one that was fetched ahead
+        worker_enable_remote_control=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_enable_prefetch_count_reduction=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        visibility_timeout=VISIBILITY_S,
+        result_backend_transport_options=visibility,
+        broker_transport_options={
+            **visibility,
+            "priority_steps": [int(step) for step in Priority],
+            "queue_order_strategy": "priority",
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+        },
+    )
+    return app
+
+
+class Bell:
+    """Rings for work. Every method raises :class:`kombu.exceptions.OperationalError` when Redis is away."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def analyse(self, job_id: int, priority: Priority) -> None:
+        """Ring for one job; the more urgent is taken first."""
+        self._send(ANALYSE, job_id, int(priority))
+
+    def deliver(self, destination: str) -> None:
+        """Ring for one destination."""
+        self._send(DELIVER, destination, int(Priority.STAT))
+
+    def _send(self, task: str, argument: int | str, priority: int) -> None:
+        self._app.send_task(task, args=[argument], queue=task, priority=priority, retry=False)
+
+    def depth(self, queue: str) -> int:
+        """Messages that nobody has fetched."""
+        with self._app.connection_for_read() as connection:
+            connection.ensure_connection(max_retries=1, timeout=5)
+            try:
+                return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+            except ChannelError:  # Redis forgets empty queues
+                return 0

@@ -1,0 +1,142 @@
+"""What was lost between two steps? Settles, routes, takes back, rings again, tidies up; for ever, whatever fails."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+
+import structlog
+
+from node.archive import MEGABYTE, Archive
+from node.bell import ANALYSE, DELIVER, Bell, make_app
+from node.config import Settings
+from node.ledger import Ledger
+from node.logs import set_up_logging
+from node.processes import alive_file, beat
+from node.routing import Table, load_table, route_ready
+from node.settling import settle
+
+TIDY_EVERY_S = 600.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Sweep:
+    """One round after the other. A step that fails is logged and tried again in the next round; the others go on."""
+
+    settings: Settings
+    ledger: Ledger
+    archive: Archive
+    bell: Bell
+    _failing: dict[str, str] = field(default_factory=dict)
+    _tidied: float | None = None
+
+    @cached_property
+    def table(self) -> Table:
+        """The rule table, as it was when the sweep started."""
+        return load_table(self.settings)
+
+    def round(self) -> None:
+        """Do every step once."""
+        self._step("settle", self.settle)
+        self._step("route", self.route)
+        self._step("take back", self.take_back)
+        self._step("ring for analyses", self.ring_analyses)
+        self._step("ring for deliveries", self.ring_deliveries)
+        if self._tidied is None or time.monotonic() - self._tidied > TIDY_EVERY_S:
+            self._tidied = time.monotonic()
+            self._step("remove old images", self.remove_old)
+            self._step("look at the disk", self.look_at_disk)
+
+    def _step(self, name: str, step: Callable[[], None]) -> None:
+        """Do one step; say when it starts to fail, when the reason changes, and when it works again."""
+        beat(alive_file(self.settings.data_dir, "sweep"))
+        try:
+            step()
+        except Exception as error:  # an outage of the database, of Redis, of the disk: the next round tries again
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            if self._failing.get(name) != why:
+                _log.error("a step of the sweep fails; it is tried again", step=name, why=why)
+            self._failing[name] = why
+        else:
+            if self._failing.pop(name, None) is not None:
+                _log.info("a step of the sweep works again", step=name)
+
+    def settle(self) -> None:
+        """Settle series that are complete."""
+        settle(self.ledger, datetime.now(UTC), self.settings.settling)
+
+    def route(self) -> None:
+        """Open jobs for studies that are ready; :meth:`ring_analyses` rings for them."""
+        for job in route_ready(self.ledger, self.archive, self.table, self.settings):
+            self.bell.analyse(job.id, job.priority)
+
+    def take_back(self) -> None:
+        """Take back what silent workers held."""
+        for job_id in self.ledger.expire_leases(datetime.now(UTC), self.settings.queue.max_attempts):
+            _log.warning("a worker fell silent; the job is queued again", job=job_id)
+
+    def ring_analyses(self) -> None:
+        """Ring for waiting jobs when no message is left, for then they were lost (or their images changed)."""
+        waiting = self.ledger.queued_jobs()
+        if waiting and not self.bell.depth(ANALYSE):
+            for job in waiting:
+                self.bell.analyse(job.id, job.priority)
+
+    def ring_deliveries(self) -> None:
+        """Ring for destinations that something is due for, when no message is left."""
+        due = self.ledger.due_destinations(datetime.now(UTC))
+        if due and not self.bell.depth(DELIVER):
+            for destination in due:
+                self.bell.deliver(destination)
+
+    def remove_old(self) -> None:
+        """Remove images and results of studies that were dealt with long ago; the ledger keeps what was found."""
+        now = datetime.now(UTC)
+        for study in self.ledger.removable_studies(now, self.settings.archive.keep_days):
+            self.ledger.mark_removed(study.study_instance_uid, now)
+            for path in study.paths:
+                self.archive.remove(path)
+            for job_id in study.job_ids:
+                self.archive.remove_outbox(job_id)
+            self.archive.remove_study(study.study_instance_uid)
+            _log.info("images removed", study=study.study_instance_uid, files=len(study.paths))
+        if removed := self.archive.clean_incoming():
+            _log.info("half-written files removed", files=removed)
+
+    def look_at_disk(self) -> None:
+        """Warn before the receiver has to refuse images."""
+        free_mb = shutil.disk_usage(self.archive.root).free // MEGABYTE
+        guard_mb = self.settings.archive.free_disk_mb
+        if free_mb < 2 * guard_mb:
+            what = "images are refused" if free_mb < guard_mb else "the disk fills up"
+            _log.warning(what, free_mb=free_mb, refused_below_mb=guard_mb)
+
+
+def run_sweep(settings: Settings, stop: threading.Event | None = None) -> None:
+    """Sweep until `stop` is set, or until SIGTERM or SIGINT when none is given.
+
+    Raises
+    ------
+    ConfigError
+        If the rule table or the settings make no sense.
+    """
+    set_up_logging(settings)
+    if stop is None:
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_, event=stop: event.set())
+    archive = Archive(settings.data_dir, settings.archive.free_disk_mb)
+    sweep = Sweep(settings, Ledger(settings.ledger_url), archive, Bell(make_app(settings)))
+    _ = sweep.table  # complain now, not in every round
+    while not stop.is_set():
+        sweep.round()
+        stop.wait(settings.queue.sweep_s)
+    sweep.ledger.close()
