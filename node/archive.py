@@ -40,6 +40,10 @@ class DiskFullError(CmbError):
     """Less disk is free than the guard allows; nothing half-written was left."""
 
 
+class TooLargeError(CmbError):
+    """The object alone is larger than all that may be kept aside."""
+
+
 class UnsafeNameError(CmbError):
     """A UID or name that would not be safe as part of a path."""
 
@@ -119,7 +123,7 @@ class IncomingFile:
             self._fail(DiskFullError("the disk is full", where=str(self._folder)))
 
     def _fail(self, error: DiskFullError) -> None:
-        self._failure = error
+        self._failure = error.with_traceback(None)  # which would hold on to the sender's buffer
         self.file.truncate(0)
         self.path.unlink(missing_ok=True)
 
@@ -309,11 +313,13 @@ class Archive:
         Raises
         ------
         DiskFullError
-            Under the disk guard, or the object alone is larger than all that may be kept.
+            Under the disk guard; nothing was kept.
+        TooLargeError
+            It alone is larger than all that may be kept.
         """
         data.check()
         if data.size > self._quarantine_bytes:
-            raise DiskFullError(f"an object of {data.size} bytes is too large to be kept aside", where=str(self.root))
+            raise TooLargeError(f"an object of {data.size} bytes is too large to be kept aside", where=str(self.root))
         path = PurePosixPath("quarantine", f"{data.sha256[:32]}.dcm")
         note = {"why": why, "size": data.size, "sha256": data.sha256, **facts}
         with self.incoming() as beside:

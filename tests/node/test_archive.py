@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node import archive as archive_module
-from node.archive import Archive, DiskFullError, UnsafeNameError, is_uid
+from node.archive import Archive, DiskFullError, TooLargeError, UnsafeNameError, is_uid
 
 STUDY, SERIES, SOP = "1.2.3", "1.2.3.4", "1.2.3.4.5"
 
@@ -226,6 +226,6 @@ def test_an_object_larger_than_the_quarantine_is_not_kept(tmp_path: Path) -> Non
     archive = Archive(tmp_path, quarantine_mb=1)
     with archive.incoming() as incoming:
         incoming.write(bytes(1_000_001))
-        with pytest.raises(DiskFullError):
+        with pytest.raises(TooLargeError):
             archive.quarantine(incoming, "why", {})
     assert files_below(archive) == []

@@ -1,0 +1,313 @@
+"""Who is listened to, and for how long? The server socket, its associations, and their limits.
+
+A peer is judged as early as can be: its address and the number of connections before a single byte is read, the number
+of associations and the AE titles at the A-ASSOCIATE request. Each association has one thread.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from socketserver import TCPServer
+from typing import Any, cast
+
+import structlog
+from pynetdicom import AE
+from pynetdicom._globals import MODE_ACCEPTOR
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
+
+from node.archive import IncomingFile
+from node.config import ReceiverSettings
+from node.upper_layer import BoundedMessages, BoundedUpperLayer
+
+NEGOTIATION_S = 30.0
+"""Longest time from a connection to its complete A-ASSOCIATE request: the ARTIM timer of PS3.8 9.1.5."""
+_HALF_OPEN, _HALF_OPEN_PER_PEER = 128, 32  # connections that have not yet become an association
+_REJECT_LIMIT = (0x02, 0x03, 0x02)  # PS3.8 table 9-21: transient, presentation related, local limit exceeded
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class AssociationHooks:
+    """What the receiver wants to be asked and told.
+
+    Parameters
+    ----------
+    open_incoming : callable
+        (association, context id, command set) → the file for a data set that is about to arrive.
+    ended : callable
+        (association) → None, once for every association that was established, when it is over.
+    """
+
+    open_incoming: Callable[[Any, int, Any], IncomingFile]
+    ended: Callable[[Any], None]
+
+
+class BoundedAssociation(Association):
+    """An association that a peer asked for, served by one thread from connection to close."""
+
+    dul: BoundedUpperLayer
+    dimse: BoundedMessages
+
+    def __init__(self, ae: AE, settings: ReceiverSettings, hooks: AssociationHooks) -> None:
+        super().__init__(ae, MODE_ACCEPTOR)
+        self.identity = uuid.uuid4().hex
+        """Names it in the ledger."""
+        self.series: set[str] = set()
+        """Series of which it brought instances."""
+        self.stored = 0
+        self.is_stopping = False
+        self._hooks = hooks
+        self._was_established = False
+        self.dul = BoundedUpperLayer(self, settings)
+        self.dimse = BoundedMessages(self, settings, hooks.open_incoming)
+        self.acse_timeout = min(NEGOTIATION_S, settings.idle_timeout_s)  # the setters pass them on to the upper layer
+        self.network_timeout = settings.idle_timeout_s
+
+    @property
+    def peer(self) -> str:
+        """Address of the other side."""
+        return str(cast(Any, self.requestor.address_info).address)
+
+    @property
+    def calling_ae(self) -> str:
+        """AE title the other side gave itself; empty before it did."""
+        return str(self.requestor.ae_title or "").strip()
+
+    def stop(self) -> None:
+        """Have it aborted by its own thread, soon."""
+        self.is_stopping = True
+
+    def run_reactor(self) -> None:
+        """Serve the association; the thread's main function."""
+        log = _log.bind(peer=self.peer, association=self.identity)
+        try:
+            self.dul._idle_timer.start()
+            while not self.dul.finished:
+                self._turn(log)
+        except Exception as error:  # whatever a stranger's bytes make a library raise ends this association, no other
+            self.is_aborted, self.is_established = True, False
+            log.error("association dropped", calling_ae=self.calling_ae, error=type(error).__name__, exc_info=True)
+        finally:
+            self._end(log)
+
+    def _turn(self, log: Any) -> None:
+        """Do one thing, then see what came of it."""
+        if self.is_stopping and not self._sent_abort:
+            self._give_up(log, "the node is stopping")
+        self.dul.step()
+        if self.dul.refusal:
+            log.warning("refused", calling_ae=self.calling_ae, why=self.dul.refusal)
+            self.dul.refusal = ""
+        primitive: Any = self.dul.receive_pdu()
+        if isinstance(primitive, A_ASSOCIATE):
+            self._negotiate(primitive, log)
+        elif isinstance(primitive, A_RELEASE):
+            self.acse.send_release(is_response=True)
+            self.is_released, self.is_established = True, False
+        elif isinstance(primitive, A_ABORT | A_P_ABORT):
+            self.is_aborted, self.is_established = True, False
+        elif self.is_established:
+            context_id, request = self.dimse.get_msg()
+            if request is not None:
+                self._serve_request(request, cast(int, context_id))
+                self.dimse.drop_incoming()
+            elif self.dul.idle_timer_expired():
+                self._give_up(log, "silent for too long")
+
+    def _negotiate(self, request: A_ASSOCIATE, log: Any) -> None:
+        self.requestor.primitive = request
+        self.requestor.ae_title = request.calling_ae_title
+        server = cast(BoundedServer, self._server)
+        if server.admit(self):
+            self.acse.negotiate_association()
+        else:
+            self.acse.send_reject(*_REJECT_LIMIT)
+        facts = {"calling_ae": self.calling_ae, "called_ae": request.called_ae_title}
+        if self.is_established:
+            self._was_established = True
+            log.info("association accepted", contexts=len(self._accepted_cx), **facts)
+        else:
+            server.dismiss(self)
+            log.warning("association rejected", why=cast(A_ASSOCIATE, self.acceptor.primitive).reason_str, **facts)
+
+    def _give_up(self, log: Any, why: str) -> None:
+        log.warning("association aborted", calling_ae=self.calling_ae, why=why)
+        self._abort_blocking()
+
+    def _abort_blocking(self, block: bool = True) -> None:  # noqa: ARG002 - pynetdicom's signature
+        """Queue an A-ABORT. pynetdicom's version waits for a second thread, which is not there."""
+        if not self._sent_abort and not self.is_released:
+            self._sent_abort = True
+            self.acse.send_abort(0x00)
+
+    def _end(self, log: Any) -> None:
+        self.is_established = False
+        with suppress(Exception):
+            cast(AssociationSocket, self.dul.socket).close()
+        self.dimse.drop_incoming()
+        try:
+            if self._was_established:
+                how = "released" if self.is_released else "aborted"
+                log.info("association ended", calling_ae=self.calling_ae, how=how, stored=self.stored)
+                self._hooks.ended(self)
+        finally:
+            cast(BoundedServer, self._server).forget(self)
+
+
+class BoundedServer(AssociationServer):
+    """Listens for peers.
+
+    Parameters
+    ----------
+    ae : AE
+        The node's application entity.
+    address : tuple of (str, int)
+        Address and port; 0 picks a free port.
+    ae_title : str
+        The node's AE title.
+    contexts : list of PresentationContext
+        What it accepts.
+    settings : ReceiverSettings
+        Limits and allow-lists.
+    hooks : AssociationHooks
+        The receiver's.
+    """
+
+    request_queue_size = 128
+    daemon_threads = True
+
+    def __init__(
+        self,
+        ae: AE,
+        address: tuple[str, int],
+        ae_title: str,
+        contexts: list[PresentationContext],
+        *,
+        settings: ReceiverSettings,
+        hooks: AssociationHooks,
+        evt_handlers: list[Any],
+    ) -> None:
+        self.settings, self.hooks = settings, hooks
+        self._lock = threading.Lock()
+        self._connections: set[BoundedAssociation] = set()
+        self._admitted: set[BoundedAssociation] = set()
+        super().__init__(ae, address, ae_title, contexts, evt_handlers=evt_handlers, request_handler=_BoundedHandler)
+
+    @property
+    def connections(self) -> tuple[BoundedAssociation, ...]:
+        """Everyone who is connected."""
+        with self._lock:
+            return tuple(self._connections)
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        """Accept a connection; answers are small and must not wait for more (TCP_NODELAY)."""
+        connection, address = super().get_request()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setblocking(False)
+        return connection, address
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 - socketserver's signature
+        """Judge a peer by its address, before anything it says is read."""
+        peer = _address(client_address)
+        if self.settings.peers and not any(peer in network for network in self.settings.peers):
+            _log.warning("connection refused", peer=str(peer), why="not in receiver.peers")
+            return False
+        with self._lock:
+            half_open = Counter(each.peer for each in self._connections - self._admitted)
+        if half_open.total() >= _HALF_OPEN or half_open[str(client_address[0])] >= _HALF_OPEN_PER_PEER:
+            _log.warning("connection refused", peer=str(peer), why="too many connections without an association")
+            return False
+        return True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what went wrong before an association had its thread."""
+        _log.error("connection dropped", peer=str(_address(client_address)), exc_info=True)
+        with suppress(OSError):
+            request.close()
+
+    def enter(self, association: BoundedAssociation) -> None:
+        """Count a connection."""
+        with self._lock:
+            self._connections.add(association)
+
+    def admit(self, association: BoundedAssociation) -> bool:
+        """Count an association, if there is room for one more."""
+        with self._lock:
+            if len(self._admitted) >= self.settings.max_associations:
+                return False
+            self._admitted.add(association)
+            return True
+
+    def dismiss(self, association: BoundedAssociation) -> None:
+        """Uncount an association that was not to be."""
+        with self._lock:
+            self._admitted.discard(association)
+
+    def forget(self, association: BoundedAssociation) -> None:
+        """Uncount a connection that is over."""
+        with self._lock:
+            self._connections.discard(association)
+            self._admitted.discard(association)
+
+    def stop(self, grace_s: float) -> None:
+        """Listen no more; let associations end by themselves for `grace_s` seconds, then abort them."""
+        TCPServer.shutdown(self)
+        self.server_close()
+        deadline = time.monotonic() + grace_s
+        while self.connections and time.monotonic() < deadline:
+            time.sleep(0.05)
+        left = self.connections
+        for association in left:
+            association.stop()
+        for association in left:
+            association.join(timeout=5.0)
+
+
+class _BoundedHandler(RequestHandler):
+    """Makes the association for a connection; pynetdicom's own would make an unbounded one."""
+
+    def handle(self) -> None:
+        """Start the thread that serves the connection."""
+        server, association = cast(BoundedServer, self.server), self._create_association()
+        server.enter(association)
+        try:
+            association.start()
+        except RuntimeError:  # no more threads
+            server.forget(association)
+            raise
+
+    def _create_association(self) -> BoundedAssociation:
+        server = cast(BoundedServer, self.server)
+        association = BoundedAssociation(server.ae, server.settings, server.hooks)
+        association._server = server
+        association.name = f"association-{association.identity[:8]}"
+        association.set_socket(AssociationSocket(association, client_socket=cast(socket.socket, self.request)))
+        association.acceptor.maximum_length = server.ae.maximum_pdu_size
+        association.acceptor.ae_title = server.ae_title
+        association.acceptor.address_info = self.local
+        association.acceptor.implementation_class_uid = server.ae.implementation_class_uid
+        association.acceptor.implementation_version_name = server.ae.implementation_version_name
+        association.acceptor.supported_contexts = server.contexts
+        association.requestor.address_info = self.remote
+        for event, handler in server._handlers.items():
+            if event.is_intervention:
+                association.bind(event, *cast(Any, handler))
+        return association
+
+
+def _address(client_address: Any) -> IPv4Address | IPv6Address:
+    """The peer's address; an IPv4 peer of an IPv6 socket is an IPv4 peer."""
+    address = ip_address(str(client_address[0]).partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
