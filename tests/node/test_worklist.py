@@ -1,0 +1,421 @@
+"""The worklist tells a person where every study is, and gives a hostile one no hold."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+
+from node.config import Settings, load_settings
+from node.ledger import Job, JobState, Priority, StudyState
+from node.redis_server import EmbeddedRedis
+from node.worklist import words
+from node.worklist.app import create_app
+from node.worklist.security import is_loopback
+from tests.node.seeded import HOSTILE, Seeded, Seeder, seed
+
+
+@pytest.fixture(scope="module")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seeded]:
+    made = seed(tmp_path_factory.mktemp("worklist"))
+    yield made
+    made.ledger.close()
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    own = EmbeddedRedis(tmp_path_factory.mktemp("redis"))
+    own.prepare()
+    process = subprocess.Popen(own.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 20
+        while not own.answers():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield own.url
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def settings(seeded: Seeded, redis_url: str) -> Settings:
+    return load_settings(None, data_dir=seeded.data_dir, redis_url=redis_url, archive={"free_disk_mb": 1})
+
+
+@pytest.fixture(scope="module")
+def web(seeded: Seeded, settings: Settings) -> Iterator[TestClient]:
+    with TestClient(create_app(settings, seeded.ledger), base_url="http://127.0.0.1:8080") as client:
+        yield client
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements with their attributes, and text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.extend(data.split())
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+    def tags(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.elements if tag == name]
+
+
+def read(web: TestClient, path: str, status: int = 200) -> Page:
+    answer = web.get(path, headers={"accept": "text/html"})
+    assert answer.status_code == status, answer.text
+    return Page(answer.text)
+
+
+def study_path(seeded: Seeded, key: str) -> str:
+    return f"/studies/{seeded.studies[key]}"
+
+
+def test_the_worklist_says_where_every_study_is(web: TestClient) -> None:
+    text = read(web, "/").text
+    for expected in (
+        "Receiving images",
+        "Waiting for analysis",
+        "Analysing: candidates",
+        "Sending results",
+        "Results delivered",
+        "Not analysed",
+        "Failed",
+        "STAT",
+        "4 definite · 3 possible",
+        "none marked",
+        "no susceptibility-weighted series: 3 series are taken for something else",
+        "slice 31 of 72 is missing between 58.0 and 62.0 mm",
+        "PACS@10.0.0.7:104 does not answer; next try",
+    ):
+        assert expected in text
+
+
+def test_the_newest_study_comes_first(web: TestClient, seeded: Seeded) -> None:
+    links = [a["href"] for a in read(web, "/").tags("a") if (a["href"] or "").startswith("/studies/")]
+    assert links == [study_path(seeded, key) for key in reversed(seeded.studies)]
+
+
+def test_a_study_page_shows_picture_lesions_series_deliveries_and_history(web: TestClient, seeded: Seeded) -> None:
+    page = read(web, study_path(seeded, "delivered"))
+    assert [image["src"] for image in page.tags("img")][-1] == (
+        f"{study_path(seeded, 'delivered')}/montage.png?job={seeded.jobs['delivered']}"
+    )
+    for expected in (
+        "Hopper, Grace",
+        "1948-03-12",
+        "7 microbleeds marked",
+        "burden 5–9",
+        "right thalamus",
+        "no phase: calcifications cannot be told from bleeds",
+        "SWI_Images",
+        "a minimum intensity projection is never analysed",
+        "Structured report",
+        "Segmentation",
+        "stored",
+        "Study looked through",
+        "everything accepted",
+    ):
+        assert expected in page.text
+    assert page.text.count("Accepted") == 3
+
+
+def test_a_clean_study_says_that_nothing_was_marked(web: TestClient, seeded: Seeded) -> None:
+    text = read(web, study_path(seeded, "clean")).text
+    assert "0 microbleeds marked" in text
+    assert "Segmentation" not in text
+
+
+def test_a_failed_study_says_why_and_how_to_try_again(web: TestClient, seeded: Seeded) -> None:
+    text = read(web, study_path(seeded, "failed")).text
+    assert "slice 31 of 72 is missing" in text
+    assert f"cmbnode retry {seeded.jobs['failed']}" in text
+
+
+def test_a_study_that_waits_for_its_destination_says_so(web: TestClient, seeded: Seeded) -> None:
+    text = read(web, study_path(seeded, "delivering")).text
+    assert text.count("Trying again") == 3
+    assert text.count("PACS@10.0.0.7:104 does not answer") >= 3
+
+
+@pytest.mark.parametrize("key", ["receiving", "queued", "running", "ignored"])
+def test_a_study_without_a_result_has_a_page_too(web: TestClient, seeded: Seeded, key: str) -> None:
+    page = read(web, study_path(seeded, key))
+    assert "microbleeds marked" not in page.text
+    assert "SWI_Images" in page.text
+
+
+def test_only_a_study_on_its_way_is_asked_for_again(web: TestClient, seeded: Seeded) -> None:
+    polls = {key: any("hx-get" in a for a in read(web, study_path(seeded, key)).tags("div")) for key in seeded.studies}
+    over = {"delivered", "clean", "ignored", "failed"}
+    assert polls == {key: key not in over for key in seeded.studies}
+
+
+def test_a_hostile_name_stays_text(web: TestClient, seeded: Seeded) -> None:
+    shown = words.person_name(HOSTILE)
+    for path in ("/", study_path(seeded, "queued")):
+        page = read(web, path)
+        assert " ".join(shown.split()) in page.text
+        assert [script.get("src", "") for script in page.tags("script")] == [
+            src for script in page.tags("script") if (src := script.get("src", "")).startswith("/static/htmx.min.js")
+        ]
+        assert all("onerror" not in attributes for _, attributes in page.elements)
+        assert not page.tags("b") or "&" not in page.tags("b")[0]
+
+
+def test_no_page_has_a_script_or_style_of_its_own(web: TestClient, seeded: Seeded) -> None:
+    for path in ["/", *(study_path(seeded, key) for key in seeded.studies)]:
+        page = read(web, path)
+        assert all((script.get("src") or "").startswith("/static/") for script in page.tags("script"))
+        assert page.tags("style") == []
+        assert not any(name == "style" or name.startswith("on") for _, found in page.elements for name in found)
+
+
+@pytest.mark.parametrize("path", ["/", "/nowhere", "/api/jobs", "/healthz", "/metrics", "/static/worklist.css"])
+def test_every_answer_carries_the_security_headers(web: TestClient, path: str) -> None:
+    headers = web.get(path).headers
+    assert "script-src 'self'" in headers["content-security-policy"]
+    assert "unsafe" not in headers["content-security-policy"]
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+
+
+def test_every_page_says_research_use_only(web: TestClient, seeded: Seeded) -> None:
+    for path, status in (("/", 200), (study_path(seeded, "delivered"), 200), ("/nowhere", 404)):
+        assert "Research use only — not a medical device" in read(web, path, status).text
+
+
+def test_another_sites_name_for_this_machine_is_refused(web: TestClient) -> None:
+    assert web.get("/", headers={"host": "attacker.example"}).status_code == 400
+    assert web.get("/", headers={"host": "localhost:8080"}).status_code == 200
+
+
+def test_a_site_can_name_the_hosts_that_it_answers_to(seeded: Seeded, settings: Settings) -> None:
+    open_to_all = settings.worklist.model_copy(update={"host": "0.0.0.0"})
+    named = open_to_all.model_copy(update={"hosts": ("cmb.hospital.example",)})
+    for part, host, status in (
+        (open_to_all, "anything.example", 200),
+        (named, "cmb.hospital.example", 200),
+        (named, "127.0.0.1", 200),
+        (named, "other.example", 400),
+    ):
+        app = create_app(settings.model_copy(update={"worklist": part}), seeded.ledger)
+        assert TestClient(app).get("/", headers={"host": host}).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("h.example", False),
+    ],
+)
+def test_loopback_is_recognised(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+def test_the_montage_is_the_capture_object_as_png(web: TestClient, seeded: Seeded) -> None:
+    answer = web.get(f"{study_path(seeded, 'delivered')}/montage.png")
+    assert answer.headers["content-type"] == "image/png"
+    image = Image.open(BytesIO(answer.content))
+    assert image.size == (640, 480)
+    assert image.getpixel((200, 150)) == (231, 184, 92)
+
+
+def test_no_picture_is_served_for_a_study_that_has_none(web: TestClient, seeded: Seeded) -> None:
+    assert web.get(f"{study_path(seeded, 'running')}/montage.png").status_code == 404
+    other = f"{study_path(seeded, 'clean')}/montage.png?job={seeded.jobs['delivered']}"
+    assert web.get(other).status_code == 404
+
+
+def test_a_picture_that_retention_removed_is_not_missed(tmp_path: Path) -> None:
+    made = seed(tmp_path)
+    shutil.rmtree(tmp_path / "outbox")
+    app = create_app(load_settings(None, data_dir=tmp_path), made.ledger)
+    with TestClient(app, base_url="http://127.0.0.1") as web:
+        assert "The picture is no longer on this node" in read(web, study_path(made, "delivered")).text
+        assert web.get(f"{study_path(made, 'delivered')}/montage.png").status_code == 404
+    made.ledger.close()
+
+
+def test_an_unknown_study_is_a_page_that_says_so(web: TestClient) -> None:
+    page = read(web, "/studies/1.2.3<script>", 404)
+    assert "This node has no such study." in page.text
+
+
+def test_a_node_without_studies_says_how_to_begin(tmp_path: Path) -> None:
+    seeder = Seeder(tmp_path)
+    with TestClient(
+        create_app(load_settings(None, data_dir=tmp_path), seeder.ledger), base_url="http://localhost"
+    ) as web:
+        assert "No studies yet" in read(web, "/").text
+    seeder.ledger.close()
+
+
+def test_many_studies_are_turned_page_by_page(tmp_path: Path) -> None:
+    seeder = Seeder(tmp_path)
+    for n in range(102):
+        seeder.receive(f"study-{n}", f"Patient^{n}", f"P{n}", images=1)
+    with TestClient(
+        create_app(load_settings(None, data_dir=tmp_path), seeder.ledger), base_url="http://localhost"
+    ) as web:
+        first, second = read(web, "/"), read(web, "/?page=1")
+    seeder.ledger.close()
+    assert [len([a for a in page.tags("a") if a.get("class") == "row"]) for page in (first, second)] == [100, 2]
+    assert "Older →" in first.text
+    assert "← Newer" in second.text
+
+
+def test_jobs_are_listed_as_json(web: TestClient, seeded: Seeded) -> None:
+    listed = web.get("/api/jobs").json()["jobs"]
+    assert [job["id"] for job in listed] == sorted(seeded.jobs.values(), reverse=True)
+    failed = web.get("/api/jobs", params={"state": "failed"}).json()["jobs"]
+    assert [job["id"] for job in failed] == [seeded.jobs["failed"]]
+    assert failed[0]["study"]["patient_name"] == "Yamada^Tarou=山田^太郎"
+
+
+def test_one_job_has_findings_deliveries_and_history(web: TestClient, seeded: Seeded) -> None:
+    job = web.get(f"/api/jobs/{seeded.jobs['delivered']}").json()
+    assert job["state"] == "delivered"
+    assert job["counts"] == {"total": 7, "definite": 4, "possible": 3}
+    assert len(job["findings"]["lesions"]) == 7
+    assert {(d["kind"], d["state"], d["status"]) for d in job["deliveries"]} == {
+        (kind, "accepted", "0x0000") for kind in ("sr", "seg", "capture")
+    }
+    assert [change["to"] for change in job["history"]] == ["queued", "running", "analysed", "delivering", "delivered"]
+
+
+@pytest.mark.parametrize(("path", "status"), [("/api/jobs/999", 404), ("/api/jobs/x", 422), ("/api/jobs?limit=0", 422)])
+def test_the_api_refuses_what_makes_no_sense(web: TestClient, path: str, status: int) -> None:
+    assert web.get(path).status_code == status
+
+
+def test_a_well_node_answers_its_health_check(web: TestClient) -> None:
+    answer = web.get("/healthz")
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "ok", "ledger": "ok", "redis": "ok", "disk": "ok"}
+
+
+def test_an_unwell_node_says_what_is_wrong(seeded: Seeded, settings: Settings, tmp_path: Path) -> None:
+    away = settings.model_copy(
+        update={
+            "redis_url": f"redis+socket://{tmp_path}/none.sock",
+            "archive": settings.archive.model_copy(update={"free_disk_mb": 10**9}),
+        }
+    )
+    answer = TestClient(create_app(away, seeded.ledger), base_url="http://127.0.0.1").get("/healthz")
+    assert answer.status_code == 503
+    assert answer.json()["redis"] == "does not answer"
+    assert "images are refused" in answer.json()["disk"]
+    assert answer.json()["ledger"] == "ok"
+
+
+def test_metrics_count_everything_and_name_nobody(web: TestClient, seeded: Seeded) -> None:
+    text = web.get("/metrics").text
+    values = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert values["cmbnode_jobs", "failed"] == 1
+    assert values["cmbnode_jobs", "delivered"] == 2
+    assert values["cmbnode_jobs", "superseded"] == 0
+    assert values["cmbnode_series", "receiving"] == 3
+    assert values["cmbnode_deliveries", "waiting"] == 3
+    assert values["cmbnode_deliveries_waiting", "pacs"] == 3
+    assert values["cmbnode_queue_length", "analyse"] == 0
+    assert values["cmbnode_redis_up",] == 1
+    assert values["cmbnode_oldest_queued_seconds",] > 3600
+    assert values["cmbnode_disk_free_bytes",] > 0
+    for private in ("Hopper", "P-1001", "script", *seeded.studies.values()):
+        assert private not in text
+
+
+def test_the_worklist_loads_neither_torch_nor_simpleitk() -> None:
+    code = "import sys, node.worklist.app; print([m for m in ('torch', 'SimpleITK', 'pynetdicom') if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+@given(st.text(max_size=64))
+def test_any_name_becomes_one_line_without_carets_of_its_components(name: str) -> None:
+    shown = words.person_name(name)
+    assert shown
+    assert "^" not in shown
+    assert words.person_name("^^^") == words.ABSENT
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("Doe^Jane", "Doe, Jane"),
+        ("Doe^Jane^Q^Dr^PhD", "Doe, Jane Q Dr PhD"),
+        ("Doe", "Doe"),
+        ("^Jane", "Jane"),
+        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "Yamada, Tarou (山田, 太郎)"),
+        ("", "—"),
+    ],
+)
+def test_a_person_name_is_written_as_people_do(value: str, shown: str) -> None:
+    assert words.person_name(value) == shown
+
+
+@pytest.mark.parametrize(("total", "name"), [(0, "none"), (1, "1–4"), (4, "1–4"), (5, "5–9"), (9, "5–9"), (10, "≥ 10")])
+def test_burden_classes_have_the_usual_limits(total: int, name: str) -> None:
+    assert words.burden_class(total) == name
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(4.21, "4.2 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (None, "—")])
+def test_a_span_is_written_in_fitting_units(seconds: float | None, shown: str) -> None:
+    assert words.duration(seconds) == shown
+
+
+def test_a_time_of_another_day_shows_its_date() -> None:
+    now = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+    assert words.clock(now, now=now).count(":") == 2
+    assert words.clock(now, "minute", now=now).count(":") == 1
+    assert words.clock(now - timedelta(days=3), now=now).startswith("2026-11-18")
+    assert words.clock(None) == words.ABSENT
+
+
+def test_every_state_has_words_and_a_tone(seeded: Seeded) -> None:
+    job: Job = seeded.ledger.job(seeded.jobs["delivered"])
+    for state in StudyState:
+        assert words.state_words(state, None)
+        assert words.state_tone(state) in {"good", "bad", "moving", "waiting", "quiet"}
+    assert words.state_words(StudyState.DELIVERED, replace(job, destinations=())) == "Analysed; no destination set"
+    again = replace(job, state=JobState.QUEUED, attempts=1)
+    assert words.state_words(StudyState.QUEUED, again) == "Waiting for analysis again (attempt 2)"
+    assert {words.priority_words(priority) for priority in Priority} == {"STAT", "High", "Routine", "Low"}
