@@ -109,12 +109,12 @@ class Analyst:
 
 
 def run_pipeline(
-    job: Job, paths: list[Path], progress: Callable[[str], None], device: str
+    job: Job, paths: list[Path], progress: Callable[[str], None], device: str, predecessor: str | None = None
 ) -> tuple[Findings, tuple[ResultObject, ...]]:
     """Analyse the images of a job.
 
     The UIDs come from what is analysed and with which profile, the time from the job: a second analysis makes the same
-    objects, byte for byte, under the same UIDs.
+    objects, byte for byte, under the same UIDs. `predecessor` is the key of the job whose report this one replaces.
 
     Raises
     ------
@@ -138,4 +138,4 @@ def run_pipeline(
     if key != job.key:
         _log.warning("images or profile are not what they were when the job was opened", job=job.id)
     detection = detect(chosen, profile, key=key, device=device, progress=progress)
-    return detection.findings, make_results(detection, key=key, created=job.created_at)
+    return detection.findings, make_results(detection, key=key, created=job.created_at, predecessor=predecessor)

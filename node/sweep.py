@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import islice
 
 import structlog
 
-from node.archive import MEGABYTE, Archive
+from node.archive import Archive
 from node.bell import ANALYSE, DELIVER, Bell, make_app
 from node.config import Settings
 from node.ledger import Ledger
@@ -21,8 +21,11 @@ from node.logs import set_up_logging
 from node.processes import alive_file, beat
 from node.routing import Table, load_table, route_ready
 from node.settling import settle
+from node.tidying import look_at_disk, remove_old, remove_strays
 
 TIDY_EVERY_S = 600.0
+STRAYS_EVERY_S = 86_400.0
+STUDIES_A_ROUND = 20
 
 _log = structlog.get_logger(__name__)
 
@@ -36,7 +39,8 @@ class Sweep:
     archive: Archive
     bell: Bell
     _failing: dict[str, str] = field(default_factory=dict)
-    _tidied: float | None = None
+    _due: dict[str, float] = field(default_factory=dict)
+    _strays: Iterator[int] | None = None
 
     @cached_property
     def table(self) -> Table:
@@ -50,10 +54,13 @@ class Sweep:
         self._step("take back", self.take_back)
         self._step("ring for analyses", self.ring_analyses)
         self._step("ring for deliveries", self.ring_deliveries)
-        if self._tidied is None or time.monotonic() - self._tidied > TIDY_EVERY_S:
-            self._tidied = time.monotonic()
+        now = time.monotonic()
+        if now >= self._due.get("tidy", 0.0):
+            self._due["tidy"] = now + TIDY_EVERY_S
             self._step("remove old images", self.remove_old)
             self._step("look at the disk", self.look_at_disk)
+        if now >= self._due.get("strays", 0.0):
+            self._step("remove strays", self.remove_strays)
 
     def _step(self, name: str, step: Callable[[], None]) -> None:
         """Do one step; say when it starts to fail, when the reason changes, and when it works again."""
@@ -98,26 +105,25 @@ class Sweep:
                 self.bell.deliver(destination)
 
     def remove_old(self) -> None:
-        """Remove images and results of studies that were dealt with long ago; the ledger keeps what was found."""
-        now = datetime.now(UTC)
-        for study in self.ledger.removable_studies(now, self.settings.archive.keep_days):
-            self.ledger.mark_removed(study.study_instance_uid, now)
-            for path in study.paths:
-                self.archive.remove(path)
-            for job_id in study.job_ids:
-                self.archive.remove_outbox(job_id)
-            self.archive.remove_study(study.study_instance_uid)
-            _log.info("images removed", study=study.study_instance_uid, files=len(study.paths))
+        """Remove what retention lets go, and what a crash left half-written."""
+        remove_old(self.ledger, self.archive, self.settings.archive.keep_days)
         if removed := self.archive.clean_incoming():
             _log.info("half-written files removed", files=removed)
 
+    def remove_strays(self) -> None:
+        """Go through a part of the archive for files that no row knows; once through, begin again after a day."""
+        if self._strays is None:
+            self._strays = remove_strays(self.ledger, self.archive)
+        walk, self._strays = self._strays, None  # a walk that fails is not gone on with
+        if sum(1 for _ in islice(walk, STUDIES_A_ROUND)) == STUDIES_A_ROUND:
+            self._strays = walk
+        else:
+            self._due["strays"] = time.monotonic() + STRAYS_EVERY_S
+
     def look_at_disk(self) -> None:
         """Warn before the receiver has to refuse images."""
-        free_mb = shutil.disk_usage(self.archive.root).free // MEGABYTE
-        guard_mb = self.settings.archive.free_disk_mb
-        if free_mb < 2 * guard_mb:
-            what = "images are refused" if free_mb < guard_mb else "the disk fills up"
-            _log.warning(what, free_mb=free_mb, refused_below_mb=guard_mb)
+        if what := look_at_disk(self.archive, self.settings.archive.free_disk_mb):
+            _log.warning(what)
 
 
 def run_sweep(settings: Settings, stop: threading.Event | None = None) -> None:

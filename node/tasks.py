@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+import pydicom.config
 import structlog
 from celery import signals
 from celery.exceptions import SoftTimeLimitExceeded
@@ -92,8 +93,9 @@ class Worker:
     def _work(
         self, job: Job, paths: list[Path], progress: Callable[[str], None]
     ) -> tuple[Findings, tuple[ResultObject, ...]]:
+        before = self.ledger.predecessor(job.id)
         try:
-            return run_pipeline(job, paths, progress, self.settings.device)
+            return run_pipeline(job, paths, progress, self.settings.device, before.key if before else None)
         except SoftTimeLimitExceeded:
             raise TooSlowError(f"not done after {self.settings.queue.time_limit_s:g} s") from None
 
@@ -209,6 +211,7 @@ def run_worker(settings: Settings, queue: str) -> None:
         Which work it takes.
     """
     set_up_logging(settings)
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # its warnings quote patients' data
     status = Worker(settings, queue).run()
     if status:
         raise SystemExit(status)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,23 +12,13 @@ import redis
 from kombu import Connection
 
 from node.redis_server import LONGEST_SOCKET_PATH, EmbeddedRedis, RedisError, find_redis_server
+from tests.own_redis import own_redis
 
 
 @contextmanager
 def running(server: EmbeddedRedis) -> Iterator[redis.Redis]:
-    server.prepare()
-    process = subprocess.Popen(server.command(), stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 20
-        while not server.answers():
-            assert process.poll() is None, "redis-server ended"
-            assert time.monotonic() < deadline, "redis-server does not answer"
-            time.sleep(0.02)
-        with redis.Redis(unix_socket_path=str(server.socket)) as client:
-            yield client
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
+    with own_redis(server.folder), redis.Redis(unix_socket_path=str(server.socket)) as client:
+        yield client
 
 
 def test_what_was_rung_is_still_there_after_a_restart(tmp_path: Path) -> None:
