@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, select
+from sqlalchemy import ColumnElement, Connection, and_, select, update
 
 from node.ledger.engine import Store, clean
 from node.ledger.jobs import inputs_unchanged, state_unsent
@@ -48,6 +48,13 @@ class Deliveries(Store):
                 why = f"attempt {row['attempts'] + 1}"
                 self._change(connection, deliveries, row, DeliveryState.SENDING, actor=owner, why=why, **values)
             return select_deliveries(connection, deliveries.c.id.in_([row["id"] for row in rows]))
+
+    def prolong_deliveries(self, owner: str, lease_s: float) -> bool:
+        """Prolong the lease of all that this owner has in hand; false if that is nothing. Not a change of state."""
+        mine = and_(deliveries.c.owner == owner, deliveries.c.state == DeliveryState.SENDING)
+        values = {"lease_expires_at": self._clock() + timedelta(seconds=lease_s)}
+        with self._write() as connection:
+            return connection.execute(update(deliveries).where(mine).values(values)).rowcount > 0
 
     def delivery_accepted(self, delivery_id: int, owner: str, status: int, answer: str = "") -> bool:
         """Note that the destination took the object; the job is delivered once every one was taken everywhere.
