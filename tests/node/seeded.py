@@ -135,9 +135,9 @@ class Seeder:
                 self.ledger.delivery_accepted(delivery.id, "sender-1", 0, "stored")
 
 
-def seed(data_dir: Path) -> Seeded:
+def seed(data_dir: Path, seeder: Seeder | None = None) -> Seeded:
     """One study in every state; the newest first is the order of the keys read backwards."""
-    s = Seeder(data_dir)
+    s = seeder or Seeder(data_dir)
     s.receive("delivered", "Hopper^Grace", "P-1001")
     s.settle("delivered")
     s.open("delivered")
