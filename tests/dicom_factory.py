@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,7 @@ def write(
 def encode(ds: Dataset, transfer_syntax: str = "explicit") -> Dataset:
     """Copy `ds` into another transfer syntax, file meta information included."""
     uid = TRANSFER_SYNTAXES[transfer_syntax]
-    copy = Dataset(ds)
+    copy = deepcopy(ds)
     copy.file_meta = FileMetaDataset()
     copy.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     copy.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
@@ -390,8 +391,7 @@ def _encode_with_gdcm(ds: Dataset, uid: UID) -> Dataset:
         writer.SetImage(change.GetOutput())
         assert writer.Write()
         encoded = dcmread(packed)
-    result = Dataset(ds)
-    result.file_meta = FileMetaDataset(ds.file_meta)
+    result = deepcopy(ds)
     result.file_meta.TransferSyntaxUID = uid
     result[0x7FE00010] = encoded[0x7FE00010]
     return result
