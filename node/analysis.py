@@ -23,8 +23,14 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-Work = Callable[[Job, list[Path], Callable[[str], None]], "tuple[Findings, tuple[ResultObject, ...]]"]
-"""From a job, its images and a listener for progress to the findings and their DICOM objects."""
+Progress = Callable[[str], None]
+"""Hears the name of each stage."""
+
+Outcome = tuple["Findings", "tuple[ResultObject, ...]"]
+"""Findings and their DICOM objects."""
+
+Work = Callable[[Job, list[Path], Progress], Outcome]
+"""From a job, its images and a listener to the outcome."""
 
 
 class LeaseLostError(Exception):
@@ -109,8 +115,8 @@ class Analyst:
 
 
 def run_pipeline(
-    job: Job, paths: list[Path], progress: Callable[[str], None], device: str, predecessor: str | None = None
-) -> tuple[Findings, tuple[ResultObject, ...]]:
+    job: Job, paths: list[Path], progress: Progress, device: str, predecessor: str | None = None
+) -> Outcome:
     """Analyse the images of a job.
 
     The UIDs come from what is analysed and with which profile, the time from the job: a second analysis makes the same

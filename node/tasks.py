@@ -10,7 +10,7 @@ import threading
 from collections import defaultdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import pydicom.config
@@ -20,7 +20,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery.worker import state as worker_state
 from kombu.exceptions import OperationalError
 
-from node.analysis import Analyst, run_pipeline
+from node.analysis import Analyst, Outcome, Progress, run_pipeline
 from node.archive import Archive
 from node.bell import ANALYSE, DELIVER, Bell, make_app
 from node.config import Settings
@@ -29,12 +29,6 @@ from node.destinations import open_destination
 from node.ledger import Filters, Job, JobState, Ledger
 from node.logs import set_up_logging
 from node.processes import alive_file, beat, die_with_parent
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pipeline.findings import Findings
-    from pipeline.results import ResultObject
 
 WATCH_S = 2.0
 STALL_S = 60.0
@@ -90,14 +84,15 @@ class Worker:
         except OperationalError as error:
             _log.warning("Redis is away; the sweep will ring", error=str(error))
 
-    def _work(
-        self, job: Job, paths: list[Path], progress: Callable[[str], None]
-    ) -> tuple[Findings, tuple[ResultObject, ...]]:
-        before = self.ledger.predecessor(job.id)
+    def _work(self, job: Job, paths: list[Path], progress: Progress) -> Outcome:
         try:
-            return run_pipeline(job, paths, progress, self.settings.device, before.key if before else None)
+            return self._run(job, paths, progress)
         except SoftTimeLimitExceeded:
             raise TooSlowError(f"not done after {self.settings.queue.time_limit_s:g} s") from None
+
+    def _run(self, job: Job, paths: list[Path], progress: Progress) -> Outcome:
+        before = self.ledger.predecessor(job.id)
+        return run_pipeline(job, paths, progress, self.settings.device, before.key if before else None)
 
     def deliver(self, destination: str) -> None:
         """Task: deliver what is due to one destination, unless somebody here is at it already."""

@@ -1,0 +1,38 @@
+"""A worker whose analyses only wait: ``python -m tests.node.slow_worker SETTINGS.json QUEUE SECONDS``.
+
+Everything but the pipeline is the product's.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from node.config import Settings
+from node.ledger import Job
+from node.logs import set_up_logging
+from node.tasks import Worker
+from pipeline.results import ResultObject
+from tests.node.jobs import capture, findings_of
+
+
+class SlowWorker(Worker):
+    """Waits instead of analysing."""
+
+    seconds = 0.0
+
+    def _run(self, job: Job, paths: list[Path], progress: Any) -> Any:
+        deadline = time.monotonic() + self.seconds
+        while time.monotonic() < deadline:
+            time.sleep(0.02)
+        return findings_of(job), (ResultObject("capture", capture(job)),)
+
+
+if __name__ == "__main__":
+    settings = Settings.model_validate_json(Path(sys.argv[1]).read_text())
+    set_up_logging(settings)
+    worker = SlowWorker(settings, sys.argv[2])
+    worker.seconds = float(sys.argv[3])
+    sys.exit(worker.run())

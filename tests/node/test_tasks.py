@@ -1,0 +1,209 @@
+"""The workers, as real processes on a real Redis; only the analysis itself is replaced, by one that waits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from pydicom.uid import SecondaryCaptureImageStorage
+from pynetdicom import AE, evt
+
+from node.archive import Archive
+from node.bell import Bell, make_app
+from node.config import DestinationSettings, QueueSettings, Settings
+from node.ledger import DeliveryState, Job, JobState, Ledger, Priority
+from node.redis_server import EmbeddedRedis
+from tests.node.jobs import finish, open_job
+from tests.own_redis import own_redis
+
+ROOT = Path(__file__).parents[2]
+
+
+def wait_for(what: Callable[[], Any], limit_s: float = 60) -> None:
+    deadline = time.monotonic() + limit_s
+    while not what():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.05)
+
+
+class Node:
+    """A ledger, an archive, a Redis, and workers started on them."""
+
+    def __init__(self, folder: Path, redis: EmbeddedRedis, stack: ExitStack) -> None:
+        self.folder, self._stack = folder, stack
+        self.settings = Settings(
+            data_dir=folder, redis_url=redis.url, queue=QueueSettings(lease_s=60, grace_s=20, retry_first_s=0.05)
+        )
+        self.ledger = Ledger(self.settings.ledger_url)
+        self.ledger.upgrade()
+        stack.callback(self.ledger.close)
+        self.archive = Archive(folder)
+        self.bell = Bell(make_app(self.settings))
+
+    def change(self, **queue: Any) -> None:
+        self.settings = self.settings.model_copy(update={"queue": self.settings.queue.model_copy(update=queue)})
+
+    def start(self, queue: str = "analyse", seconds: float = 0) -> subprocess.Popen[bytes]:
+        """Start a worker and wait until it takes work."""
+        file = self.folder / "settings.json"
+        file.write_text(self.settings.model_dump_json())
+        alive = self.folder / "run" / f"worker-{queue}.alive"
+        alive.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "tests.node.slow_worker", str(file), queue, str(seconds)]
+        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        self._stack.callback(_end, process)
+        wait_for(alive.exists)
+        return process
+
+    def open(self, name: str = "one", priority: Priority = Priority.ROUTINE, ring: bool = True) -> Job:
+        job = open_job(self.ledger, self.archive, name, priority=priority)
+        if ring:
+            self.bell.analyse(job.id, priority)
+        return job
+
+    def reaches(self, job: Job, state: JobState, limit_s: float = 60) -> Job:
+        wait_for(lambda: self.ledger.job(job.id).state == state, limit_s)
+        return self.ledger.job(job.id)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        process.kill()
+    process.wait(timeout=20)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    with ExitStack() as stack:
+        yield Node(tmp_path, stack.enter_context(own_redis(tmp_path / "redis")), stack)
+
+
+def test_a_job_that_is_rung_for_is_analysed_in_a_child_process_and_ends_with_sigterm(node: Node) -> None:
+    worker = node.start(seconds=0.3)
+    job = node.open()
+    node.reaches(job, JobState.RUNNING)
+    (child,) = psutil.Process(worker.pid).children()
+    node.reaches(job, JobState.DELIVERING)
+    assert node.bell.depth("deliver") == 1
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=30) == 0
+    assert not child.is_running()
+
+
+def test_stat_overtakes_routine_jobs_that_were_rung_before(node: Node) -> None:
+    node.start(seconds=0.3)
+    first, second = node.open("first"), node.open("second")
+    node.reaches(first, JobState.RUNNING)
+    stat = node.open("stat", Priority.STAT)
+    started = [node.reaches(job, JobState.DELIVERING).started_at for job in (first, stat, second)]
+    assert all(started)
+    assert started == sorted(started)  # type: ignore[type-var]
+
+
+def test_sigterm_lets_a_short_analysis_finish(node: Node) -> None:
+    worker = node.start(seconds=1)
+    job = node.open()
+    node.reaches(job, JobState.RUNNING)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=30) == 0
+    assert node.ledger.job(job.id).state == JobState.DELIVERING
+
+
+def test_sigterm_gives_a_long_analysis_back_without_counting_it(node: Node) -> None:
+    node.change(grace_s=0.2)
+    worker = node.start(seconds=600)
+    job = node.open()
+    node.reaches(job, JobState.RUNNING)
+    (child,) = psutil.Process(worker.pid).children()
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=30) == 0
+    back = node.ledger.job(job.id)
+    assert (back.state, back.attempts, back.owner) == (JobState.QUEUED, 0, "")
+    assert not child.is_running()
+
+
+def test_the_worker_outlives_a_child_that_is_killed_and_the_job_runs_again(node: Node) -> None:
+    worker = node.start(seconds=1)
+    job = node.open()
+    node.reaches(job, JobState.RUNNING)
+    (child,) = psutil.Process(worker.pid).children()
+    child.kill()
+    node.ledger.expire_leases(datetime.now(UTC) + timedelta(hours=1), 3)
+    node.bell.analyse(job.id, job.priority)
+    done = node.reaches(job, JobState.DELIVERING)
+    assert done.attempts == 2
+    assert worker.poll() is None
+
+
+def test_no_child_outlives_a_worker_that_is_killed(node: Node) -> None:
+    worker = node.start(seconds=600)
+    job = node.open()
+    node.reaches(job, JobState.RUNNING)
+    (child,) = psutil.Process(worker.pid).children()
+    worker.kill()
+    worker.wait(timeout=20)
+    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    assert node.ledger.job(job.id).state == JobState.RUNNING  # until its lease is over
+
+
+def test_an_analysis_beyond_the_time_limit_is_ended_and_says_so(node: Node) -> None:
+    node.change(time_limit_s=0.5, max_attempts=1)
+    node.start(seconds=600)
+    job = node.open()
+    failed = node.reaches(job, JobState.FAILED)
+    assert "not done after 0.5 s" in failed.why
+
+
+def test_a_worker_goes_on_when_redis_was_away(node: Node, tmp_path: Path) -> None:
+    other = EmbeddedRedis(tmp_path / "other")
+    node.settings = node.settings.model_copy(update={"redis_url": other.url})
+    bell = Bell(make_app(node.settings))
+    with own_redis(other.folder):
+        node.start()
+        before = node.open("before", ring=False)
+        bell.analyse(before.id, before.priority)
+        node.reaches(before, JobState.DELIVERING)
+    with own_redis(other.folder):
+        after = node.open("after", ring=False)
+        bell.analyse(after.id, after.priority)
+        node.reaches(after, JobState.DELIVERING)
+
+
+def test_a_silent_destination_does_not_delay_another(node: Node) -> None:
+    entity = AE(ae_title="PACS")
+    entity.add_supported_context(SecondaryCaptureImageStorage)
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda _: 0x0000)])
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        good = DestinationSettings(ae_title="PACS", host="127.0.0.1", port=server.server_address[1])
+        dead = DestinationSettings(ae_title="PACS", host="127.0.0.1", port=silent.getsockname()[1], timeout_s=600)
+        node.settings = node.settings.model_copy(update={"destinations": {"good": good, "dead": dead}})
+        job = finish(node.ledger, node.archive, open_job(node.ledger, node.archive, destinations=("dead", "good")))
+        node.change(grace_s=0.2)
+        worker = node.start("deliver")
+        for _ in range(20):  # however often it is rung for, the dead one holds one thread
+            node.bell.deliver("dead")
+        node.bell.deliver("good")
+
+        def states(destination: str) -> set[DeliveryState]:
+            return {d.state for d in node.ledger.deliveries(job.id) if d.destination == destination}
+
+        wait_for(lambda: states("good") == {DeliveryState.ACCEPTED})
+        assert states("dead") == {DeliveryState.SENDING}
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(timeout=30) == 0
+        assert states("dead") == {DeliveryState.WAITING}
+    server.shutdown()
+    assert node.ledger.job(job.id).state == JobState.DELIVERING
