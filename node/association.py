@@ -33,6 +33,7 @@ from node.upper_layer import BoundedMessages, BoundedUpperLayer
 NEGOTIATION_S = 30.0
 """Longest time from a connection to its complete A-ASSOCIATE request: the ARTIM timer of PS3.8 9.1.5."""
 _HALF_OPEN, _HALF_OPEN_PER_PEER = 128, 32  # connections that have not yet become an association
+_ANSWERS_BYTES = 65_536  # a peer that leaves so many bytes of answers unread is dropped
 _REJECT_LIMIT = (0x02, 0x03, 0x02)  # PS3.8 table 9-21: transient, presentation related, local limit exceeded
 
 _log = structlog.get_logger(__name__)
@@ -96,9 +97,9 @@ class BoundedAssociation(Association):
             self.dul._idle_timer.start()
             while not self.dul.finished:
                 self._turn(log)
-        except Exception as error:  # whatever a stranger's bytes make a library raise ends this association, no other
+        except Exception:  # whatever a stranger's bytes make a library raise ends this association, no other
             self.is_aborted, self.is_established = True, False
-            log.error("association dropped", calling_ae=self.calling_ae, error=type(error).__name__, exc_info=True)
+            log.error("association dropped", calling_ae=self.calling_ae, exc_info=True)
         finally:
             self._end(log)
 
@@ -215,6 +216,7 @@ class BoundedServer(AssociationServer):
         """Accept a connection; answers are small and must not wait for more (TCP_NODELAY)."""
         connection, address = super().get_request()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ANSWERS_BYTES)
         connection.setblocking(False)
         return connection, address
 

@@ -78,6 +78,11 @@ class Receiver:
             raise RuntimeError("the receiver does not run")
         return int(self._server.server_address[1])
 
+    @property
+    def connections(self) -> int:
+        """How many peers are connected."""
+        return len(self._server.connections) if self._server else 0
+
     def start(self) -> None:
         """Listen, in threads of its own."""
         for name, removed in (

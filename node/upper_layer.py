@@ -21,8 +21,8 @@ from contextlib import suppress
 from typing import Any, cast
 
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import C_CANCEL_RQ, C_ECHO_RQ, C_STORE_RQ, DIMSEMessage
-from pynetdicom.dimse_primitives import C_CANCEL
+from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dimse_primitives import C_CANCEL, C_ECHO, C_STORE
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
@@ -39,6 +39,7 @@ _LONGEST_ASSOCIATE = 262_144  # 128 presentation contexts with every transfer sy
 _LONGEST_OTHER = 1024  # release and abort have 4 bytes, reject too
 _PDU_SLACK = 1024  # some senders do not count the headers of PDVs against the negotiated length
 _COMMAND_LAST = 0x03  # message control header of PS3.8 E.2: command, last fragment
+_NO_DATA_SET = 0x0101  # Command Data Set Type, PS3.7 E.1
 _LONGEST_COMMAND = 16_384
 _LINGER_S, _LINGER_BYTES = 0.5, 1_048_576
 
@@ -187,7 +188,7 @@ class BoundedMessages(DIMSEServiceProvider):
         super().__init__(association)
         self._settings, self._open_incoming = settings, open_incoming
         self._command = bytearray()
-        self._request: DIMSEMessage | None = None
+        self._request: tuple[int, C_STORE] | None = None
         self.incoming: IncomingFile | None = None
         """The data set of the C-STORE request being received or served."""
 
@@ -223,49 +224,44 @@ class BoundedMessages(DIMSEServiceProvider):
         self._command += fragment
         if not last:
             return
-        request = DIMSEMessage()
         whole, self._command = bytes([_COMMAND_LAST]) + bytes(self._command), bytearray()
-        primitive = P_DATA()
-        primitive.presentation_data_value_list = [[context_id, whole]]
-        try:
-            complete = request.decode_msg(primitive, self.assoc)
-        except Exception as error:  # pydicom raises whatever strange bytes make it raise
-            raise ProtocolError(f"a command that cannot be decoded ({type(error).__name__})") from error
-        if not isinstance(request, C_STORE_RQ | C_ECHO_RQ | C_CANCEL_RQ):
-            raise ProtocolError(f"{type(request).__name__} is not served here")
+        message, primitive = self._decode_command(context_id, whole)
+        has_data_set = message.command_set.CommandDataSetType != _NO_DATA_SET
+        if isinstance(primitive, C_CANCEL) and not has_data_set:
+            return  # nothing here takes long enough to be cancelled
+        if not isinstance(primitive, C_STORE | C_ECHO) or not primitive.is_valid_request:
+            raise ProtocolError(f"{type(message).__name__} is not served here, or lacks values")
         if context_id not in self.assoc._accepted_cx:
             raise ProtocolError(f"presentation context {context_id} was not accepted")
-        if complete:
-            self._finish(request)
-        elif isinstance(request, C_STORE_RQ):
-            self._request = request
-            self.incoming = self._open_incoming(self.assoc, context_id, request.command_set)
+        if not has_data_set:
+            self.msg_queue.put((context_id, primitive))
+        elif isinstance(primitive, C_STORE):
+            self._request = context_id, primitive
+            self.incoming = self._open_incoming(self.assoc, context_id, message.command_set)
         else:
-            raise ProtocolError(f"{type(request).__name__} with a data set")
+            raise ProtocolError(f"{type(message).__name__} with a data set")
+
+    def _decode_command(self, context_id: int, whole: bytes) -> tuple[DIMSEMessage, Any]:
+        message, pieces = DIMSEMessage(), P_DATA()
+        pieces.presentation_data_value_list = []
+        pieces.presentation_data_value_list.append((context_id, whole))
+        try:
+            message.decode_msg(pieces, self.assoc)
+            return message, message.message_to_primitive()
+        except Exception as error:  # the libraries raise whatever strange bytes and values make them raise
+            raise ProtocolError(f"a command that cannot be decoded ({type(error).__name__})") from error
 
     def _take_data(self, context_id: int, fragment: memoryview, *, last: bool) -> None:
-        request, incoming = self._request, self.incoming
-        if request is None or incoming is None:
+        if self._request is None or self.incoming is None:
             raise ProtocolError("a data set without a command")
-        if context_id != request.context_id:
+        if context_id != self._request[0]:
             raise ProtocolError("a data set in another presentation context than its command")
-        incoming.write(fragment)
-        if incoming.size > self._settings.max_instance_bytes:
+        self.incoming.write(fragment)
+        if self.incoming.size > self._settings.max_instance_bytes:
             raise ProtocolError(f"an object of more than {self._settings.max_instance_bytes} bytes")
         if last:
+            self.msg_queue.put(self._request)
             self._request = None
-            self._finish(request)
-
-    def _finish(self, request: DIMSEMessage) -> None:
-        try:
-            primitive = request.message_to_primitive()
-        except Exception as error:  # its setters raise on impossible values
-            raise ProtocolError(f"a command with impossible values ({type(error).__name__})") from error
-        if isinstance(primitive, C_CANCEL):
-            return  # nothing here takes long enough to be cancelled
-        if not primitive.is_valid_request:
-            raise ProtocolError("a command without all its values")
-        self.msg_queue.put((cast(int, request.context_id), primitive))
 
     def drop_incoming(self) -> None:
         """Remove what is left of a data set: it was dealt with, or never came to its end."""

@@ -173,7 +173,10 @@ class Peer:
 
 
 def associate_request(
-    calling: str = "MODALITY", called: str = "CMBNODE", contexts: tuple[str, ...] = (VERIFICATION, MRImageStorage)
+    calling: str = "MODALITY",
+    called: str = "CMBNODE",
+    contexts: tuple[str, ...] = (VERIFICATION, MRImageStorage),
+    syntax: str = ExplicitVRLittleEndian,
 ) -> bytes:
     """An A-ASSOCIATE-RQ PDU with context ids 1, 3, …."""
     request = A_ASSOCIATE()
@@ -183,7 +186,7 @@ def associate_request(
     longest.maximum_length_received = 16384
     implementation.implementation_class_uid = "1.2.3"
     request.user_information = [longest, implementation]
-    proposed = [build_context(uid, ExplicitVRLittleEndian) for uid in contexts]
+    proposed = [build_context(uid, syntax) for uid in contexts]
     for number, context in enumerate(proposed):
         context.context_id = 2 * number + 1
     request.presentation_context_definition_list = proposed
