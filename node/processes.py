@@ -71,6 +71,8 @@ class Part:
         What to try once if it does not start.
     inherit : tuple of int
         File descriptors that it keeps open.
+    words : str
+        Where to read why it did not start.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Part:
     heartbeat: Path | None = None
     repair: Callable[[], None] | None = None
     inherit: tuple[int, ...] = ()
+    words: str = "its own words are above"
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     started: float = field(default=0.0, init=False)
     failures: int = field(default=0, init=False)

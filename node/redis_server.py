@@ -68,6 +68,11 @@ class EmbeddedRedis:
         return Path(tempfile.gettempdir()) / f"cmbnode-{name}" / "redis.sock"
 
     @property
+    def log(self) -> Path:
+        """Where it says why it does not start."""
+        return self.folder / "redis.log"
+
+    @property
     def url(self) -> str:
         """What goes into ``redis_url``, as kombu writes a Unix socket."""
         return f"redis+socket://{quote(str(self.socket))}"
@@ -95,7 +100,7 @@ class EmbeddedRedis:
             *("--dir", str(self.folder.resolve())),
             *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
             *("--maxmemory-policy", "noeviction"),
-            *("--daemonize", "no", "--loglevel", "warning"),
+            *("--daemonize", "no", "--loglevel", "warning", "--logfile", str(self.log.resolve())),
         ]
 
     def answers(self) -> bool:

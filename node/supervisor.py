@@ -121,7 +121,7 @@ def _wait_ready(part: Part, stop: threading.Event) -> None:
     while not part.ready and not stop.wait(0.05):
         if part.status is not None:
             if part.repair is None:
-                raise StartError(f"the {part.name} does not start (exit status {part.status}); its own words are above")
+                raise StartError(f"the {part.name} does not start (exit status {part.status}); {part.words}")
             part.repair()
             part.repair = None
             part.start()
@@ -160,7 +160,7 @@ def _stages(settings: Settings, lock: int) -> list[list[Part]]:
 
         is_up = own.answers
         redis = Part("redis", own.command(), environment, is_ready=lambda _pid: is_up())
-        redis.repair, redis.inherit = put_data_aside, (lock,)
+        redis.repair, redis.inherit, redis.words = put_data_aside, (lock,), f"see {own.log}"
         stages.insert(0, [redis])
     return stages
 
