@@ -276,7 +276,7 @@ def test_a_stopping_node_lets_an_association_finish(tmp_path: Path) -> None:
             assert association.send_c_store(first_and_second[1]).Status == 0
         stopping.join(timeout=8)
         assert not stopping.is_alive()
-        assert node.ledger.series_receiving()[0].last_ended_released
+        assert eventually(lambda: node.ledger.series_receiving()[0].last_ended_released)
 
 
 def test_a_stopping_node_aborts_who_does_not_finish(tmp_path: Path) -> None:
