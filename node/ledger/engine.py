@@ -140,7 +140,9 @@ class Store:
     def _insert_missing(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
         """Insert a row unless its key exists; whether it was inserted."""
         dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        return connection.execute(dialect.insert(table).values(values).on_conflict_do_nothing()).rowcount == 1
+        key = next(iter(table.primary_key.columns))
+        statement = dialect.insert(table).values(values).on_conflict_do_nothing().returning(key)
+        return connection.scalar(statement) is not None
 
     def _log(
         self, connection: Connection, entity: str, entity_id: object, before: str, after: str, why: str, actor: str

@@ -46,12 +46,12 @@ class Intake(Store):
         nothing and reopens nothing; the same UID with other bytes, or a series UID that belongs to another study, is a
         conflict and leaves the ledger as it is.
         """
-        while True:
-            try:
-                with self._write() as connection:
-                    return self._record(connection, record)
-            except _RacedError:  # it is there now
-                continue
+        try:
+            with self._write() as connection:
+                return self._record(connection, record)
+        except _RacedError:  # it is there now
+            with self._write() as connection:
+                return self._record(connection, record)
 
     def _record(self, connection: Connection, record: InstanceRecord) -> Stored:
         columns = (instances.c.sha256, instances.c.removed_at, instances.c.series_instance_uid)

@@ -177,7 +177,7 @@ jobs = Table(
     Column("id", Integer, primary_key=True),
     Column("key", String(64), nullable=False),
     _uid("study_instance_uid", ForeignKey("studies.study_instance_uid")),
-    _uid("swi_series_uid"),
+    _uid("swi_series_uid", nullable=True),  # none: the SWI is computed from phase and magnitude
     _uid("phase_series_uid", nullable=True),
     _uid("magnitude_series_uid", nullable=True),
     _text("profile"),

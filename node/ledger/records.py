@@ -235,7 +235,7 @@ class NewJob:
 
     key: str
     study_instance_uid: str
-    swi_series_uid: str
+    swi_series_uid: str | None = None  # none: the SWI is computed from phase and magnitude
     phase_series_uid: str | None = None
     magnitude_series_uid: str | None = None
     profile: str
@@ -252,7 +252,7 @@ class Job:
     id: int
     key: str
     study_instance_uid: str
-    swi_series_uid: str
+    swi_series_uid: str | None  # none: the SWI is computed from phase and magnitude
     phase_series_uid: str | None
     magnitude_series_uid: str | None
     profile: str
@@ -275,7 +275,8 @@ class Job:
     @property
     def series_uids(self) -> tuple[str, ...]:
         """The series it reads: SWI, then phase and magnitude if there are any."""
-        return tuple(uid for uid in (self.swi_series_uid, self.phase_series_uid, self.magnitude_series_uid) if uid)
+        named = (self.swi_series_uid, self.phase_series_uid, self.magnitude_series_uid)
+        return tuple(dict.fromkeys(uid for uid in named if uid))
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("key", sa.String(length=64), nullable=False),
         sa.Column("study_instance_uid", sa.String(length=64), nullable=False),
-        sa.Column("swi_series_uid", sa.String(length=64), nullable=False),
+        sa.Column("swi_series_uid", sa.String(length=64), nullable=True),
         sa.Column("phase_series_uid", sa.String(length=64), nullable=True),
         sa.Column("magnitude_series_uid", sa.String(length=64), nullable=True),
         sa.Column("profile", sa.Text(), server_default="", nullable=False),

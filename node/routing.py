@@ -1,0 +1,392 @@
+"""Which series are analysed, with which profile and priority, and who gets the results?
+
+The answer is an ordered table of rules, ``routing.toml`` or a site's own. What a series *is* (its role) is decided in
+:mod:`pipeline.study`; what to do with it is decided here, and every series that is not analysed is told why.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import structlog
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from node.archive import Archive
+from node.config import ConfigError, Settings
+from node.ledger import Job, Ledger, NewJob, Priority, SeriesVerdict
+from node.ledger import Series as Known
+from node.ledger import Study as KnownStudy
+from pipeline.errors import CmbError, ProfileError
+from pipeline.identity import job_key
+from pipeline.study import Pick, Role, Series, Study, pick, read_studies
+
+log = structlog.get_logger(__name__)
+
+SHIPPED = Path(__file__).with_name("routing.toml")
+
+
+class Action(StrEnum):
+    """What happens to a series."""
+
+    ANALYSE = "analyse"
+    USE = "use"  # with the series that is analysed
+    IGNORE = "ignore"
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return value
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
+Values = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Roles = Annotated[tuple[Role, ...], BeforeValidator(_as_tuple)]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a series comes from, as far as rules may ask."""
+
+    manufacturer: str = ""
+    study_description: str = ""
+    station: str = ""
+    institution: str = ""
+    calling_ae: str = ""
+
+
+class Rule(BaseModel):
+    """One rule: what it fits, and what happens then."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1)
+    role: Roles = ()
+    modality: Values = ()
+    calling_ae: Values = ()
+    manufacturer: Pattern | None = None
+    series_description: Pattern | None = None
+    study_description: Pattern | None = None
+    station: Pattern | None = None
+    institution: Pattern | None = None
+    action: Literal["analyse", "ignore"]
+    profile: str | None = None
+    priority: Literal["stat", "high", "routine", "low"] | None = None
+    destinations: Values | None = None
+    why: str = ""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.action == "analyse" and not self.profile:
+            raise ValueError("profile: a rule that analyses names one")
+        for name in ("profile", "priority", "destinations"):
+            if self.action == "ignore" and getattr(self, name) is not None:
+                raise ValueError(f"{name}: means nothing in a rule that ignores")
+        return self
+
+    def fits(self, series: Series, origin: Origin) -> bool:
+        """Whether everything the rule names fits the series."""
+        texts = {
+            "manufacturer": origin.manufacturer,
+            "series_description": series.description,
+            "study_description": origin.study_description,
+            "station": origin.station,
+            "institution": origin.institution,
+        }
+        return (
+            (not self.role or series.role in self.role)
+            and (not self.modality or series.modality in self.modality)
+            and (not self.calling_ae or origin.calling_ae in self.calling_ae)
+            and all(
+                (pattern := getattr(self, name)) is None or re.search(pattern, text, re.IGNORECASE) is not None
+                for name, text in texts.items()
+            )
+        )
+
+
+class Table(BaseModel):
+    """An ordered rule table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_: Literal["cmb-routing/1"] = Field("cmb-routing/1", alias="schema")
+    rule: tuple[Rule, ...] = Field(min_length=1)
+
+    def first(self, series: Series, origin: Origin) -> Rule | None:
+        """Find the rule that decides about a series."""
+        return next((rule for rule in self.rule if rule.fits(series, origin)), None)
+
+
+def load_table(settings: Settings) -> Table:
+    """Read the site's rule table, or the one in the package, and check it against profiles and destinations.
+
+    Raises
+    ------
+    ConfigError
+        Naming the file, the number of the rule and the field.
+    """
+    file = settings.routing_file or SHIPPED
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot be read ({error.strerror})", where=str(file), do="see routing_file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"not readable as TOML ({error})", where=str(file)) from error
+    try:
+        table = Table.model_validate(document)
+    except ValidationError as error:
+        raise _explain(file, document, error) from error
+    for number, rule in enumerate(table.rule, start=1):
+        _check(rule, f"{file}: rule {number} ({rule.name})", settings)
+    return table
+
+
+def _explain(file: Path, document: Mapping[str, Any], error: ValidationError) -> ConfigError:
+    """Name the rule and the field of the first thing that is wrong."""
+    first = error.errors()[0]
+    what, location = first["msg"].removeprefix("Value error, "), list(first["loc"])
+    if len(location) < 2 or location[0] != "rule":
+        return ConfigError(what, where=f"{file}: {'.'.join(map(str, location)) or 'table'}")
+    number = int(location[1])
+    rules = document["rule"]
+    name = rules[number].get("name", "without a name") if isinstance(rules[number], dict) else "not a table"
+    field = f" {'.'.join(map(str, location[2:]))}:" if location[2:] else ""
+    return ConfigError(f"{field} {what}".strip(), where=f"{file}: rule {number + 1} ({name})")
+
+
+def _check(rule: Rule, where: str, settings: Settings) -> None:
+    """Check what a rule names against what there is."""
+    if rule.profile is not None:
+        from pipeline.profile import load_profile
+
+        try:
+            load_profile(rule.profile)
+        except ProfileError as error:
+            raise ConfigError(f"profile: {error}", where=where, do="`cmbnode profiles` lists them") from error
+    for name in rule.destinations or ():
+        if name not in settings.destinations:
+            known = ", ".join(sorted(settings.destinations)) or "none"
+            raise ConfigError(f"destinations: no destination {name!r} is configured; there is {known}", where=where)
+
+
+@dataclass(frozen=True)
+class SeriesPlan:
+    """What happens to one series, and why."""
+
+    series: Series
+    action: Action
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What happens to a study. Without `profile` nothing is analysed, and `why` says why."""
+
+    series: tuple[SeriesPlan, ...]
+    pick: Pick
+    why: str
+    profile: str | None = None
+    priority: Priority = Priority.ROUTINE
+    destinations: tuple[str, ...] = ()
+
+
+def plan(study: Study, origins: Mapping[str, Origin], table: Table, settings: Settings) -> Plan:
+    """Decide what happens to a study.
+
+    Parameters
+    ----------
+    origins : mapping of str to Origin
+        By Series Instance UID; a series without one is judged by its own header alone.
+    """
+    rules = {
+        (leaf.series_instance_uid, leaf.role): table.first(leaf, origins.get(leaf.series_instance_uid, Origin()))
+        for series in study.series
+        for leaf in (series, *series.leaves)
+    }
+    chosen = pick(_only_wanted(study, rules))
+    rule = rules.get((chosen.swi.series_instance_uid, chosen.swi.role)) if chosen.swi else None
+    if rule is None or chosen.swi is None:
+        # Nothing is analysed, so nothing is used either.
+        everything = pick(study)
+        unused = tuple(_ignored(s, rules[s.series_instance_uid, s.role], None) for s in study.series)
+        why = chosen.why if everything.swi is None else _refusal(everything.swi, rules)
+        return Plan(unused, everything, why)
+    plans = tuple(_series_plan(s, chosen, rules[s.series_instance_uid, s.role]) for s in study.series)
+    return Plan(
+        plans,
+        chosen,
+        chosen.why,
+        rule.profile,
+        Priority[(rule.priority or "routine").upper()],
+        tuple(sorted(settings.destinations)) if rule.destinations is None else rule.destinations,
+    )
+
+
+Rules = Mapping[tuple[str, Role], Rule | None]
+
+
+def _only_wanted(study: Study, rules: Rules) -> Study:
+    """Leave out SWI series that a rule sets aside, so that another one can be chosen."""
+
+    def wanted(leaf: Series) -> bool:
+        rule = rules[leaf.series_instance_uid, leaf.role]
+        return leaf.role != Role.SWI or (rule is not None and rule.action == "analyse")
+
+    kept = []
+    for series in study.series:
+        leaves = tuple(leaf for leaf in series.leaves if wanted(leaf))
+        if leaves:
+            kept.append(replace(series, parts=leaves) if series.parts else series)
+    return replace(study, series=tuple(kept))
+
+
+def _refusal(swi: Series, rules: Rules) -> str:
+    rule = rules[swi.series_instance_uid, swi.role]
+    if rule is None:
+        return f"{swi.label} is SWI, but no routing rule fits it"
+    return f"{swi.label} is SWI, but set aside by rule {rule.name!r}" + (f": {rule.why}" if rule.why else "")
+
+
+def _series_plan(series: Series, chosen: Pick, rule: Rule | None) -> SeriesPlan:
+    swi = chosen.swi
+    assert swi is not None  # noqa: S101 - for the type checker
+    uid = series.series_instance_uid
+    if uid == swi.series_instance_uid:
+        return SeriesPlan(series, Action.ANALYSE, chosen.why)
+    for name, used in (("phase", chosen.phase), ("magnitude", chosen.magnitude)):
+        if used is not None and used.series_instance_uid == uid:
+            return SeriesPlan(series, Action.USE, f"{name}, used with SWI {swi.label}")
+    return _ignored(series, rule, swi)
+
+
+def _ignored(series: Series, rule: Rule | None, analysed: Series | None) -> SeriesPlan:
+    if rule is None:
+        return SeriesPlan(series, Action.IGNORE, f"no routing rule fits it ({series.why})")
+    if rule.action == "analyse":
+        other = f"{analysed.label} is analysed instead" if analysed else "nothing of this study can be analysed"
+        return SeriesPlan(series, Action.IGNORE, f"{other} ({series.why})")
+    return SeriesPlan(series, Action.IGNORE, f"{rule.why} ({series.why})" if rule.why else series.why)
+
+
+def route_ready(ledger: Ledger, archive: Archive, table: Table, settings: Settings) -> list[Job]:
+    """Route every study that is ready; the jobs that stand for them. One that cannot be routed holds up no other."""
+    opened = []
+    for study in ledger.studies_ready():
+        uid = study.study_instance_uid
+        try:
+            job = route_study(ledger, archive, uid, table, settings)
+        except CmbError as error:
+            ledger.mark_routed(uid, study.revision, why=f"cannot be routed: {error}")
+            log.error("study cannot be routed", study=uid, why=str(error))
+        except OSError as error:  # a disk that is away comes back: the study stays ready
+            log.error("study not routed yet", study=uid, why=str(error))
+        else:
+            opened += [job] if job is not None else []
+    return opened
+
+
+def route_study(ledger: Ledger, archive: Archive, study_uid: str, table: Table, settings: Settings) -> Job | None:
+    """Route one study that has settled: say what happens to each series, and open its job if there is one.
+
+    Reading the headers takes a while, and images may come meanwhile: then the study stays ready, and the job is held
+    back until the next routing supersedes it.
+    """
+    study = ledger.study(study_uid)
+    known = {series.series_instance_uid: series for series in ledger.series(study_uid)}
+    instances = ledger.instances(*known)
+    there = [archive.path(instance.path) for instance in instances if instance.removed_at is None]
+    studies, unreadable = read_studies(there)
+    found = next((s for s in studies if s.study_instance_uid == study_uid), Study(study_uid, ()))
+    planned = plan(found, {uid: _origin(series, study) for uid, series in known.items()}, table, settings)
+    used = {s.series.series_instance_uid for s in planned.series if s.action != Action.IGNORE}
+    gone = sum(i.removed_at is not None for i in instances if i.series_instance_uid in used)
+    if gone:
+        why = f"{gone} of its images were removed by retention; send the whole study again"
+        planned = replace(planned, profile=None, why=why, series=tuple(_unused(s, why) for s in planned.series))
+    job = None
+    if planned.profile is not None:
+        broken = [f"{file.path.name}: {file.why}" for file in unreadable]
+        job = ledger.open_job(_new_job(planned, [known[uid] for uid in sorted(used)], broken))
+    verdicts = [_verdict(series) for series in planned.series] + _unread(known, found)
+    why = planned.why if found.series else "none of its objects can be read as DICOM images"
+    if ledger.mark_routed(study_uid, study.revision, verdicts, why, job_id=job.id if job else None):
+        log.info("study routed", study=study_uid, job=job.id if job else None, why=why)
+    return job
+
+
+def _origin(series: Known, study: KnownStudy) -> Origin:
+    return Origin(
+        series.manufacturer, study.study_description, series.station_name, series.institution, series.calling_ae
+    )
+
+
+def _unused(series: SeriesPlan, why: str) -> SeriesPlan:
+    return series if series.action == Action.IGNORE else replace(series, action=Action.IGNORE, why=why)
+
+
+def _verdict(series: SeriesPlan) -> SeriesVerdict:
+    return SeriesVerdict(
+        series.series.series_instance_uid,
+        series.action != Action.IGNORE,
+        series.series.role,
+        series.series.rule,
+        series.why,
+        series.series.needs_confirmation,
+    )
+
+
+def _unread(known: Mapping[str, Known], found: Study) -> list[SeriesVerdict]:
+    """Verdicts on series of which no file could be read."""
+    read = {series.series_instance_uid for series in found.series}
+    why = "none of its objects can be read as DICOM images"
+    return [SeriesVerdict(uid, False, Role.OTHER, "", why) for uid in known if uid not in read]
+
+
+def _new_job(planned: Plan, inputs: Sequence[Known], broken: Sequence[str]) -> NewJob:
+    """Make the job of a plan; its key is made of every image it uses, and of the profile."""
+    from pipeline.profile import load_profile
+
+    chosen = planned.pick
+    used = [series for series in (chosen.swi, chosen.phase, chosen.magnitude) if series is not None]
+    assert planned.profile is not None  # noqa: S101 - for the type checker
+    assert chosen.swi is not None  # noqa: S101
+    return NewJob(
+        key=job_key(
+            (instance.sop_instance_uid for series in used for instance in series.instances),
+            load_profile(planned.profile).digest,
+        ),
+        study_instance_uid=chosen.swi.study_instance_uid,
+        swi_series_uid=chosen.swi.series_instance_uid,
+        phase_series_uid=chosen.phase.series_instance_uid if chosen.phase else None,
+        magnitude_series_uid=chosen.magnitude.series_instance_uid if chosen.magnitude else None,
+        profile=planned.profile,
+        priority=planned.priority,
+        destinations=planned.destinations,
+        warnings=tuple(_warnings(used, inputs, broken)),
+        input_revision=sum(series.revision for series in inputs),
+    )
+
+
+def _warnings(used: Sequence[Series], inputs: Sequence[Known], broken: Sequence[str]) -> Iterator[str]:
+    """What a reader of the result should know about its input."""
+    for series in used:
+        if series.needs_confirmation:
+            yield f"{series.label} was taken for {series.role} without certainty ({series.why})"
+    for known in inputs:
+        if not known.whole:
+            yield f"series {known.series_number} may be incomplete: {known.settled_why}"
+    if broken:
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        yield f"left out, not readable: {broken[0]}{more}"
