@@ -1,0 +1,1 @@
+"""Simulated SWI with exact truth: anatomy, susceptibility, field, veins, signal, lesions, scanner and files."""

@@ -1,0 +1,384 @@
+"""One head in the scanner: an anatomy given its own shape, age and pose, on the fine grid that the physics runs on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from pipeline.errors import InputError
+from pipeline.geometry import Geometry
+from training.simulation.anatomy.nuclei import draw_nuclei
+from training.simulation.anatomy.source import Anatomy
+from training.simulation.tissue import Tissue, TissueState, draw_tissue_state
+
+UInt8 = NDArray[np.uint8]
+_FIELD_STEP_MM = 2.0
+
+
+@dataclass(frozen=True)
+class Slab:
+    """The imaged box: its size, the fine voxel, and how the slices lie.
+
+    Parameters
+    ----------
+    fov_mm : tuple of float
+        Field of view along ``(i, j, k)``.
+    fine_mm : float
+        Edge of the cubic fine voxels.
+    oblique_deg : tuple of float
+        Rotation of the slices about patient x (pitch), y (roll) and z (yaw).
+    """
+
+    fov_mm: tuple[float, float, float] = (192.0, 224.0, 144.0)
+    fine_mm: float = 0.5
+    oblique_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def geometry(self) -> Geometry:
+        """The fine grid, centred on the isocentre, axes rotated by `oblique_deg` from LPS."""
+        n = [round(f / self.fine_mm) for f in self.fov_mm]
+        if min(n) < 8:
+            raise InputError(f"a field of view of {self.fov_mm} mm is too small", do="enlarge it")
+        direction = Rotation.from_euler("xyz", self.oblique_deg, degrees=True).as_matrix()
+        affine = np.eye(4)
+        affine[:3, :3] = direction * self.fine_mm
+        affine[:3, 3] = -affine[:3, :3] @ ((np.array(n) - 1) / 2)
+        return Geometry((n[2], n[1], n[0]), affine)
+
+
+@dataclass(frozen=True)
+class HeadParameters:
+    """What makes one head differ from the anatomy it comes from. Lengths in mm, angles in degrees."""
+
+    age: float = 70.0
+    pose_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    shift_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    scale: tuple[float, float, float] = (0.93, 0.93, 0.93)
+    shear: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    warp_mm: float = 1.3
+    atrophy_mm: float = 0.3
+    iron: float = 1.0
+    oxygenation: float = 0.63
+    haematocrit: float = 0.42
+    white_lesions: int = 6
+    perivascular_spaces: int = 25
+    mirror: bool = False
+
+
+def draw_head(rng: np.random.Generator) -> HeadParameters:
+    """Parameters of a random adult head; atrophy, iron and white-matter lesions grow with age."""
+    age = float(np.clip(rng.normal(70, 11), 35, 93))
+    old = (age - 35) / 58
+    common = rng.normal(0.935, 0.025)
+    return HeadParameters(
+        age=round(age, 1),
+        pose_deg=tuple(np.clip(rng.normal((4, 0, 0), (7, 3, 4)), -18, 18).round(2).tolist()),
+        shift_mm=tuple(rng.normal((0, 0, 0), (2, 3, 3)).round(2).tolist()),
+        scale=tuple((common * rng.normal(1, 0.02, 3)).round(4).tolist()),
+        shear=tuple(rng.normal(0, 0.015, 3).round(4).tolist()),
+        warp_mm=round(float(rng.uniform(0.7, 1.3)), 3),
+        atrophy_mm=round(float(np.clip(rng.normal(0.15 + 0.6 * old, 0.2), 0, 1.1)), 3),
+        iron=round(float(np.clip(rng.normal(0.55 + 0.75 * old, 0.15), 0.5, 1.5)), 3),
+        oxygenation=round(float(rng.uniform(0.55, 0.72)), 3),
+        haematocrit=round(float(rng.uniform(0.37, 0.46)), 3),
+        white_lesions=int(rng.poisson(1 + 14 * old**2)),
+        perivascular_spaces=int(rng.poisson(10 + 40 * old)),
+        mirror=bool(rng.random() < 0.5),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """Tissue of one head on the fine grid.
+
+    Parameters
+    ----------
+    name : str
+        Name of the anatomy.
+    parameters : HeadParameters
+        What was made of it.
+    geometry : Geometry
+        The fine grid (LPS).
+    csf, grey, white : ndarray of uint8, shape (k, j, i)
+        Fractions, 0–255.
+    other : ndarray of uint8
+        Tissue that fills the rest.
+    inlay, inlay_fraction : ndarray of uint8
+        A further tissue (nucleus, white-matter lesion, perivascular space) and the fraction of the voxel it takes over.
+    vessels : ndarray of uint8 or None
+        Large vessels where the anatomy knows them, 0–255.
+    surroundings : ndarray of uint8
+        Tissue values on a wider, coarser grid, `surroundings_geometry`: what spoils the field from afar.
+    tissue : TissueState
+        Its constants.
+    to_mni : DisplacementMap
+        Patient coordinates to LPS-oriented MNI.
+    """
+
+    name: str
+    parameters: HeadParameters
+    geometry: Geometry
+    csf: UInt8
+    grey: UInt8
+    white: UInt8
+    other: UInt8
+    inlay: UInt8
+    inlay_fraction: UInt8
+    vessels: UInt8 | None
+    surroundings: UInt8
+    surroundings_geometry: Geometry
+    tissue: TissueState
+    to_mni: DisplacementMap = field(repr=False)
+
+    def brain(self) -> NDArray[np.bool_]:
+        """Grey or white matter (nuclei included) in at least half the voxel."""
+        return np.asarray(self.grey.astype(np.uint16) + self.white >= 128)
+
+    @property
+    def b0(self) -> tuple[float, float, float]:
+        """Main field along the grid's ``(i, j, k)``: patient z, as in a horizontal-bore magnet."""
+        x, y, z = self.geometry.direction.T @ np.array([0.0, 0.0, 1.0])
+        return float(x), float(y), float(z)
+
+
+@dataclass(frozen=True, eq=False)
+class DisplacementMap:
+    """Patient LPS to LPS-oriented MNI, as an affine map and a smooth displacement on a coarse grid.
+
+    Parameters
+    ----------
+    matrix, offset : ndarray, shapes (3, 3) and (3,)
+        The affine part.
+    displacement : ndarray of float32, shape (3, k, j, i)
+        What is added, mm, on a grid of `step` mm along patient axes from `origin`.
+    """
+
+    matrix: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    displacement: NDArray[np.float32]
+    origin: NDArray[np.float64]
+    step: float = _FIELD_STEP_MM
+
+    def __call__(self, lps: NDArray[np.float64]) -> NDArray[np.float64]:
+        """MNI coordinates (LPS axes) of points (n, 3)."""
+        at = ((lps - self.origin) / self.step)[:, ::-1].T
+        moved = [ndimage.map_coordinates(d, at, order=1, mode="nearest") for d in self.displacement]
+        return np.asarray(lps @ self.matrix.T + self.offset + np.stack(moved, axis=1))
+
+    def inverse(self, mni: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Patient coordinates of MNI points (n, 3), by fixed-point iteration to well below a voxel."""
+        back = np.linalg.inv(self.matrix)
+        lps = (mni - self.offset) @ back.T
+        for _ in range(8):
+            lps = lps - (self(lps) - mni) @ back.T
+        return np.asarray(lps)
+
+    def transform(self) -> sitk.Transform:
+        """The same as a SimpleITK transform for resampling onto the patient's grid."""
+        k, j, i = self.displacement.shape[1:]
+        axes = [self.origin[n] + self.step * np.arange(m) for n, m in enumerate((i, j, k))]
+        z, y, x = np.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
+        points = np.stack([x, y, z], axis=-1)
+        total = points @ self.matrix.T + self.offset - points + np.moveaxis(self.displacement, 0, -1)
+        image = sitk.GetImageFromArray(total, isVector=True)
+        image.SetSpacing((self.step,) * 3)
+        image.SetOrigin(self.origin.tolist())
+        return sitk.DisplacementFieldTransform(image)
+
+
+def _affine(p: HeadParameters) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Patient LPS → MNI (LPS axes): undo shift, pose, shear and scale about the middle of the brain."""
+    rotation = Rotation.from_euler("xyz", p.pose_deg, degrees=True).as_matrix()
+    shear = np.eye(3)
+    shear[0, 1], shear[0, 2], shear[1, 2] = p.shear
+    mirror = np.diag([-1.0 if p.mirror else 1.0, 1.0, 1.0])
+    forward = rotation @ shear @ np.diag(p.scale) @ mirror
+    middle = np.array([0.0, 18.0, 8.0])  # of the brain in MNI, LPS axes
+    matrix = np.linalg.inv(forward)
+    return matrix, middle - matrix @ np.array(p.shift_mm)
+
+
+def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], sigma: float, sd: float) -> NDArray[np.float32]:
+    noise = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma, mode="wrap")
+    return np.asarray(noise * (sd / max(float(noise.std()), 1e-9)), dtype=np.float32)
+
+
+def _atrophy_pull(anatomy: Anatomy, mni: NDArray[np.float64], amount_mm: float) -> NDArray[np.float64]:
+    """Displacement that makes sulci and ventricles wider: look towards the nearest fluid by `amount_mm`."""
+    stride = max(1, round(_FIELD_STEP_MM / anatomy.spacing_mm))
+    step = stride * anatomy.spacing_mm
+    fluid = ndimage.uniform_filter(anatomy.csf, stride)[::stride, ::stride, ::stride].astype(np.float32) / 255
+    fluid = ndimage.gaussian_filter(fluid, 1.6 / step * 1.0)
+    at = ((mni - np.array(anatomy.origin_mm)) / step)[:, ::-1].T
+    slopes = [ndimage.map_coordinates(g, at, order=1, mode="nearest") for g in np.gradient(fluid)]
+    pull = np.stack(slopes[::-1], axis=1)
+    return np.asarray(pull / np.maximum(np.linalg.norm(pull, axis=1, keepdims=True), 0.06) * amount_mm)
+
+
+def _displacement(anatomy: Anatomy, p: HeadParameters, grid: Geometry, rng: np.random.Generator) -> DisplacementMap:
+    """The whole map from patient to anatomy over the box that holds the fine grid."""
+    k, j, i = grid.shape
+    corners = grid.to_lps([[a, b, c] for a in (-1, i) for b in (-1, j) for c in (-1, k)])
+    low, high = corners.min(axis=0) - 2 * _FIELD_STEP_MM, corners.max(axis=0) + 2 * _FIELD_STEP_MM
+    shape = tuple(int(n) for n in np.ceil((high - low) / _FIELD_STEP_MM)[::-1].astype(int) + 1)
+    matrix, offset = _affine(p)
+    warp = np.stack([_smooth_noise(rng, shape, 8.0, p.warp_mm) for _ in range(3)])
+    axes = [low[n] + _FIELD_STEP_MM * np.arange(shape[2 - n]) for n in range(3)]
+    z, y, x = np.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
+    points = np.stack([x.ravel(), y.ravel(), z.ravel()], axis=1)
+    if p.atrophy_mm > 0:
+        pull = _atrophy_pull(anatomy, points @ matrix.T + offset, p.atrophy_mm)
+        warp = warp + pull.T.reshape(3, *shape).astype(np.float32)
+    return DisplacementMap(matrix, offset, warp.astype(np.float32), low)
+
+
+def to_sitk(array: NDArray[np.generic], geometry: Geometry) -> sitk.Image:
+    """A SimpleITK image of an array (k, j, i) on `geometry`."""
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(geometry.spacing)
+    image.SetOrigin(geometry.affine[:3, 3].tolist())
+    image.SetDirection(geometry.direction.ravel().tolist())
+    return image
+
+
+def _resample(
+    array: UInt8, spacing: float, origin: tuple[float, ...], grid: Geometry, how: sitk.Transform, order: int
+) -> UInt8:
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((spacing,) * 3)
+    image.SetOrigin(origin)
+    k, j, i = grid.shape
+    method = sitk.sitkLinear if order else sitk.sitkNearestNeighbor
+    resampled = sitk.Resample(
+        image,
+        (i, j, k),
+        how,
+        method,
+        grid.affine[:3, 3].tolist(),
+        grid.spacing,
+        grid.direction.ravel().tolist(),
+        0.0,
+        sitk.sitkUInt8,
+    )
+    return np.asarray(sitk.GetArrayFromImage(resampled), dtype=np.uint8)
+
+
+def _paint(
+    head_inlay: tuple[UInt8, UInt8],
+    grid: Geometry,
+    centre: NDArray[np.float64],
+    radii: NDArray[np.float64],
+    axes: NDArray[np.float64],
+    tissue: Tissue,
+) -> None:
+    """Draw one soft ellipsoid of `tissue` into the inlay, in place."""
+    inlay, fraction = head_inlay
+    middle = grid.to_ijk(centre)[::-1]
+    reach = float(radii.max()) / grid.spacing[0] + 2
+    low = np.maximum(np.floor(middle - reach), 0).astype(int)
+    high = np.minimum(np.ceil(middle + reach) + 1, grid.shape).astype(int)
+    if np.any(low >= high):
+        return
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    kk, jj, ii = np.meshgrid(*(np.arange(a, b) for a, b in zip(low, high, strict=True)), indexing="ij")
+    local = (grid.to_lps(np.stack([ii, jj, kk], axis=-1)) - centre) @ axes / radii
+    edge = (np.linalg.norm(local, axis=-1) - 1) * radii.min()
+    part = np.round(255 * np.clip(0.5 - edge / 0.7, 0, 1)).astype(np.uint8)
+    stronger = part > fraction[box]
+    fraction[box][stronger] = part[stronger]
+    inlay[box][stronger] = tissue
+
+
+def _add_age_marks(
+    head_inlay: tuple[UInt8, UInt8],
+    grid: Geometry,
+    white: UInt8,
+    csf: UInt8,
+    p: HeadParameters,
+    rng: np.random.Generator,
+) -> None:
+    """White-matter lesions (beside the ventricles more often) and enlarged perivascular spaces."""
+    stride = 4
+    wm = white[::stride, ::stride, ::stride] > 230
+    if not wm.any():
+        return
+    fluid = csf[::stride, ::stride, ::stride] > 200
+    inner = (
+        ndimage.distance_transform_edt(~(fluid & ndimage.binary_opening(fluid, iterations=2)))
+        * stride
+        * grid.spacing[0]
+    )
+    where = np.argwhere(wm)
+    near = np.exp(-inner[tuple(where.T)] / 5.0) + 0.03
+    for _ in range(p.white_lesions):
+        at = where[rng.choice(len(where), p=near / near.sum())] * stride + rng.uniform(0, stride, 3)
+        radii = rng.uniform(1.2, 4.0) * rng.uniform(0.6, 1.4, 3)
+        axes = np.asarray(Rotation.random(rng=rng).as_matrix())
+        _paint(head_inlay, grid, grid.to_lps(at[::-1]), radii, axes, Tissue.WHITE_LESION)
+    for _ in range(p.perivascular_spaces):
+        at = where[rng.integers(len(where))] * stride + rng.uniform(0, stride, 3)
+        radii = np.array([1.0, 1.0, rng.uniform(3, 7)]) * np.array([1, 1, 1.0])
+        radii[:2] = rng.uniform(0.35, 0.9)
+        axes = np.asarray(Rotation.random(rng=rng).as_matrix())
+        _paint(head_inlay, grid, grid.to_lps(at[::-1]), radii, axes, Tissue.CSF)
+
+
+def _surroundings(anatomy: Anatomy, grid: Geometry, how: sitk.Transform) -> tuple[UInt8, Geometry]:
+    """Tissue values around and beyond the fine grid, the neck continued downwards as long as the field needs it."""
+    step = max(1.0, grid.spacing[0])
+    fov = np.array(grid.shape[::-1]) * grid.spacing[0]
+    below, around = 48.0, 14.0
+    low, high = np.array([-around, -around, -below]), fov + around
+    n = np.round((high - low) / step).astype(int)
+    affine = grid.affine.copy()
+    affine[:3, :3] *= step / grid.spacing[0]
+    affine[:3, 3] = grid.to_lps(low / grid.spacing[0])
+    wide = Geometry((int(n[2]), int(n[1]), int(n[0])), affine)
+    extra = round(60 / anatomy.spacing_mm)
+    other = np.pad(anatomy.other, ((extra, 0), (0, 0), (0, 0)), mode="edge")
+    x, y, z = anatomy.origin_mm
+    return _resample(other, anatomy.spacing_mm, (x, y, z - extra * anatomy.spacing_mm), wide, how, 0), wide
+
+
+def make_head(anatomy: Anatomy, parameters: HeadParameters, slab: Slab, seed: int) -> Head:
+    """Shape and pose `anatomy` and sample it on the fine grid of `slab`; the same seed makes the same head."""
+    rng = np.random.default_rng([seed, 1])
+    grid = slab.geometry()
+    mapping = _displacement(anatomy, parameters, grid, rng)
+    how = mapping.transform()
+
+    def sample(array: UInt8, order: int = 1) -> UInt8:
+        return _resample(array, anatomy.spacing_mm, anatomy.origin_mm, grid, how, order)
+
+    csf, grey, white = sample(anatomy.csf), sample(anatomy.grey), sample(anatomy.white)
+    other = sample(anatomy.other, 0)
+    vessels = None if anatomy.vessels is None else sample(anatomy.vessels)
+    label, fraction, origin = draw_nuclei()
+    inlay = _resample(label, 0.5, origin, grid, how, 0)
+    inlay_fraction = _resample(fraction, 0.5, origin, grid, how, 1)
+    # A nucleus stops at the ventricle.
+    room = (255 - csf).astype(np.uint16)
+    inlay_fraction = (inlay_fraction * room // 255).astype(np.uint8)
+    _add_age_marks((inlay, inlay_fraction), grid, white, csf, parameters, rng)
+    state = draw_tissue_state(
+        rng, iron=parameters.iron, oxygenation=parameters.oxygenation, haematocrit=parameters.haematocrit
+    )
+    return Head(
+        anatomy.name,
+        parameters,
+        grid,
+        csf,
+        grey,
+        white,
+        other,
+        inlay,
+        inlay_fraction,
+        vessels,
+        *_surroundings(anatomy, grid, how),
+        state,
+        mapping,
+    )

@@ -1,0 +1,181 @@
+"""What does the scanner make of the signal? Sampling in k-space, movement, noise, coil and reconstruction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+from scipy.signal.windows import tukey
+
+from pipeline.errors import InputError
+from pipeline.geometry import Geometry
+from training.simulation.protocol import Protocol, Sequence
+
+Complex64 = NDArray[np.complex64]
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Sizes along ``(k, j, i)``: of the acquired k-space and of the image after zero-filling."""
+
+    acquired: tuple[int, int, int]
+    image: tuple[int, int, int]
+
+
+def matrix(grid: Geometry, protocol: Protocol) -> Matrix:
+    """How many samples `protocol` takes of the field of view of `grid`.
+
+    Raises
+    ------
+    InputError
+        If a voxel is larger than the field of view allows or smaller than the grid the physics ran on.
+    """
+    fov = np.array(grid.shape) * np.array(grid.spacing[::-1])
+    wanted = np.array(protocol.voxel_mm[::-1])
+    n = np.round(fov / wanted).astype(int)
+    if np.any(n < 4):
+        raise InputError(
+            f"a voxel of {protocol.voxel_mm} mm leaves fewer than four samples in a field of view of "
+            f"{tuple(np.round(fov[::-1], 1).tolist())} mm",
+            where=f"protocol {protocol.name!r}",
+            do="use smaller voxels",
+        )
+    if np.any(n > np.array(grid.shape)):
+        raise InputError(
+            f"a voxel of {protocol.voxel_mm} mm is finer than the simulated {grid.spacing[0]:.2f} mm",
+            where=f"protocol {protocol.name!r}",
+            do="use larger voxels, or a smaller fine_mm",
+        )
+    image = (int(n[0]), 2 * round(n[1] * protocol.zero_fill / 2), 2 * round(n[2] * protocol.zero_fill / 2))
+    if protocol.zero_fill == 1:
+        image = (int(n[0]), int(n[1]), int(n[2]))
+    return Matrix((int(n[0]), int(n[1]), int(n[2])), image)
+
+
+def image_geometry(grid: Geometry, protocol: Protocol) -> Geometry:
+    """Geometry of the reconstructed image: the same first voxel centre, larger steps."""
+    shape = matrix(grid, protocol).image
+    ratio = np.array(grid.shape[::-1]) / np.array(shape[::-1])
+    affine = grid.affine.copy()
+    affine[:3, :3] = grid.affine[:3, :3] * ratio
+    if protocol.sequence is Sequence.T2STAR_2D:  # slices are averages of blocks, centred on them
+        affine[:3, 3] = grid.to_lps([0, 0, (ratio[2] - 1) / 2])
+    return Geometry(shape, affine)
+
+
+def _centre(n_in: int, n_out: int) -> NDArray[np.int64]:
+    """Indices of the `n_out` lowest frequencies in an unshifted spectrum of `n_in`."""
+    frequency = np.round(scipy.fft.fftfreq(n_out, 1 / n_out)).astype(np.int64)
+    return np.asarray(frequency % n_in)
+
+
+def _crop(data: Complex64, axis: int, n: int, workers: int) -> Complex64:
+    """Transform one axis and keep its `n` lowest frequencies, scaled so that intensities stay."""
+    size = data.shape[axis]
+    spectrum = scipy.fft.fft(data, axis=axis, workers=workers)
+    return np.asarray(np.take(spectrum, _centre(size, n), axis=axis) * np.float32(n / size), dtype=np.complex64)
+
+
+def sample(signal: Complex64, grid: Geometry, protocol: Protocol, *, workers: int = 1) -> Complex64:
+    """The acquired k-space (unshifted along j and i; along k too for 3D), shape of :class:`Matrix`.acquired.
+
+    A 2D sequence excites slices: the fine planes of each are averaged, which is where through-slice dephasing comes from.
+    """
+    nk, nj, ni = matrix(grid, protocol).acquired
+    if protocol.sequence is Sequence.T2STAR_2D:
+        edges = np.round(np.linspace(0, grid.shape[0], nk + 1)).astype(int)
+        planes = [signal[a:b].mean(axis=0) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        data = np.stack(planes).astype(np.complex64)
+    else:
+        data = _crop(signal, 0, nk, workers)
+    data = _crop(data, 1, nj, workers)
+    return _crop(data, 2, ni, workers)
+
+
+def _filter(shape: tuple[int, int, int], protocol: Protocol) -> tuple[Float32, Float32, Float32]:
+    """Window and partial-Fourier mask of each axis."""
+    windows = []
+    fractions = (protocol.partial_fourier[1], protocol.partial_fourier[0], 1.0)
+    for axis, (n, sampled) in enumerate(zip(shape, fractions, strict=True)):
+        w = scipy.fft.ifftshift(tukey(n + 1, protocol.window)[:n]).astype(np.float32)
+        if axis == 0 and protocol.sequence is Sequence.T2STAR_2D:
+            w = np.ones(n, dtype=np.float32)
+            sampled = 1.0
+        frequency = scipy.fft.fftfreq(n)
+        w[frequency < -(sampled - 0.5)] = 0  # the side that is left out
+        windows.append(w)
+    return windows[0], windows[1], windows[2]
+
+
+def move(
+    kspace: Complex64, spacing_mm: tuple[float, float, float], amount_mm: float, rng: np.random.Generator
+) -> Complex64:
+    """Let the head drift and jerk while the phase-encoding lines (j) are collected, in place.
+
+    Translation only: each line gains the phase ramp of where the head was.
+    """
+    if amount_mm <= 0:
+        return kspace
+    nk, nj, ni = kspace.shape
+    path = np.cumsum(rng.standard_normal((nj, 3)), axis=0) / np.sqrt(nj) * 0.6
+    for _ in range(int(rng.integers(1, 4))):
+        path[int(rng.integers(nj // 6, nj)) :] += rng.standard_normal(3) * 0.7
+    line = np.argsort(scipy.fft.fftfreq(nj), kind="stable")  # from one edge of k-space to the other
+    path -= path[nj // 2]
+    path = (path * amount_mm)[np.argsort(line)]
+    kz, ky, kx = (scipy.fft.fftfreq(n, d) for n, d in zip((nk, nj, ni), spacing_mm[::-1], strict=True))
+    for j in range(nj):
+        ramp = kz[:, None] * path[j, 2] + ky[j] * path[j, 1] + kx[None, :] * path[j, 0]
+        kspace[:, j, :] *= np.exp(-2j * np.pi * ramp).astype(np.complex64)
+    return kspace
+
+
+def add_noise(kspace: Complex64, sd: float, protocol: Protocol, rng: np.random.Generator) -> Complex64:
+    """Add white noise that has standard deviation `sd` per channel in the unwindowed image, in place."""
+    nk, nj, ni = kspace.shape
+    transformed = nj * ni if protocol.sequence is Sequence.T2STAR_2D else nk * nj * ni
+    scale = np.float32(sd * np.sqrt(transformed))
+    for k in range(kspace.shape[0]):
+        noise = rng.standard_normal((2, *kspace.shape[1:]), dtype=np.float32)
+        kspace[k] += scale * (noise[0] + 1j * noise[1])
+    return kspace
+
+
+def reconstruct(kspace: Complex64, grid: Geometry, protocol: Protocol, *, workers: int = 1) -> Complex64:
+    """Window, zero-fill and transform back."""
+    size = matrix(grid, protocol)
+    windows = _filter(size.acquired, protocol)
+    data = kspace * windows[0][:, None, None] * windows[1][None, :, None] * windows[2][None, None, :]
+    # The slices of a 2D sequence are separate already.
+    for axis in range(1 if protocol.sequence is Sequence.T2STAR_2D else 0, 3):
+        n, m = size.acquired[axis], size.image[axis]
+        if m > n:
+            shape = list(data.shape)
+            shape[axis] = m
+            filled = np.zeros(shape, dtype=np.complex64)
+            where: list[slice | NDArray[np.int64]] = [slice(None)] * 3
+            where[axis] = _centre(m, n)
+            filled[tuple(where)] = data
+            data = filled * np.float32(m / n)
+        data = scipy.fft.ifft(data, axis=axis, workers=workers, overwrite_x=True)
+    return np.asarray(data, dtype=np.complex64)
+
+
+def coil(shape: tuple[int, int, int], shading: float, rng: np.random.Generator) -> Complex64:
+    """Receive profile left in a combined image: brighter towards the coil, with a smooth phase of its own.
+
+    Second-order in position, mean magnitude about 1.
+    """
+    z, y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
+    a = rng.normal(0, 0.25, 3) * shading
+    size = 1 + shading * (0.55 * (x[None, None] ** 2 + y[None, :, None] ** 2) + 0.2 * z[:, None, None] ** 2 - 0.35)
+    size = size + a[0] * x[None, None] + a[1] * y[None, :, None] + a[2] * z[:, None, None]
+    p = rng.normal(0, 1.2, 6)
+    phase = (
+        p[0] + p[1] * x[None, None] + p[2] * y[None, :, None] + p[3] * z[:, None, None]
+        + 0.6 * p[4] * x[None, None] * y[None, :, None] + 0.6 * p[5] * y[None, :, None] ** 2
+    )  # fmt: skip
+    return np.asarray(np.maximum(size, 0.2) * np.exp(1j * phase), dtype=np.complex64)

@@ -1,0 +1,167 @@
+"""Everything about one head that stays the same over lesion sets and protocols: tissue, veins, and the field they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from numba import njit, prange
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from training.simulation.anatomy.source import Anatomy
+from training.simulation.field import dipole_field, shim
+from training.simulation.head import Head, HeadParameters, Slab, make_head, to_sitk
+from training.simulation.texture import BLOCK, texture_block
+from training.simulation.tissue import Tissue
+from training.simulation.veins import Generator, VeinImage, VeinParameters, VeinTree, grow_veins, rasterise
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Texture:
+    """Grain of the tissue.
+
+    Parameters
+    ----------
+    magnitude : float
+        Relative spread of the proton density.
+    chi_ppm : float
+        Spread of the susceptibility.
+    exponent : float
+        Fall of the amplitude with frequency.
+    """
+
+    magnitude: float = 0.06
+    chi_ppm: float = 0.012
+    exponent: float = 0.9
+
+
+@dataclass(frozen=True)
+class SceneParameters:
+    """All that decides a scene besides its anatomy and its seed."""
+
+    head: HeadParameters = HeadParameters()
+    slab: Slab = Slab()
+    generator: Generator = Generator.DRAINAGE
+    veins: VeinParameters = VeinParameters()
+    texture: Texture = Texture()
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One head ready to be scanned.
+
+    Parameters
+    ----------
+    head : Head
+        Tissue on the fine grid.
+    tree, veins : VeinTree, VeinImage
+        The veins, and their image on the fine grid.
+    field_ppm : ndarray of float32, shape (k, j, i)
+        ΔB/B0 without lesions, shimmed.
+    grain : ndarray of float32, shape (128, 128, 128)
+        Periodic texture of unit variance.
+    """
+
+    parameters: SceneParameters
+    seed: int
+    head: Head
+    tree: VeinTree
+    veins: VeinImage
+    field_ppm: Float32
+    grain: Float32
+
+
+@njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
+def _susceptibility(chi, csf, grey, white, inlay, inlay_fraction, vein, artery, table, grain, amount):  # type: ignore[no-untyped-def]  # pragma: no cover
+    nk, nj, ni = chi.shape
+    for k in prange(nk):
+        for j in range(nj):
+            for i in range(ni):
+                c, g, w = csf[k, j, i], grey[k, j, i], white[k, j, i]
+                q = inlay_fraction[k, j, i] / 255.0
+                value = (c * table[1] + g * table[2] + w * table[3]) / 255.0 * (1.0 - q) + q * table[inlay[k, j, i]]
+                value += amount * grain[k % 128, j % 128, i % 128] * (np.float32(g) + w) / 255.0
+                v, a = vein[k, j, i] / 255.0, artery[k, j, i] / 255.0
+                value = value * (1.0 - v) + v * (table[19] + table[3])
+                chi[k, j, i] = value * (1.0 - a) + a * table[9]
+
+
+def _far_field(head: Head, workers: int) -> Float32:
+    """Field of air, bone and fat on the fine grid, from the coarse one."""
+    water = np.float32(head.tissue.chi_ppm[Tissue.AIR])
+    table = head.tissue.chi_ppm - water  # against the surrounding air
+    for tissue in (Tissue.CSF, Tissue.GREY, Tissue.WHITE):
+        table[tissue] = -water
+    wide = head.surroundings_geometry
+    chi = table[head.surroundings]
+    pad = (chi.shape[0] // 2, chi.shape[1] // 2, chi.shape[2] // 2)
+    coarse = dipole_field(chi, wide.spacing, head.b0, padding=pad, workers=workers)
+    grid = head.geometry
+    k, j, i = grid.shape
+    fine = sitk.Resample(
+        to_sitk(coarse, wide),
+        (i, j, k),
+        sitk.Transform(),
+        sitk.sitkLinear,
+        grid.affine[:3, 3].tolist(),
+        grid.spacing,
+        grid.direction.ravel().tolist(),
+    )
+    # Linear interpolation leaves kinks that a high-pass filter would show.
+    smooth = 0.5 * wide.spacing[0] / grid.spacing[0]
+    return np.asarray(ndimage.gaussian_filter(sitk.GetArrayFromImage(fine), smooth, truncate=2.5), dtype=np.float32)
+
+
+def _split_vessels(head: Head, tree: VeinTree, veins: VeinImage) -> tuple[VeinImage, NDArray[np.uint8]]:
+    """Add the anatomy's own sinuses to the veins; what lies far from any large vein is an artery."""
+    artery = np.zeros(head.geometry.shape, dtype=np.uint8)
+    if head.vessels is None:
+        return veins, artery
+    where = np.flatnonzero(head.vessels.ravel() > 40)
+    index = np.stack(np.unravel_index(where, head.geometry.shape), axis=1)[:, ::-1]
+    mni = head.to_mni(head.geometry.to_lps(index))
+    x, y, z = np.abs(mni[:, 0]), mni[:, 1], mni[:, 2]
+    falx = (x < 7) & ((y > 35) | (z > 45))
+    tentorial = (y > 20) & (z < 8) & (z > -50) & ((y > 62) | (x > 40))
+    venous = falx | tentorial | (z > 62)
+    fraction = veins.fraction.copy()
+    flat, source = fraction.reshape(-1), head.vessels.reshape(-1)
+    flat[where[venous]] = np.maximum(flat[where[venous]], source[where[venous]])
+    artery.reshape(-1)[where[~venous]] = source[where[~venous]]
+    combined = VeinImage(
+        fraction, veins.voxel, veins.segment, veins.start, veins.axis, veins.length, veins.radius, artery
+    )
+    return combined, artery
+
+
+def make_scene(anatomy: Anatomy, parameters: SceneParameters, seed: int, *, workers: int = 1) -> Scene:
+    """Build the head, its veins and its field; the same seed builds the same scene."""
+    head = make_head(anatomy, parameters.head, parameters.slab, seed)
+    tree = grow_veins(head, parameters.generator, parameters.veins, seed)
+    veins, artery = _split_vessels(head, tree, rasterise(tree, head.geometry))
+    rng = np.random.default_rng([seed, 3])
+    grain = texture_block(rng, parameters.texture.exponent)
+    if grain.shape[0] != BLOCK:
+        raise ValueError("the texture block has the wrong size")
+    field = _far_field(head, workers)
+    chi = np.empty(head.geometry.shape, dtype=np.float32)
+    _susceptibility(
+        chi,
+        head.csf,
+        head.grey,
+        head.white,
+        head.inlay,
+        head.inlay_fraction,
+        veins.fraction,
+        artery,
+        head.tissue.chi_ppm,
+        texture_block(rng, parameters.texture.exponent),
+        np.float32(parameters.texture.chi_ppm),
+    )
+    field += dipole_field(chi, head.geometry.spacing, head.b0, workers=workers)
+    shim(field, head.brain())
+    return Scene(parameters, seed, head, tree, veins, field, grain)

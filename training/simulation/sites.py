@@ -1,0 +1,124 @@
+"""Where in a head can a bleed or a mimic lie?"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from training.simulation.inclusion import Point
+from training.simulation.regions import region_of
+from training.simulation.scene import Scene
+from training.simulation.tissue import Tissue
+from training.simulation.veins.territory import territory
+
+_FAR_MM = 60.0
+
+
+class Sites:
+    """Candidate sites of one scene, by placement and region.
+
+    Parameters
+    ----------
+    scene : Scene
+        The head.
+
+    Notes
+    -----
+    Placements are *anywhere* in the brain, *cortex* (grey matter at a sulcus), *edge* (within 3 mm of the brain's outer surface), *vein*
+    (within about a radius of a vein), and for calcium *falx*, *pineal*, *choroid* and *pallidum*.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        ground = territory(scene.head)
+        self._grid = ground.geometry
+        self._step = ground.geometry.spacing[0]
+        self._head = scene.head
+        brain = ground.grey + ground.white > 0.7
+        outer = ground.csf > 0.5
+        outer &= ~ndimage.binary_dilation(ground.ventricles, iterations=2)
+        self._depth = ndimage.distance_transform_edt(~(outer | ~ground.inside)).astype(np.float32) * self._step
+        skull = ndimage.distance_transform_edt(ground.inside) * self._step
+        stride = round(self._step / scene.head.geometry.spacing[0])
+        k, j, i = self._grid.shape
+        inlay = scene.head.inlay[::stride, ::stride, ::stride][:k, :j, :i]
+        share = scene.head.inlay_fraction[::stride, ::stride, ::stride][:k, :j, :i]
+        mni = self._mni_grid()
+        x, y, z = np.abs(mni[0]), mni[1], mni[2]
+        wall = ndimage.binary_dilation(ground.ventricles, iterations=1)
+        self._masks: dict[str, NDArray[np.bool_]] = {
+            "anywhere": brain & (skull > 3),
+            "cortex": (ground.grey > 0.5) & (self._depth < 3) & (skull > 3),
+            "edge": brain & (skull > 2.5) & (skull < 7.5),
+            "falx": (x < 3) & (ground.csf > 0.3) & ground.inside & (z > 25) & (skull > 4),
+            "pineal": (x < 4) & (np.abs(y - 28) < 4) & (np.abs(z - 1) < 4),
+            "choroid": wall & (x > 8) & (y > 15),
+            "pallidum": (inlay == Tissue.PALLIDUM) & (share > 128),
+        }
+        self._regions = self._region_grid(mni, brain)
+        self._veins = 0.5 * (scene.tree.start + scene.tree.end)
+        self._vein_radius = scene.tree.radius
+        self._index: dict[tuple[str, str | None], NDArray[np.int64]] = {}
+
+    def _mni_grid(self) -> NDArray[np.float32]:
+        """LPS-oriented MNI coordinates of every voxel, shape (3, k, j, i)."""
+        k, j, i = self._grid.shape
+        out = np.empty((3, k, j, i), dtype=np.float32)
+        jj, ii = np.meshgrid(np.arange(j), np.arange(i), indexing="ij")
+        for n in range(k):
+            points = np.stack([ii.ravel(), jj.ravel(), np.full(ii.size, n)], axis=1)
+            out[:, n] = self._head.to_mni(self._grid.to_lps(points)).T.reshape(3, j, i)
+        return out
+
+    def _region_grid(self, mni: NDArray[np.float32], brain: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """1 lobar, 2 deep, 3 infratentorial, on every third voxel of the brain (others 0)."""
+        regions = np.zeros(self._grid.shape, dtype=np.uint8)
+        number = {"lobar": 1, "deep": 2, "infratentorial": 3}
+        chosen = np.flatnonzero(brain.ravel())[::3]
+        flat = mni.reshape(3, -1)
+        for n in chosen:
+            regions.flat[n] = number[region_of(flat[:, n], float(self._depth.flat[n]))[0]]
+        return regions
+
+    def _choices(self, placement: str, region: str | None) -> NDArray[np.int64]:
+        key = (placement, region)
+        if key not in self._index:
+            mask = self._masks[placement]
+            if region is not None:
+                mask = mask & (self._regions == {"lobar": 1, "deep": 2, "infratentorial": 3}[region])
+            self._index[key] = np.flatnonzero(mask.ravel())
+        return self._index[key]
+
+    def _beside_vein(self, region: str | None, rng: np.random.Generator) -> Point | None:
+        wide = np.flatnonzero((self._vein_radius > 0.2) & (self._vein_radius < 1.3))
+        for _ in range(60):
+            if wide.size == 0:
+                return None
+            n = int(rng.choice(wide))
+            away = rng.standard_normal(3)
+            away *= (self._vein_radius[n] + rng.uniform(0, 1.0)) / np.linalg.norm(away)
+            at = self._veins[n] + away
+            voxel = np.round(self._grid.to_ijk(at)[::-1]).astype(int)
+            if np.any(voxel < 0) or np.any(voxel >= self._grid.shape) or not self._masks["anywhere"][tuple(voxel)]:
+                continue
+            if region is None or self.region((at[0], at[1], at[2]))[0] == region:
+                return float(at[0]), float(at[1]), float(at[2])
+        return None
+
+    def draw(self, placement: str, region: str | None, rng: np.random.Generator) -> Point | None:
+        """A random site, or ``None`` if the head has none of that kind."""
+        if placement == "vein":
+            return self._beside_vein(region, rng)
+        choices = self._choices(placement, region)
+        if choices.size == 0:
+            return None
+        k, j, i = np.unravel_index(int(choices[rng.integers(choices.size)]), self._grid.shape)
+        at = self._grid.to_lps(np.array([i, j, k]) + rng.uniform(-0.5, 0.5, 3))
+        return float(at[0]), float(at[1]), float(at[2])
+
+    def region(self, at: Point) -> tuple[str, str, str]:
+        """Region, location and side of a point in patient coordinates."""
+        voxel = np.round(self._grid.to_ijk(at)[::-1]).astype(int)
+        voxel = np.clip(voxel, 0, np.array(self._grid.shape) - 1)
+        mni = self._head.to_mni(np.array([at]))[0]
+        return region_of(mni, float(min(self._depth[tuple(voxel)], _FAR_MM)))

@@ -1,0 +1,113 @@
+"""One simulated study, start to finish: scene, inclusions, scan, SWI and truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.geometry import Geometry
+from training.simulation.filters import filtered_phase, minimum_projection, weighted
+from training.simulation.inclusion import Inclusion
+from training.simulation.insertion import Physics, insert
+from training.simulation.kspace import add_noise, coil, image_geometry, matrix, move, reconstruct, sample
+from training.simulation.protocol import Protocol, Sequence
+from training.simulation.scene import Scene
+from training.simulation.signal import fine_signal, white_matter_level
+from training.simulation.truth import Truth, judge
+
+Float32 = NDArray[np.float32]
+Complex64 = NDArray[np.complex64]
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """What the scanner shows.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        Of SWI, phase and magnitude.
+    magnitude, swi : ndarray of float32, shape (k, j, i)
+        White matter is about 1.
+    phase : ndarray of float32
+        High-pass filtered (3D SWI) or raw (2D T2*), radians, paramagnetic positive.
+    mip : ndarray of float32
+        Sliding minimum-intensity projection of the SWI; its first image stands at the middle of the first slices.
+    mip_slices : int
+        How many slices each projection covers.
+    """
+
+    geometry: Geometry
+    magnitude: Float32
+    phase: Float32
+    swi: Float32
+    mip: Float32
+    mip_slices: int
+
+
+@dataclass(frozen=True, eq=False)
+class SimulatedStudy:
+    """Images with their truth and everything that made them."""
+
+    images: Images
+    truth: Truth
+    protocol: Protocol
+    scene_name: str
+    seed: int
+
+
+def physics_of(scene: Scene, protocol: Protocol) -> Physics:
+    """Field strength, echo time and field direction for the insertion."""
+    return Physics(protocol.field_strength_t, protocol.echo_time_ms)
+
+
+def make_images(image: Complex64, geometry: Geometry, protocol: Protocol, *, workers: int = 1) -> Images:
+    """Magnitude, phase, SWI and minimum projection of a complex image."""
+    magnitude = np.abs(image)
+    if protocol.sequence is Sequence.T2STAR_2D:
+        phase, swi = np.angle(image).astype(np.float32), magnitude
+    else:
+        phase = filtered_phase(image, protocol.filter, geometry.spacing, workers=workers)
+        swi = weighted(magnitude, phase, protocol.filter.power)
+    slices = max(1, min(image.shape[0], round(protocol.filter.mip_mm / geometry.spacing[2])))
+    return Images(geometry, magnitude, phase, swi, minimum_projection(swi, slices), slices)
+
+
+def simulate(
+    scene: Scene, protocol: Protocol, inclusions: tuple[Inclusion, ...], seed: int, *, workers: int = 1
+) -> SimulatedStudy:
+    """Scan `scene` with `inclusions` in it; the same seed gives the same images.
+
+    Raises
+    ------
+    InputError
+        If the protocol does not fit the scene's grid.
+    """
+    grid = scene.head.geometry
+    geometry = image_geometry(grid, protocol)
+    level = white_matter_level(scene, protocol)
+    plain = fine_signal(scene, protocol)
+    filled = insert(plain, grid, inclusions, physics_of(scene, protocol))
+    without = sample(plain, grid, protocol, workers=workers)
+    del plain
+    with_ = sample(filled, grid, protocol, workers=workers)
+    del filled
+    rng = np.random.default_rng([scene.seed, seed, 4])
+    spacing = tuple(float(n * d / m) for n, d, m in zip(grid.shape[::-1], grid.spacing, with_.shape[::-1], strict=True))
+    state = rng.bit_generator.state
+    for kspace in (without, with_):
+        rng.bit_generator.state = state  # the head moves the same way with and without
+        move(kspace, (spacing[0], spacing[1], spacing[2]), protocol.motion_mm, rng)
+    profile = coil(matrix(grid, protocol).image, protocol.shading, rng)
+
+    def show(kspace: Complex64) -> Images:
+        image = reconstruct(kspace, grid, protocol, workers=workers) * profile / np.float32(level)
+        return make_images(image, geometry, protocol, workers=workers)
+
+    clean_with, clean_without = show(with_).swi, show(without).swi
+    truth = judge(inclusions, clean_with, clean_without, 1 / protocol.snr, geometry)
+    del clean_with, clean_without, without
+    images = show(add_noise(with_, level / protocol.snr, protocol, rng))
+    return SimulatedStudy(images, truth, protocol, scene.head.name, seed)

@@ -1,0 +1,36 @@
+"""Where do the veins run? Procedural trees of two kinds, the large sinuses, and their fine-grid image."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import numpy as np
+
+from training.simulation.head import Head
+from training.simulation.veins.colonisation import colonise
+from training.simulation.veins.drainage import drain
+from training.simulation.veins.raster import VeinImage, rasterise
+from training.simulation.veins.sinuses import sinuses
+from training.simulation.veins.territory import Territory, territory
+from training.simulation.veins.tree import VeinParameters, VeinTree, join
+
+__all__ = ["Generator", "VeinImage", "VeinParameters", "VeinTree", "grow_veins", "rasterise"]
+
+
+class Generator(StrEnum):
+    """How the trees are grown."""
+
+    DRAINAGE = "drainage"
+    COLONISATION = "colonisation"
+
+
+def grow_veins(head: Head, generator: Generator, parameters: VeinParameters, seed: int) -> VeinTree:
+    """All veins of a head, in patient millimetres; the same seed grows the same veins."""
+    rng = np.random.default_rng([seed, 2])
+    ground: Territory = territory(head)
+    large = sinuses(head, ground)
+    grow = drain if generator is Generator.DRAINAGE else colonise
+    trees = [grow(ground, large, parameters, rng)]
+    if head.vessels is None:
+        trees.append(large.tree)
+    return join(trees)
