@@ -274,8 +274,8 @@ def _shared(ds: Dataset) -> Dataset:
 def _frames(ds: Dataset, vendor: str, fields: tuple[str, ...]) -> tuple[Frame, ...]:
     per_frame = ds.get("PerFrameFunctionalGroupsSequence")
     if not per_frame:
-        count = integer(ds, "NumberOfFrames") or 1
-        return tuple(_frame(n if count > 1 else None, [ds], vendor, fields) for n in range(1, max(1, count) + 1))
+        several = (integer(ds, "NumberOfFrames") or 1) > 1  # without functional groups their places are unknown
+        return (_frame(1 if several else None, [ds], vendor, fields),)
     shared = _shared(ds)
     return tuple(
         _frame(n, [flatten(groups), shared, ds], vendor, fields) for n, groups in enumerate(per_frame, start=1)

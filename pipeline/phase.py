@@ -7,7 +7,7 @@ on dark structures (veins), with the maker's raw-phase convention as a weak prio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,9 @@ def _scale(e: Encoding, vendor: str, smallest: float | None, largest: float | No
         return Scale(slope, -np.pi - slope * smallest, "United Imaging: Smallest to Largest Image Pixel Value is ±π")
     if vendor == "hitachi":
         return Scale(np.pi / 2048, 0.0, "Hitachi: −2048 to 2047 is ±π")
-    return _by_stored_range(e, assumed=vendor != "siemens")
+    if vendor == "siemens":
+        return _by_stored_range(replace(e, bits_stored=min(e.bits_stored, 12)), assumed=False)
+    return _by_stored_range(e, assumed=True)
 
 
 def _by_unit(e: Encoding) -> Scale | None:
