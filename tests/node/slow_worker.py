@@ -1,6 +1,7 @@
-"""A worker whose analyses only wait: ``python -m tests.node.slow_worker SETTINGS.json QUEUE SECONDS``.
+"""A worker whose analyses only wait: ``python -m tests.node.slow_worker SETTINGS.json QUEUE SECONDS [deaf]``.
 
-Everything but the pipeline is the product's.
+Everything but the pipeline is the product's. A deaf one stops fetching messages once it is up, as Celery has been seen
+to do after Redis was away, and is to notice that within a second.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from celery import signals
+
+from node import tasks
 from node.config import Settings
 from node.ledger import Job
 from node.logs import set_up_logging
@@ -35,4 +39,7 @@ if __name__ == "__main__":
     set_up_logging(settings)
     worker = SlowWorker(settings, sys.argv[2])
     worker.seconds = float(sys.argv[3])
+    if "deaf" in sys.argv:
+        tasks.STALL_S = tasks.WATCH_S = 0.3
+        signals.worker_ready.connect(lambda sender, **_: sender.task_consumer.cancel(), weak=False)
     sys.exit(worker.run())

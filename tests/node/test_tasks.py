@@ -54,13 +54,13 @@ class Node:
     def change(self, **queue: Any) -> None:
         self.settings = self.settings.model_copy(update={"queue": self.settings.queue.model_copy(update=queue)})
 
-    def start(self, queue: str = "analyse", seconds: float = 0) -> subprocess.Popen[bytes]:
+    def start(self, queue: str = "analyse", seconds: float = 0, *more: str) -> subprocess.Popen[bytes]:
         """Start a worker and wait until it takes work."""
         file = self.folder / "settings.json"
         file.write_text(self.settings.model_dump_json())
         alive = self.folder / "run" / f"worker-{queue}.alive"
         alive.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "tests.node.slow_worker", str(file), queue, str(seconds)]
+        command = [sys.executable, "-m", "tests.node.slow_worker", str(file), queue, str(seconds), *more]
         process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
         self._stack.callback(_end, process)
         wait_for(alive.exists)
@@ -97,7 +97,7 @@ def test_a_job_that_is_rung_for_is_analysed_in_a_child_process_and_ends_with_sig
     node.reaches(job, JobState.RUNNING)
     (child,) = psutil.Process(worker.pid).children()
     node.reaches(job, JobState.DELIVERING)
-    assert node.bell.depth("deliver") == 1
+    wait_for(lambda: node.bell.depth("deliver") == 1)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(timeout=30) == 0
     assert not child.is_running()
@@ -207,3 +207,13 @@ def test_a_silent_destination_does_not_delay_another(node: Node) -> None:
         assert states("dead") == {DeliveryState.WAITING}
     server.shutdown()
     assert node.ledger.job(job.id).state == JobState.DELIVERING
+
+
+def test_a_worker_that_fetches_no_message_while_some_wait_ends_itself(node: Node) -> None:
+    worker = node.start("analyse", 0, "deaf")
+    (child,) = psutil.Process(worker.pid).children()
+    time.sleep(1)
+    assert worker.poll() is None  # nothing waits, so nothing is wrong
+    node.bell.analyse(1, Priority.ROUTINE)
+    assert worker.wait(timeout=30) == os.EX_TEMPFAIL
+    wait_for(lambda: not child.is_running())
