@@ -61,9 +61,10 @@ def slice_place(orientation: Sequence[float] | None, position: Sequence[float] |
     if orientation is None or position is None or len(orientation) != 6 or len(position) != 3:
         return "", None
     row, column = np.asarray(orientation[:3], dtype=float), np.asarray(orientation[3:], dtype=float)
-    normal = np.cross(row, column)  # PS3.3 C.7.6.2.1.1
-    length = float(np.linalg.norm(normal))
-    place = float(np.dot(normal, np.asarray(position, dtype=float)))
+    with np.errstate(all="ignore"):  # headers may hold any number
+        normal = np.cross(row, column)  # PS3.3 C.7.6.2.1.1
+        length = float(np.linalg.norm(normal))
+        place = float(np.dot(normal, np.asarray(position, dtype=float)))
     if not np.isfinite(length) or length < 0.5 or not np.isfinite(place):
         return "", None
     rounded = np.round(normal / length, 2) + 0.0  # no negative zero

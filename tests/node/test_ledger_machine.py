@@ -1,0 +1,218 @@
+"""Whatever happens in whatever order: no illegal change of state, bounded attempts, one live job, honest deliveries."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from node.ledger import DeliveryState, JobState, Ledger
+from tests.node.conftest import Clock, empty_database
+from tests.node.ledger_factory import findings, instance, open_job, receive, results, settle_and_route, uid
+
+MAX_ATTEMPTS = 3
+LEASE_S = 30.0
+DESTINATIONS = ("pacs", "research")
+OWNERS = st.sampled_from(["one", "two"])
+JOB_CHANGES = {
+    ("", "queued"),
+    ("queued", "running"),
+    ("running", "queued"),
+    ("running", "analysed"),
+    ("running", "failed"),
+    ("analysed", "delivering"),
+    ("delivering", "delivered"),
+    ("delivering", "failed"),
+    ("delivered", "delivered"),  # it learns its successor
+    ("failed", "queued"),
+    ("failed", "delivering"),
+    *((state, "superseded") for state in ("queued", "running", "delivering", "failed")),
+}
+DELIVERY_CHANGES = {
+    ("waiting", "sending"),
+    ("sending", "waiting"),
+    ("sending", "accepted"),
+    ("sending", "failed"),
+    ("sending", "cancelled"),
+    ("waiting", "cancelled"),
+    ("failed", "waiting"),
+}
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """One study that keeps changing, two workers, two senders."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.ledger = Ledger(url, clock=self.clock)
+        self.slices = 3
+        self.opened: list[int] = []
+        self.claimed: list[tuple[int, str]] = []
+        self.sending: list[tuple[int, str]] = []
+        self.accepted: set[int] = set()
+        receive(self.ledger, "study", self.clock())
+        settle_and_route(self.ledger, "study")
+
+    def teardown(self) -> None:
+        self.ledger.close()
+
+    @rule()
+    def route(self) -> None:
+        self.ledger.settle_series(uid("study", "swi"), "quiet")
+        job = open_job(self.ledger, key=f"{self.slices} slices", destinations=DESTINATIONS)
+        if job.id not in self.opened:
+            self.opened.append(job.id)
+
+    @rule()
+    def late_slice(self) -> None:
+        self.ledger.record_instance(instance("study", "swi", self.slices, self.clock.forward(1)))
+        self.slices += 1
+
+    @precondition(lambda self: self.opened)
+    @rule(data=st.data(), owner=OWNERS)
+    def claim(self, data: st.DataObject, owner: str) -> None:
+        job_id = data.draw(st.sampled_from(self.opened))
+        before = self.ledger.job(job_id)
+        job = self.ledger.claim_job(job_id, owner, LEASE_S)
+        assert (job is not None) == (
+            job_id in {j.id for j in [before] if j.state is JobState.QUEUED and self.fresh(j.key)}
+        )
+        if job is not None:
+            self.claimed.append((job_id, owner))
+
+    def fresh(self, key: str) -> bool:
+        return key == f"{self.slices} slices"
+
+    @precondition(lambda self: self.claimed)
+    @rule(data=st.data(), kinds=st.sampled_from([("sr",), ("sr", "seg")]))
+    def finish(self, data: st.DataObject, kinds: tuple[str, ...]) -> None:
+        job_id, owner = data.draw(st.sampled_from(self.claimed))
+        job = self.ledger.job(job_id)
+        mine = job.state is JobState.RUNNING and job.owner == owner
+        assert self.ledger.finish_analysis(job_id, owner, findings(), results(*kinds)) == mine
+
+    @precondition(lambda self: self.claimed)
+    @rule(data=st.data(), permanent=st.booleans())
+    def fail(self, data: st.DataObject, permanent: bool) -> None:
+        job_id, owner = data.draw(st.sampled_from(self.claimed))
+        self.ledger.fail_attempt(job_id, owner, "broken", MAX_ATTEMPTS, permanent)
+
+    @precondition(lambda self: self.claimed)
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        self.ledger.release_job(*data.draw(st.sampled_from(self.claimed)))
+
+    @rule(seconds=st.sampled_from([1.0, LEASE_S + 1]))
+    def time_passes(self, seconds: float) -> None:
+        self.ledger.expire_leases(self.clock.forward(seconds), MAX_ATTEMPTS)
+
+    @precondition(lambda self: self.opened)
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        job = self.ledger.job(data.draw(st.sampled_from(self.opened)))
+        if job.state is JobState.FAILED:
+            self.ledger.retry(job.id, "jane")
+
+    @rule(destination=st.sampled_from(DESTINATIONS), owner=OWNERS, limit=st.integers(1, 3))
+    def take_deliveries(self, destination: str, owner: str, limit: int) -> None:
+        due = destination in self.ledger.due_destinations(self.clock())
+        taken = self.ledger.claim_deliveries(destination, owner, LEASE_S, limit)
+        assert bool(taken) == due
+        assert not {delivery.id for delivery in taken} & self.accepted  # never sent twice
+        self.sending += [(delivery.id, owner) for delivery in taken]
+
+    @precondition(lambda self: self.sending)
+    @rule(data=st.data())
+    def accept(self, data: st.DataObject) -> None:
+        delivery, owner = data.draw(st.sampled_from(self.sending))
+        if self.ledger.delivery_accepted(delivery, owner, 0):
+            assert delivery not in self.accepted
+            self.accepted.add(delivery)
+
+    @precondition(lambda self: self.sending)
+    @rule(data=st.data(), again=st.booleans())
+    def refuse(self, data: st.DataObject, again: bool) -> None:
+        delivery, owner = data.draw(st.sampled_from(self.sending))
+        self.ledger.delivery_failed(delivery, owner, "refused", self.clock() if again else None)
+
+    @invariant()
+    def changes_are_legal(self) -> None:
+        for job_id in self.opened:
+            state, attempts = "", 0
+            for change in self.ledger.history("job", job_id):
+                assert change.from_state == state
+                assert (change.from_state, change.to_state) in JOB_CHANGES
+                state = change.to_state
+                attempts += state == "running"
+                attempts -= change.why.startswith("given back")
+                attempts = 0 if change.from_state == "failed" else attempts
+                assert attempts <= MAX_ATTEMPTS
+            assert self.ledger.job(job_id).state == state
+
+    @invariant()
+    def one_job_is_live(self) -> None:
+        jobs = self.ledger.jobs_of_study(uid("study"))
+        live = [job for job in jobs if job.superseded_by is None and job.state is not JobState.SUPERSEDED]
+        assert len(live) <= 1
+        assert len({job.key for job in live}) == len(live)
+        if live:
+            assert self.ledger.study(uid("study")).current_job_id == live[0].id
+
+    @invariant()
+    def deliveries_are_honest(self) -> None:
+        moving = {DeliveryState.WAITING, DeliveryState.SENDING}
+        for job_id in self.opened:
+            job, deliveries = self.ledger.job(job_id), self.ledger.deliveries(job_id)
+            states = {delivery.state for delivery in deliveries}
+            if job.state is JobState.DELIVERED:
+                assert states == {DeliveryState.ACCEPTED}
+            elif job.state is JobState.DELIVERING:
+                assert states & moving
+            elif job.state is JobState.SUPERSEDED:
+                assert DeliveryState.WAITING not in states
+            elif job.state is JobState.FAILED:
+                assert not states & moving
+            else:
+                assert not states
+            for delivery in deliveries:
+                changes = self.ledger.history("delivery", delivery.id)
+                assert {(c.from_state, c.to_state) for c in changes} <= DELIVERY_CHANGES
+
+
+@pytest.fixture
+def in_memory_folder() -> Iterator[Path]:
+    """Where syncing costs nothing, if there is such a place."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="cmb-ledger-", dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+def test_any_order_of_events_on_sqlite(in_memory_folder: Path, sqlite_template: bytes) -> None:
+    path = in_memory_folder / "ledger.sqlite3"
+
+    def machine() -> LedgerMachine:
+        for old in in_memory_folder.iterdir():
+            old.unlink()
+        path.write_bytes(sqlite_template)
+        return LedgerMachine(f"sqlite:///{path}")
+
+    run_state_machine_as_test(machine, settings=SETTINGS)
+
+
+def test_any_order_of_events_on_postgresql(postgresql_url: str) -> None:
+    def machine() -> LedgerMachine:
+        empty_database(postgresql_url)
+        return LedgerMachine(postgresql_url)
+
+    run_state_machine_as_test(machine, settings=SETTINGS)
+
+
+SETTINGS = settings(
+    max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
