@@ -181,23 +181,23 @@ def read_instance(path: Path, fields: Iterable[str] = ()) -> Instance | Unreadab
         ``None`` for a DICOMDIR, which is an index and no image.
     """
     try:
-        ds = _read_dataset(path, fields)
+        return _describe(path, _read_dataset(path, fields), tuple(fields))
     except InvalidDicomError:
         return Unreadable(path, "not a DICOM file")
     except OSError as error:
         return Unreadable(path, f"cannot be read ({error.strerror or error})")
     except Exception as error:  # a hostile header may raise anything from the parser; the file is named and left aside
-        return Unreadable(path, f"damaged DICOM header ({type(error).__name__}: {str(error).splitlines()[0][:120]})")
-    if str(ds.file_meta.get("MediaStorageSOPClassUID", "")) == MediaStorageDirectoryStorage:
+        reason = next(iter(str(error).splitlines()), "")[:120]
+        return Unreadable(path, f"damaged DICOM header ({type(error).__name__}: {reason})")
+
+
+def _describe(path: Path, ds: pydicom.FileDataset, fields: tuple[str, ...]) -> Instance | Unreadable | None:
+    if text(ds.file_meta, "MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
         return None
-    missing = [
-        name
-        for name in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
-        if not text(ds, name)
-    ]
-    if missing:
-        return Unreadable(path, f"no {missing[0]} (truncated, or not a DICOM instance)")
-    return _instance(path, ds, tuple(fields))
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
+        if not text(ds, keyword):
+            return Unreadable(path, f"no {keyword} (truncated, or not a DICOM instance)")
+    return _instance(path, ds, fields)
 
 
 def _read_dataset(path: Path, fields: Iterable[str]) -> pydicom.FileDataset:
