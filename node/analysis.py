@@ -14,7 +14,7 @@ from node.archive import Archive
 from node.config import QueueSettings
 from node.lease import Heartbeat
 from node.ledger import Job, JobState, Ledger, ResultFile
-from pipeline.errors import InputError
+from pipeline.errors import InputError, ProfileError
 from pipeline.identity import job_key
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Analyst:
     def analyse(self, job_id: int) -> Job | None:
         """Analyse a job, unless it is not there to be taken; returns it as it is afterwards.
 
-        Input that cannot be used fails the job at once; any other error counts as an attempt.
+        Input or a profile that cannot be used fails the job at once; any other error counts as an attempt.
         """
         job = self.ledger.claim_job(job_id, self.owner, self.queue.lease_s)
         if job is None:
@@ -71,7 +71,7 @@ class Analyst:
                 self._analyse(job, heartbeat)
             except LeaseLostError:
                 _log.warning("the result is discarded: the job belongs to somebody else now", job=job_id)
-            except InputError as error:
+            except (InputError, ProfileError) as error:
                 self._fail(job, str(error), permanent=True)
             except Exception as error:
                 _log.exception("analysis failed", job=job_id)

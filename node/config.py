@@ -78,7 +78,7 @@ class QueueSettings(BaseModel):
     sweep_s: float = Field(2.0, gt=0, description="Pause between two sweeps, seconds")
     time_limit_s: float = Field(1800.0, gt=0, description="Longest one analysis may take, seconds")
     grace_s: float = Field(
-        15.0, ge=0, description="A worker that is told to stop may finish for so long; then its work goes back, seconds"
+        8.0, ge=0, description="A worker that is told to stop may finish for so long; then its work goes back, seconds"
     )
     retry_first_s: float = Field(5.0, gt=0, description="First pause after a failed delivery, seconds")
     retry_longest_s: float = Field(900.0, gt=0, description="Longest pause between two delivery attempts, seconds")
