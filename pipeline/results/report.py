@@ -161,6 +161,7 @@ def _totals(
 def _count(number: int, certainty: Certainty | None = None) -> Measurement:
     """TID 300; the certainty counted, if any, is a modifier of the concept name (row 2)."""
     measurement = Measurement(name=codes.NUMBER_OF_LESIONS, value=number, unit=codes.COUNT)
+    measurement[0].MeasuredValueSequence[0].NumericValue = str(number)  # highdicom writes "5.0"
     if certainty is not None:
         modifier = CodeContentItem(
             name=codes.CERTAINTY_OF_FINDING,

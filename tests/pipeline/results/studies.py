@@ -92,7 +92,6 @@ def head(
     labels = np.zeros(shape, np.uint16)
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)[::-1]
     inside = np.argwhere((radius < 0.85) & (radius > 0.25))
-    grid = np.indices(shape).reshape(3, -1).T.astype(np.int32)
     for number in range(1, lesions + 1):
         size = rng.uniform(1.3, 2.8)
         while True:
@@ -105,7 +104,6 @@ def head(
                                      indexing="ij"), axis=-1)  # fmt: skip
         ball = (((local - centre) * spacing) ** 2).sum(axis=-1) <= size**2
         labels[box][ball] = number
-    del grid
     image[labels > 0] = 70
     image += rng.normal(0, 12, shape)
     return np.clip(ndimage.gaussian_filter(image, (0, 0.6, 0.6)), 0, 4095), labels

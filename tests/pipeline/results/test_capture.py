@@ -1,0 +1,111 @@
+"""The capture shows a reader the result in any viewer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage, SecondaryCaptureImageStorage
+
+from pipeline.findings import Certainty
+from pipeline.results import montage
+from pipeline.results.capture import make_capture
+from pipeline.results.common import Job
+from pipeline.results.montage import HEIGHT, WIDTH, draw_pages
+from pipeline.results.panels import COLOURS, Pictures, direction_letter
+from pipeline.results.source import read_planes
+from tests.pipeline.results.conftest import Make
+from tests.pipeline.results.studies import CREATED, KEY, Detection
+
+
+def coloured(image: np.ndarray, certainty: Certainty) -> np.ndarray:
+    return (np.abs(image.astype(int) - COLOURS[certainty]) < 12).all(axis=-1)
+
+
+def test_few_lesions_make_one_plain_secondary_capture(detection_of: Make) -> None:
+    capture = make_capture(Job.of(detection_of(), KEY, CREATED))
+    assert capture.SOPClassUID == SecondaryCaptureImageStorage
+    assert capture.pixel_array.shape == (HEIGHT, WIDTH, 3)
+    assert capture.BurnedInAnnotation == "NO"
+    np.testing.assert_array_equal(capture.pixel_array, np.asarray(montage(detection_of())))
+
+
+def test_many_lesions_make_pages_of_one_multi_frame_capture(detection_of: Make) -> None:
+    detection = detection_of(lesions=60)
+    capture = make_capture(Job.of(detection, KEY, CREATED))
+    assert capture.SOPClassUID == MultiFrameTrueColorSecondaryCaptureImageStorage
+    assert list(capture.PageNumberVector) == list(range(1, capture.NumberOfFrames + 1))
+    assert capture.pixel_array.shape == (capture.NumberOfFrames, HEIGHT, WIDTH, 3)
+    assert montage(detection).size == (WIDTH, HEIGHT * capture.NumberOfFrames)
+
+
+def test_a_study_without_lesions_shows_slices_and_no_ring(detection_of: Make) -> None:
+    page = np.asarray(montage(detection_of(lesions=0)))
+    assert page[:, 520:].mean() > 20
+    assert not any(coloured(page, certainty).any() for certainty in Certainty)
+
+
+@pytest.mark.parametrize("kind", ["classic", "enhanced"])
+def test_the_ring_lies_around_the_lesion_and_leaves_it_visible(detection_of: Make, kind: str) -> None:
+    detection = detection_of(kind=kind)
+    pictures = Pictures.of(detection.acquisition.swi, detection.findings.lesions, tuple(range(1, 25)))
+    for lesion in detection.findings.lesions:
+        _, _, k = lesion.voxel_ijk
+        panel = np.asarray(pictures.panel(k, [replace(lesion, id=1)], (600, 800)))
+        bare = np.asarray(pictures.panel(k, [], (600, 800)))
+        drawn = np.argwhere((panel != bare).any(axis=-1))
+        ring = np.argwhere(coloured(panel, lesion.certainty))
+        crop, (di, dj, _) = pictures.crop, detection.acquisition.swi.geometry.spacing
+        width, height = crop.size_mm(detection.acquisition.swi.geometry)
+        scale = min(600 / width, 800 / height)
+        x = (600 - width * scale) / 2 + (lesion.voxel_ijk[0] + 0.5 - crop.left) * di * scale
+        y = (800 - height * scale) / 2 + (lesion.voxel_ijk[1] + 0.5 - crop.top) * dj * scale
+        distance = np.hypot(*(drawn - [y, x]).T)
+        assert distance.min() > lesion.diameter_mm / 2 * scale
+        circle = ring[np.hypot(*(ring - [y, x]).T) < (lesion.diameter_mm / 2 + 4) * scale]
+        np.testing.assert_allclose(circle.mean(axis=0), [y, x], atol=0.8 * scale)
+
+
+def test_every_lesion_is_shown_and_listed_once_even_on_one_crowded_slice(
+    detection_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = detection_of(lesions=60)
+    crowded = tuple(replace(x, voxel_ijk=(*x.voxel_ijk[:2], 12)) for x in whole.findings.lesions)
+    detection = Detection(replace(whole.findings, lesions=crowded), whole.labels, whole.acquisition)
+    shown: list[int] = []
+    panel = Pictures.panel
+    monkeypatch.setattr(
+        Pictures, "panel", lambda self, k, found, size: shown.extend(x.id for x in found) or panel(self, k, found, size)
+    )
+    pages = draw_pages(detection, tuple(range(1, 25)))
+    assert sorted(shown) == list(range(1, 61))
+    assert {page.size for page in pages} == {(WIDTH, HEIGHT)}
+    assert len(pages) == 4
+
+
+def test_slices_are_called_by_the_number_a_pacs_shows(detection_of: Make) -> None:
+    classic = read_planes(detection_of().acquisition.swi)
+    assert [plane.number for plane in classic] == list(range(24, 0, -1))  # written from the last slice to the first
+    interleaved = read_planes(detection_of(kind="interleaved").acquisition.swi)
+    assert [plane.number for plane in interleaved] == list(range(1, 48, 2))
+
+
+def test_slices_are_counted_when_their_numbers_say_nothing(detection_of: Make) -> None:
+    planes = read_planes(detection_of(tags={"InstanceNumber": 1}).acquisition.swi)
+    assert [plane.number for plane in planes] == list(range(1, 25))
+
+
+def test_long_warnings_and_odd_letters_stay_inside_the_page(detection_of: Make) -> None:
+    warnings = tuple(f"Warnung {n}: größer als {'x' * 90} — 体 " + "und so weiter " * 20 for n in range(9))
+    quiet, loud = np.asarray(montage(detection_of())), np.asarray(montage(detection_of(warnings=warnings)))
+    assert loud.shape == quiet.shape
+    np.testing.assert_array_equal(loud[:, 520:], quiet[:, 520:])
+    np.testing.assert_array_equal(loud[:300], quiet[:300])
+
+
+@pytest.mark.parametrize(
+    ("vector", "letter"), [((1, 0, 0), "L"), ((-0.9, 0.3, 0), "R"), ((0, 0.8, -0.2), "P"), ((0, 0, 1), "H")]
+)
+def test_directions_are_named_in_patient_terms(vector: tuple[float, ...], letter: str) -> None:
+    assert direction_letter(np.array(vector)) == letter
