@@ -73,8 +73,7 @@ def _report(outcome: Outcome, total_s: float) -> None:
     print(f"the whole demo: {total_s:.1f} s")
     print()
     print("what the PACS received, and the picture in it:")
-    for kind in ("sr", "seg", "capture", "picture", "findings"):
-        if kind in outcome.results:
-            print(f"  {outcome.results[kind]}")
+    for path in outcome.results.values():
+        print(f"  {path}")
     print("Research use only; not a medical device.")
     sys.stdout.flush()

@@ -23,7 +23,7 @@ from node.demo.scoring import Score, read_truth, score
 from node.destinations.scu import Outgoing, Peer, Unreachable, echo, read_outgoing, send
 from node.ledger import Filters, Job, JobState, Ledger, StudyState
 from node.processes import die_with_parent
-from node.worklist.montage import montage_png
+from node.worklist.montage import montage_png, page_count
 from node.worklist.words import state_words
 from pipeline.errors import InputError
 
@@ -223,8 +223,9 @@ def _collect(
     files = dict(received.by_kind)
     files["findings"] = received.folder / "findings.json"
     files["findings"].write_text(json.dumps(findings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    files["picture"] = received.folder / "montage.png"
-    files["picture"].write_bytes(montage_png(files["capture"]))
+    for page in range(page_count(files["capture"])):
+        path = files[f"picture {page + 1}"] = received.folder / f"montage-{page + 1}.png"
+        path.write_bytes(montage_png(files["capture"], page))
     seconds.update(_times(job, findings, sent_at))
     return Outcome(findings, score(findings["lesions"], planted), files, seconds)
 

@@ -32,13 +32,18 @@ def study(request: Request, uid: str, shared: Shared) -> Response:
 
 
 @router.get("/studies/{uid}/montage.png", response_class=Response)
-def montage(uid: str, shared: Shared, job: int | None = None) -> Response:
-    """The capture object of a study's result as PNG; `job` picks an earlier result of the same study."""
+def montage(
+    uid: str, shared: Shared, job: int | None = None, page: Annotated[int, Query(ge=0, le=10_000)] = 0
+) -> Response:
+    """A page of the capture object of a study's result as PNG; `job` picks an earlier result of the same study."""
     jobs = shared.ledger.jobs_of_study(uid)  # the newest first
     chosen = next((one for one in jobs if job in (None, one.id)), None)
     path = capture_of(shared.ledger, chosen) if chosen is not None else None
     if path is None or not (shared.archive / path).is_file():
         raise HTTPException(404, "There is no picture for this study.")
+    try:
+        png = montage_png(shared.archive / path, page)
+    except IndexError as error:
+        raise HTTPException(404, "The picture has no such page.") from error
     # The picture of a job never changes; the browser may keep it, a shared cache may not.
-    headers = {"Cache-Control": "private, max-age=3600"}
-    return Response(montage_png(shared.archive / path), media_type="image/png", headers=headers)
+    return Response(png, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})

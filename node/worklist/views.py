@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +24,8 @@ from node.ledger.records import (
     WorklistRow,
 )
 from node.worklist import words
+from node.worklist.montage import page_count
+from node.worklist.slices import slice_numbers
 
 PAGE_SIZE = 100
 _HISTORY = 60
@@ -90,8 +93,8 @@ class DeliveryLine:
     kind: str
     state: str
     tone: str
+    tries: str
     answer: str
-    attempts: int
     at: datetime | None
 
 
@@ -142,7 +145,7 @@ class StudyPage:
     retry: str
     warnings: tuple[str, ...]
     answer: Answer | None
-    montage: str | None
+    montage: tuple[str, ...]
     series: tuple[SeriesLine, ...]
     deliveries: tuple[DeliveryLine, ...]
     history: tuple[HistoryLine, ...]
@@ -240,7 +243,7 @@ def study_page(ledger: Ledger, uid: str, archive: Path) -> StudyPage | None:
         moving=row.state not in (StudyState.DELIVERED, StudyState.FAILED, StudyState.IGNORED),
         retry=f"cmbnode retry {job.id}" if job is not None and job.state is JobState.FAILED else "",
         warnings=tuple(dict.fromkeys(warnings)),
-        answer=answer_of(findings) if findings is not None else None,
+        answer=answer_of(findings, _slices(ledger, job, findings, archive)) if findings is not None else None,
         montage=_montage(ledger, job, uid, archive),
         series=tuple(_series_line(one, job) for one in series),
         deliveries=tuple(_delivery_line(one) for one in ledger.deliveries(job.id)) if job is not None else (),
@@ -258,29 +261,45 @@ def capture_of(ledger: Ledger, job: Job) -> str | None:
     return next((result.path for result in ledger.results(job.id) if result.kind == "capture"), None)
 
 
-def _montage(ledger: Ledger, job: Job | None, uid: str, archive: Path) -> str | None:
-    if job is None:
-        return None
-    path = capture_of(ledger, job)
+def _montage(ledger: Ledger, job: Job | None, uid: str, archive: Path) -> tuple[str, ...]:
+    """Address of each page of the job's picture."""
+    path = capture_of(ledger, job) if job is not None else None
+    if job is None or path is None or not (archive / path).is_file():
+        return ()
     # The job's number in the address: a superseding result is a new picture, never one from the browser's cache.
-    return f"/studies/{quote(uid)}/montage.png?job={job.id}" if path and (archive / path).is_file() else None
+    base = f"/studies/{quote(uid)}/montage.png?job={job.id}"
+    return tuple(f"{base}&page={page}" if page else base for page in range(page_count(archive / path)))
 
 
-def answer_of(findings: dict[str, Any]) -> Answer:
-    """Format a findings document (schema cmb-findings/1)."""
+def _slices(ledger: Ledger, job: Job | None, findings: dict[str, Any], archive: Path) -> dict[str, int]:
+    wanted = (lesion["slice_sop_instance_uid"] for lesion in findings["lesions"])
+    return slice_numbers(ledger, archive, job.series_uids, wanted) if job is not None else {}
+
+
+def answer_of(findings: dict[str, Any], slices: Mapping[str, int]) -> Answer:
+    """Format a findings document (schema cmb-findings/1); lesions in the order of a reader who scrolls.
+
+    Parameters
+    ----------
+    findings : dict
+        The document.
+    slices : mapping of str to int
+        The number a PACS shows for a slice, by SOP Instance UID.
+    """
     counts = findings["counts"]
+    lesions = sorted(findings["lesions"], key=lambda lesion: (lesion["voxel_ijk"][2], lesion["id"]))
     return Answer(
         total=counts["total"],
         definite=counts["definite"],
         possible=counts["possible"],
         burden_class=words.burden_class(counts["total"]),
-        lesions=tuple(_lesion_line(lesion) for lesion in findings["lesions"]),
+        lesions=tuple(_lesion_line(lesion, slices) for lesion in lesions),
         profile=findings["profile"],
         software=findings["software"],
     )
 
 
-def _lesion_line(lesion: dict[str, Any]) -> LesionLine:
+def _lesion_line(lesion: dict[str, Any], slices: Mapping[str, int]) -> LesionLine:
     place = " ".join(filter(None, (lesion["side"], lesion["location"] or lesion["region"])))
     return LesionLine(
         id=lesion["id"],
@@ -288,7 +307,7 @@ def _lesion_line(lesion: dict[str, Any]) -> LesionLine:
         probability=f"{lesion['probability']:.2f}",
         diameter=f"{lesion['diameter_mm']:.1f}",
         volume=f"{lesion['volume_mm3']:.1f}",
-        slice=str(lesion["voxel_ijk"][2] + 1),
+        slice=str(slices.get(lesion["slice_sop_instance_uid"], words.ABSENT)),
         location=place or "not assessed",
         position=" ".join(f"{value:.0f}" for value in lesion["centroid_lps_mm"]),
     )
@@ -311,16 +330,22 @@ def _series_line(series: Series, job: Job | None) -> SeriesLine:
 
 def _delivery_line(delivery: Delivery) -> DeliveryLine:
     state, tone = words.delivery_words(delivery.state)
-    retrying = delivery.state is DeliveryState.WAITING and delivery.attempts > 0
     return DeliveryLine(
         destination=delivery.destination,
         kind=words.kind_words(delivery.result.kind),
-        state=f"Trying again {words.clock(delivery.next_attempt_at)}" if retrying else state,
+        state=state,
         tone=tone,
+        tries=_tries(delivery),
         answer=delivery.answer,
-        attempts=delivery.attempts,
         at=delivery.accepted_at or delivery.first_attempt_at,
     )
+
+
+def _tries(delivery: Delivery) -> str:
+    """How often it was tried, where that says something."""
+    if delivery.state is DeliveryState.WAITING and delivery.attempts:
+        return f"try {delivery.attempts + 1} at {words.clock(delivery.next_attempt_at)}"
+    return f"{delivery.attempts} tries" if delivery.attempts > 1 else ""
 
 
 def _history(ledger: Ledger, uid: str, job: Job | None, series: list[Series]) -> tuple[HistoryLine, ...]:

@@ -205,15 +205,18 @@ def make_findings(study: str, lesions: int, warnings: tuple[str, ...] = ()) -> F
     )
 
 
-def write_capture(path: Path, rows: int = 480, columns: int = 640) -> None:
-    """A small RGB Secondary Capture: grey ramp with a marked square."""
-    pixels = np.zeros((rows, columns, 3), np.uint8)
-    pixels[...] = np.linspace(0, 120, columns, dtype=np.uint8)[None, :, None]
-    pixels[rows // 4 : rows // 2, columns // 4 : columns // 2] = (231, 184, 92)
+def write_capture(path: Path, rows: int = 480, columns: int = 640, pages: int = 1) -> None:
+    """A small RGB Secondary Capture: grey ramp with a marked square; the first column tells the page."""
+    page = np.zeros((rows, columns, 3), np.uint8)
+    page[...] = np.linspace(0, 120, columns, dtype=np.uint8)[None, :, None]
+    page[rows // 4 : rows // 2, columns // 4 : columns // 2] = (231, 184, 92)
+    pixels = np.stack([page] * pages)
+    pixels[:, :, 0] = np.arange(pages, dtype=np.uint8)[:, None, None]
     dataset = Dataset()
     values: dict[str, Any] = {
         "SOPClassUID": SecondaryCaptureImageStorage,
         "SOPInstanceUID": derive_uid(str(path), "capture"),
+        **({"NumberOfFrames": pages} if pages > 1 else {}),
         "Rows": rows,
         "Columns": columns,
         "SamplesPerPixel": 3,
