@@ -20,6 +20,7 @@ from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
+from pydicom.values import convert_SQ
 
 MAX_INFLATED_BYTES = 1 << 30
 """A deflated file that grows beyond this is refused before pydicom inflates it in one piece."""
@@ -42,6 +43,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "text": ("SeriesDescription", "ProtocolName"),
 }
 DERIVED = {"vendor", "tokens", "value3", "value4", "component"}
+_ITEM = b"\xfe\xff\x00\xe0"
 SIEMENS_IMAGE_TYPE = Tag(0x0021, 0x1175)
 
 _ATTRIBUTES = [
@@ -286,8 +288,11 @@ def flatten(groups: Dataset | None) -> Dataset:
     """Lift the attributes of each functional group macro (PS3.3 C.7.6.16.2) into one flat dataset."""
     flat = Dataset()
     for element in groups or ():
-        if element.VR == "SQ" and len(element.value):
-            flat.update(element.value[0])
+        items: Any = element.value if element.VR == "SQ" else ()
+        if element.VR == "UN" and element.value[:4] == _ITEM:  # a private sequence in an implicit VR file
+            items = convert_SQ(element.value, True, True)
+        if len(items):
+            flat.update(items[0])
     return flat
 
 

@@ -155,6 +155,28 @@ def test_siemens_private_image_type_is_read_before_a_generic_public_one(tmp_path
     assert only(read_studies(implicit)[0][0]).role == Role.SWI
 
 
+@pytest.mark.parametrize("transfer_syntax", ["explicit", "implicit"])
+def test_siemens_private_frame_type_of_an_enhanced_object_is_read(transfer_syntax: str, tmp_path: Path) -> None:
+    ds = enhanced([Part(BLANK, ["ORIGINAL", "PRIMARY", "OTHER", "NONE"])], description="")
+    for groups in ds.PerFrameFunctionalGroupsSequence:
+        detail = Dataset()
+        detail.add_new(0x00210011, "LO", "SIEMENS MR SDI 02")
+        detail.add_new(0x00211175, "CS", ["ORIGINAL", "PRIMARY", "M", "SWI", "NORM"])
+        groups.add_new(0x00210011, "LO", "SIEMENS MR SDI 02")
+        groups.add_new(0x002111FE, "SQ", [detail])
+    studies, _ = read_studies(write(ds, tmp_path, transfer_syntax))
+    assert only(studies[0]).role == Role.SWI
+
+
+def test_a_localiser_in_the_series_is_set_apart(tmp_path: Path) -> None:
+    localiser = classic(BLANK, image_type=["ORIGINAL", "PRIMARY", "LOCALIZER"])[0]
+    localiser.SOPInstanceUID += ".9"
+    localiser.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+    chosen = pick(study_of([*classic(BLANK), localiser], tmp_path))
+    assert chosen.swi is not None
+    assert len(chosen.swi.frames) == SLICES
+
+
 def test_without_names_phase_and_magnitude_are_known_by_their_swi(tmp_path: Path) -> None:
     volume = np.zeros((9, 8, 8), dtype=np.uint16)
     datasets = siemens_swi(volume, np.zeros((9, 8, 8)), volume)
