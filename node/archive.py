@@ -7,8 +7,8 @@ Layout under the root, all on one file system so that a rename is one step::
     outbox/      <job id>/, the results of one job
     quarantine/  <digest>.dcm with <digest>.json beside it: what was kept aside, and why
 
-The digest in a file's name means that two different objects never meet under one path, so nothing is ever overwritten;
-which of two objects under one SOP Instance UID counts is the ledger's decision, not the file system's.
+The digest in a file's name means that two different objects never meet under one path, so none is lost to another; which
+of two objects under one SOP Instance UID counts is the ledger's decision, not the file system's.
 """
 
 from __future__ import annotations
@@ -246,15 +246,13 @@ class Archive:
         return StoredFile(str(path), data.size, data.sha256)
 
     def _publish(self, incoming: IncomingFile, target: Path) -> None:
-        """Sync, link under the final name, sync the folder. A link, unlike a rename, never replaces a file."""
+        """Sync the bytes, give them their name, sync the name. A file of that name has the same content."""
         try:
             os.fsync(incoming.file)
             for _ in range(3):  # the folder may be removed by retention at this very moment
                 self._make_folder(target.parent)
                 with suppress(FileNotFoundError):
-                    with suppress(FileExistsError):  # the same bytes, by the digest in the name
-                        os.link(incoming.path, target)
-                    incoming.path.unlink()
+                    incoming.path.rename(target)
                     sync_folder(target.parent)
                     return
             raise FileNotFoundError(errno.ENOENT, "removed while it was being stored", str(target))
@@ -325,7 +323,6 @@ class Archive:
         with self.incoming() as beside:
             beside.write(json.dumps(note, indent=1).encode())
             beside.check()
-            (self.root / path).with_suffix(".json").unlink(missing_ok=True)  # the newest reason counts
             self._publish(beside, (self.root / path).with_suffix(".json"))
         self._publish(data, self.root / path)
         (self.root / path).touch()

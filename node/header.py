@@ -13,6 +13,7 @@ import struct
 import tempfile
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import IO, Any
 
 from pydicom.charset import convert_encodings
@@ -52,11 +53,13 @@ KEYWORDS = (
     "ImagePositionPatient",
 )
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
-_WANTED = {int(Tag(keyword)): keyword for keyword in KEYWORDS}
+_TAGS = {keyword: int(Tag(keyword)) for keyword in KEYWORDS}
+_WANTED = frozenset(_TAGS.values())
 _LONG_VRS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_32)
 _CHARACTER_SET, _ITEM, _ITEM_END, _SEQUENCE_END = 0x00080005, 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
 _LONGEST_VALUE = 65_536  # bytes of one value that is picked up; real ones are far below
+_LONGEST_REMEMBERED = 256
 _MOST_ELEMENTS = 2_000_000  # an enhanced object of thousands of frames has some hundred thousand
 _DEEPEST = 64
 _TEXT_LENGTH = 324  # five component groups of PN; everything else is shorter
@@ -71,15 +74,26 @@ class Header:
     """The values of :data:`KEYWORDS` that an object has.
 
     The four UIDs are there and safe to use in a path.
+
+    Parameters
+    ----------
+    raw : dict
+        Encoded value by tag, with its VR if the encoding names it.
+    implicit, little : bool
+        The encoding.
     """
 
-    values: Dataset
+    raw: dict[int, tuple[str | None, bytes]]
+    implicit: bool
+    little: bool
 
     def text(self, keyword: str) -> str:
         """Give a value as one line of text; empty if it is absent or cannot be decoded."""
         value = self._value(keyword)
         words = "" if value is None else str(value)
-        return "".join(letter for letter in words if letter.isprintable())[:_TEXT_LENGTH].strip()
+        if not words.isprintable():
+            words = "".join(letter for letter in words if letter.isprintable())
+        return words[:_TEXT_LENGTH].strip()
 
     def integer(self, keyword: str) -> int | None:
         """Give a value as a number of 32 bits; None if it is absent or none."""
@@ -97,10 +111,30 @@ class Header:
             return None
 
     def _value(self, keyword: str) -> Any:
-        try:
-            return self.values.get(keyword)
-        except Exception:  # pydicom's decoders raise whatever strange bytes make them raise
+        tag = _TAGS[keyword]
+        vr, raw = self.raw.get(tag, (None, b""))
+        if not raw:
             return None
+        _, character_set = self.raw.get(_CHARACTER_SET, (None, b""))
+        decode = _decode_again if len(raw) + len(character_set) <= _LONGEST_REMEMBERED else _decode
+        return decode(tag, vr, raw, character_set, self.implicit, self.little)
+
+
+def _decode(tag: int, vr: str | None, raw: bytes, character_set: bytes, implicit: bool, little: bool) -> Any:
+    """Decode one value with pydicom; None if it cannot be."""
+    try:
+        names = character_set.decode("ascii").strip(" \0").split("\\")
+        encodings = convert_encodings(names if len(names) > 1 else names[0])
+        element = RawDataElement(Tag(tag), vr, len(raw), raw, 0, implicit, little)
+        values = Dataset({Tag(tag): element})
+        values.set_original_encoding(implicit, little, encodings)
+        return values[tag].value
+    except Exception:  # pydicom's decoders raise whatever strange bytes make them raise
+        return None
+
+
+# All images of a series say the same of their patient and study.
+_decode_again = lru_cache(maxsize=4096)(_decode)
 
 
 def read_header(file: IO[bytes], start: int, transfer_syntax: str, max_bytes: int) -> Header:
@@ -129,7 +163,7 @@ def read_header(file: IO[bytes], start: int, transfer_syntax: str, max_bytes: in
             return read_header(inflated, 0, "1.2.840.10008.1.2.1", max_bytes)
     size = file.seek(0, io.SEEK_END)
     walk = _Walk(file, size, implicit=syntax.is_implicit_VR, little=syntax.is_little_endian)
-    header = Header(_decode(walk.run(start), implicit=syntax.is_implicit_VR, little=syntax.is_little_endian))
+    header = Header(walk.run(start), syntax.is_implicit_VR, syntax.is_little_endian)
     for keyword in _UIDS:
         value = header.text(keyword)
         if not is_uid(value):
@@ -153,19 +187,6 @@ def _inflate(file: IO[bytes], start: int, into: IO[bytes], max_bytes: int) -> No
             into.write(piece)
     except zlib.error as error:
         raise NotUnderstoodError("the data set is not deflated") from error
-
-
-def _decode(found: dict[int, tuple[str | None, bytes]], *, implicit: bool, little: bool) -> Dataset:
-    values = Dataset(
-        {Tag(tag): RawDataElement(Tag(tag), vr, len(raw), raw, 0, implicit, little) for tag, (vr, raw) in found.items()}
-    )
-    try:
-        names = found[_CHARACTER_SET][1].decode("ascii").strip(" \0").split("\\")
-        encodings = convert_encodings(names if len(names) > 1 else names[0])
-    except (KeyError, UnicodeDecodeError, LookupError):
-        encodings = ["iso8859"]
-    values.set_original_encoding(implicit, little, encodings)
-    return values
 
 
 class _Walk:

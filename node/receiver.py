@@ -23,14 +23,16 @@ from __future__ import annotations
 import signal
 import socket
 import threading
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, cast
 
 import pydicom.config
 import structlog
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom import _config as pynetdicom_config
 from pynetdicom.dsutils import create_file_meta, encode_file_meta
@@ -68,6 +70,9 @@ class Receiver:
 
     def __init__(self, settings: Settings, ledger: Ledger, archive: Archive) -> None:
         self._settings, self._ledger, self._archive = settings, ledger, archive
+        # SQLite has one writer and lets the others sleep in growing steps; waiting in line here is faster and fair.
+        one_writer = ledger.engine.dialect.name == "sqlite"
+        self._turn: AbstractContextManager[object] = threading.Lock() if one_writer else nullcontext()
         self._server: BoundedServer | None = None
         self._prefix = f"{socket.gethostname()[:64]}:{settings.receiver.port}/"  # of its associations in the ledger
 
@@ -127,16 +132,7 @@ class Receiver:
         """Open the file for a data set, with the file meta information (PS3.10 7.1) that the request implies."""
         syntax = association._accepted_cx[context_id].transfer_syntax[0]
         incoming = self._archive.incoming()
-        try:
-            meta = create_file_meta(
-                sop_class_uid=command.AffectedSOPClassUID,
-                sop_instance_uid=command.AffectedSOPInstanceUID,
-                transfer_syntax=syntax,
-            )
-            incoming.write_header(bytes(128) + b"DICM" + encode_file_meta(meta))
-        except BaseException:
-            incoming.discard()
-            raise
+        incoming.write_header(_file_meta(str(command.AffectedSOPClassUID), str(command.AffectedSOPInstanceUID), syntax))
         return incoming
 
     def _handle_store(self, event: evt.Event) -> Dataset:
@@ -186,7 +182,8 @@ class Receiver:
     def _enter(self, association: BoundedAssociation, record: InstanceRecord, stored: StoredFile) -> tuple[int, str]:
         """Enter a durable file in the ledger. If that fails the file stays: sent again, it is the same file."""
         record = replace(record, path=stored.path, size=stored.size, sha256=stored.sha256)
-        verdict = self._ledger.record_instance(record)
+        with self._turn:
+            verdict = self._ledger.record_instance(record)
         if verdict is Stored.CONFLICT:
             why = "the SOP Instance UID is known with other content, or the series in another study"
             with self._archive.path(stored.path).open("rb") as file, self._archive.incoming() as copy:
@@ -252,6 +249,24 @@ class Receiver:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _file_meta(sop_class: str, sop_instance: str, syntax: str) -> bytes:
+    """Preamble and file meta information."""
+    uid = sop_instance.encode("ascii", "replace")
+    uid += b"\0" * (len(uid) % 2)
+    template, at = _file_meta_template(sop_class, syntax, len(uid))
+    return template[:at] + uid + template[at + len(uid) :]
+
+
+@lru_cache(maxsize=256)
+def _file_meta_template(sop_class: str, syntax: str, uid_length: int) -> tuple[bytes, int]:
+    """File meta information for a SOP Instance UID of some length, and where it goes; encoding it takes a while."""
+    meta = create_file_meta(
+        sop_class_uid=UID(sop_class), sop_instance_uid=UID("1" * uid_length), transfer_syntax=UID(syntax)
+    )
+    template = bytes(128) + b"DICM" + encode_file_meta(meta)
+    return template, template.index(b"\x02\x00\x03\x00UI") + 8
 
 
 def _full_record(bare: InstanceRecord, header: Header) -> InstanceRecord:

@@ -87,18 +87,18 @@ def test_bytes_are_synced_before_they_get_their_name_and_the_name_after(
 ) -> None:
     archive.store("1.9", SERIES, STUDY, b"the folders are there now")
     steps: list[str] = []
-    real_sync, real_link = os.fsync, os.link
+    real_sync, real_rename = os.fsync, Path.rename
 
     def fsync(file: object) -> None:
         steps.append("sync folder" if isinstance(file, int) else "sync file")
         real_sync(file)  # type: ignore[arg-type]
 
-    def link(source: Path, target: Path) -> None:
+    def rename(source: Path, target: Path) -> Path:
         steps.append("name")
-        real_link(source, target)
+        return real_rename(source, target)
 
     monkeypatch.setattr(archive_module.os, "fsync", fsync)
-    monkeypatch.setattr(archive_module.os, "link", link)
+    monkeypatch.setattr(Path, "rename", rename)
     archive.store(SOP, SERIES, STUDY, b"bytes")
     assert steps == ["sync file", "name", "sync folder"]
 
