@@ -51,7 +51,8 @@ class Source:
     planes : tuple of Plane
         One per SWI slice, in slice order.
     series : tuple of Volume
-        SWI, then phase and magnitude where the analysis used them.
+        SWI, then phase and magnitude where the analysis used them. (An SWI that was made here has the frames of the
+        magnitude; these are named once.)
     """
 
     header: Dataset
@@ -133,8 +134,8 @@ def read_source(acquisition: Acquisition) -> Source:
     header = _read(swi.frames[0])
     if not header.get("StudyInstanceUID"):
         raise InputError("no Study Instance UID", where=swi.frames[0].path)
-    series = tuple(volume for volume in (swi, acquisition.phase, acquisition.magnitude) if volume is not None)
-    return Source(header=header, planes=read_planes(swi), series=series)
+    used = {v.frames: v for v in (acquisition.magnitude, acquisition.phase, swi) if v is not None}
+    return Source(header=header, planes=read_planes(swi), series=tuple(reversed(used.values())))
 
 
 def read_planes(volume: Volume) -> tuple[Plane, ...]:

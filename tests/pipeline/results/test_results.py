@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
 from hypothesis import given
@@ -17,9 +18,12 @@ from pydicom import Dataset
 from pipeline.errors import InputError
 from pipeline.results import ResultObject, make_results, write_results
 from pipeline.results.common import plain
+from pipeline.study import find_files, pick, read_studies
+from pipeline.volume import read_acquisition
+from tests import dicom_factory
 from tests.dicom_factory import Patient
 from tests.pipeline.results.conftest import Make
-from tests.pipeline.results.studies import CREATED, KEY, Detection, simulate
+from tests.pipeline.results.studies import CREATED, KEY, Detection, head, simulate
 
 NAMES = [
     ("ISO_IR 100", "Müller^Jürgen"),
@@ -200,3 +204,34 @@ def test_a_failed_write_leaves_the_old_file_alone(detection_of: Make, tmp_path: 
         write_results([ResultObject("sr", broken)], tmp_path)  # no file meta information
     assert paths["sr"].read_bytes() == before
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("kind", ["series", "enhanced", "no derived SWI"])
+def test_what_the_reader_reads_becomes_results(tmp_path: Path, kind: str) -> None:
+    """The frames that `pipeline.volume` reports are those that the results point at."""
+    image, labels = head((12, 64, 64), 3, dicom_factory.affine())
+    stored, phase = image.astype(np.uint16), np.where(labels > 0, 1.0, 0.0)
+    if kind == "enhanced":
+        kinds = ("DERIVED", "PRIMARY", "SWI", "NONE")
+        part = dicom_factory.Part(stored, kinds)
+        dicom_factory.write(dicom_factory.enhanced([part], description="SWI", image_type=kinds), tmp_path)
+    elif kind == "series":
+        dicom_factory.write(dicom_factory.siemens_swi(stored, phase, stored), tmp_path)
+    else:
+        made = [ds for ds in dicom_factory.siemens_swi(stored, phase, stored) if ds.SeriesNumber in (8, 9)]
+        dicom_factory.write(made, tmp_path)
+    (study,), unreadable = read_studies(find_files(tmp_path))
+    assert not unreadable
+    acquisition = read_acquisition(pick(study))
+    simulated = simulate(tmp_path / "other", 3, shape=(12, 64, 64))
+    detection = Detection(simulated.findings, simulated.labels, acquisition)
+    objects = {r.kind: r.dataset for r in results_of(detection)}
+    for groups in objects["seg"].PerFrameFunctionalGroupsSequence:
+        k = round(acquisition.swi.geometry.to_ijk(groups.PlanePositionSequence[0].ImagePositionPatient)[2])
+        source = groups.DerivationImageSequence[0].SourceImageSequence[0]
+        frame = acquisition.swi.frames[k]
+        named = (source.ReferencedSOPInstanceUID, source.get("ReferencedFrameNumber"))
+        assert named == (frame.sop_instance_uid, frame.frame_number)
+        assert groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber in simulated.labels[k]
+    library = next(i for i in objects["sr"].ContentSequence if i.ConceptNameCodeSequence[0].CodeValue == "111028")
+    assert len(library.ContentSequence) == {"series": 3, "enhanced": 1, "no derived SWI": 2}[kind]
