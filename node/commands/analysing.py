@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,16 +40,16 @@ def detect(
     from node.commands.detecting import detect_folder
 
     with stages("detect") as progress:
-        findings, written = detect_folder(folder, out, profile, device.value, study, progress)
+        detected = detect_folder(folder, out, profile, device.value, study, progress)
     if json:
-        print_json(findings.to_json())
+        print_json(detected.findings.to_json())
         return
-    _print_findings(findings)
-    for path in written:
+    _print_findings(detected.findings, detected.slice_numbers)
+    for path in detected.written:
         print(path)
 
 
-def _print_findings(findings: Findings) -> None:
+def _print_findings(findings: Findings, slice_numbers: Sequence[int]) -> None:
     counts = findings.counts
     print(f"{counts['total']} microbleeds: {counts['definite']} definite, {counts['possible']} possible")
     if findings.lesions:
@@ -60,7 +61,7 @@ def _print_findings(findings: Findings) -> None:
                 f"{lesion.diameter_mm:.1f}",
                 f"{lesion.volume_mm3:.1f}",
                 " ".join(f"{value:.1f}" for value in lesion.centroid_lps_mm),
-                lesion.voxel_ijk[2] + 1,
+                slice_numbers[lesion.voxel_ijk[2]],
                 " ".join(filter(None, (lesion.side, lesion.location or lesion.region))) or "not assessed",
             ]
             for lesion in findings.lesions

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,15 +21,19 @@ DEFAULT_PROFILE = "frst"
 _RESULTS = ("seg.dcm", "sr.dcm", "capture.dcm", "findings.json")
 
 
+@dataclass(frozen=True)
+class Detected:
+    """The answer, the files written, and the number that a PACS shows for each slice."""
+
+    findings: Findings
+    written: tuple[Path, ...]
+    slice_numbers: tuple[int, ...]
+
+
 def detect_folder(
     folder: Path, out: Path, profile: str | None, device: str, study_uid: str | None, progress: Callable[[str], None]
-) -> tuple[Findings, list[Path]]:
+) -> Detected:
     """Analyse the study in `folder` and write its results to `out`.
-
-    Returns
-    -------
-    Findings, list of Path
-        The answer, and the files written.
 
     Raises
     ------
@@ -42,8 +47,8 @@ def detect_folder(
         recipe = load_profile(profile or DEFAULT_PROFILE)
 
         from pipeline.detect import detect
-
         from pipeline.results import make_results, write_results
+        from pipeline.results.source import read_planes
 
         key = job_key(_instances(chosen), recipe.digest)
         detection = detect(chosen, recipe, key=key, device=device, progress=progress)
@@ -51,7 +56,9 @@ def detect_folder(
         write_results(make_results(detection, key=key, created=datetime.now(UTC)), staging)
         document = json.dumps(detection.findings.to_json(), indent=2, ensure_ascii=False)
         (staging / "findings.json").write_text(document + "\n", encoding="utf-8")
-    return detection.findings, [out / name for name in _RESULTS if (out / name).is_file()]
+        numbers = tuple(plane.number for plane in read_planes(detection.acquisition.swi))
+    written = tuple(out / name for name in _RESULTS if (out / name).is_file())
+    return Detected(detection.findings, written, numbers)
 
 
 def pick_study(folder: Path, study_uid: str | None = None) -> Pick:
@@ -68,7 +75,7 @@ def pick_study(folder: Path, study_uid: str | None = None) -> Pick:
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
         raise InputError(f"broken DICOM file{more}: {broken[0].why}", where=str(broken[0].path), do="send it again")
     chosen = pick(choose_study(studies, folder, study_uid))
-    if chosen.swi is None:
+    if not chosen.analysable:
         raise NoSwiError(chosen.why, where=str(folder), do="`cmbnode route` says what each series is taken for")
     return chosen
 
