@@ -115,6 +115,7 @@ class Worker:
 
     def run(self) -> int:
         """Work until SIGTERM or SIGINT; returns the exit status."""
+        signals.setup_logging.connect(_keep_logging, weak=False)
         signals.worker_ready.connect(self._on_ready, weak=False)
         signals.worker_process_init.connect(_on_child_start, weak=False)
         signals.worker_shutting_down.connect(self._on_stopping, weak=False)
@@ -133,7 +134,6 @@ class Worker:
         worker = self.app.Worker(
             queues=[self.queue],
             hostname=self.owner,
-            loglevel="WARNING",
             quiet=True,
             without_gossip=True,
             without_mingle=True,
@@ -185,6 +185,10 @@ class Worker:
                 self.ledger.release_job(summary.job.id, self.owner)
         for destination in list(self._sending):
             self.ledger.release_deliveries(f"{self.owner}/{destination}")
+
+
+def _keep_logging(**_: object) -> None:
+    """Celery sets up no logging of its own where somebody listens to this signal."""
 
 
 def _on_child_start(**_: object) -> None:
