@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
 
+import structlog
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exception_handlers import http_exception_handler
@@ -14,12 +18,14 @@ from starlette.exceptions import HTTPException
 
 from node.bell import Bell
 from node.bell import make_app as make_bell
-from node.config import Settings
+from node.config import ConfigError, Settings
 from node.ledger import Ledger
 from node.logs import set_up_logging
 from node.worklist import api, health, pages
 from node.worklist.context import HERE, Context, context_of, make_templates
 from node.worklist.security import harden
+
+_log = structlog.get_logger(__name__)
 
 
 def create_app(settings: Settings, ledger: Ledger | None = None) -> FastAPI:
@@ -62,20 +68,55 @@ async def _explain(request: Request, error: HTTPException) -> Response:
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    set_up_logging(settings)
-    ledger = Ledger(settings.ledger_url)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    ledger.upgrade()
+    """Serve until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    ConfigError
+        If the address cannot be listened on.
+    """
+    part = settings.worklist
+    with _listen(part.host, part.port) as listening:
+        set_up_logging(settings)
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        ledger = Ledger(settings.ledger_url)
+        try:
+            ledger.upgrade()
+            config = uvicorn.Config(
+                create_app(settings, ledger),
+                log_config=None,
+                access_log=False,  # an address holds a Study Instance UID
+                server_header=False,
+                timeout_graceful_shutdown=5,
+            )
+            _log.info("worklist ready", host=part.host, port=listening.getsockname()[1])
+            _Server(config).run(sockets=[listening])
+        finally:
+            ledger.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        uvicorn.run(
-            create_app(settings, ledger),
-            host=settings.worklist.host,
-            port=settings.worklist.port,
-            log_config=None,
-            access_log=False,  # an address holds a Study Instance UID
-            server_header=False,
-            timeout_graceful_shutdown=5,
-        )
-    finally:
-        ledger.close()
+        return socket.create_server((host.strip("[]"), port), family=family)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port} ({error.strerror})",
+            where="worklist",
+            do="stop what uses it, or set worklist.host and worklist.port",
+        ) from error
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, but being asked to stop is no failure: it raises the signal again after a clean end."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at SIGTERM and SIGINT; the handlers of before come back afterwards."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
