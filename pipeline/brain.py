@@ -12,36 +12,17 @@ from __future__ import annotations
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
-from pydantic import Field
 from scipy import ndimage
 
 from pipeline.errors import InputError
 from pipeline.geometry import Volume
-from pipeline.parameters import Parameters
+from pipeline.parameters import BrainParameters
 
 Mask = NDArray[np.bool_]
 FloatVolume = NDArray[np.float32]
 
 MINIMUM_SLICES = 4
 """The recursive filters need four samples along an axis."""
-
-
-class BrainParameters(Parameters):
-    """Settings of the skull removal. Lengths are millimetres; edge and darkness are relative to the local mean."""
-
-    grid_mm: float = Field(1.0, gt=0, description="In-plane voxel of the working grid")
-    slice_mm: float = Field(2.0, gt=0, description="Largest slice step of the working grid")
-    diffusion_iterations: int = Field(5, ge=0, description="Steps of gradient anisotropic diffusion")
-    diffusion_conductance: float = Field(3.0, gt=0, description="Conductance of the diffusion")
-    edge_sigma_mm: float = Field(1.5, gt=0, description="Scale of the Marr-Hildreth operator")
-    edge_strength: float = Field(0.2, ge=0, description="Scale-normalised Laplacian that makes an edge")
-    local_mm: float = Field(15.0, gt=0, description="Scale of the local mean brightness")
-    darkest: float = Field(0.4, ge=0, lt=1, description="Darker than this is not brain tissue (bone, air, sinus)")
-    erosion_mm: float = Field(6.0, gt=0, description="Erosion that cuts the brain from scalp, eyes and neck")
-    closing_mm: float = Field(10.0, gt=0, description="Closing that takes the sulci in")
-    margin_mm: float = Field(1.0, ge=0, description="Added rim of cortex and cerebrospinal fluid")
-    plausible_ml: tuple[float, float] = Field((900.0, 2100.0), description="Volume of a brain covered as a whole")
-    plausible_area_cm2: tuple[float, float] = Field((50.0, 260.0), description="Largest area of the brain in a slice")
 
 
 def extract_brain(image: Volume, parameters: BrainParameters | None = None) -> Mask:
@@ -140,20 +121,26 @@ def _to_sitk(array: NDArray[np.generic], spacing: tuple[float, ...]) -> sitk.Ima
 
 
 def _shrink(image: sitk.Image, parameters: BrainParameters) -> sitk.Image:
-    """Average in plane down to the working grid, interpolate thick slices, and scale the bright end to 100."""
+    """Resample to the working grid, averaging where it is much coarser, and scale the bright end to 100."""
     i, j, k = image.GetSpacing()
-    small = sitk.BinShrink(image, [max(1, round(parameters.grid_mm / i)), max(1, round(parameters.grid_mm / j)), 1])
-    if k > parameters.slice_mm:
-        slices = int(np.ceil(small.GetSize()[2] * k / parameters.slice_mm))
-        step = small.GetSize()[2] * k / slices
-        origin = [*small.GetOrigin()[:2], small.GetOrigin()[2] + (step - k) / 2]
+    target = (
+        max(parameters.grid_mm, i),
+        max(parameters.grid_mm, j),
+        min(max(parameters.grid_mm, k), parameters.slice_mm),
+    )
+    small = sitk.BinShrink(image, [max(1, int(t / s)) for t, s in zip(target, (i, j, k), strict=True)])
+    extent = [n * s for n, s in zip(small.GetSize(), small.GetSpacing(), strict=True)]
+    size = [max(1, round(e / t)) for e, t in zip(extent, target, strict=True)]
+    if size != list(small.GetSize()):
+        step = [e / n for e, n in zip(extent, size, strict=True)]
+        first = zip(small.GetOrigin(), small.GetSpacing(), step, strict=True)
         small = sitk.Resample(
             small,
-            [*small.GetSize()[:2], slices],
+            size,
             sitk.Transform(),
             sitk.sitkLinear,
-            origin,
-            [*small.GetSpacing()[:2], step],
+            [o + (t - s) / 2 for o, s, t in first],
+            step,
             small.GetDirection(),
             0.0,
             sitk.sitkFloat32,

@@ -1,0 +1,113 @@
+"""Which voxels are dark? k-means on the grey values inside the brain, as Afzal et al. (2021) propose candidates.
+
+Four clusters; the paper keeps the one it calls K2, "with fewer false positives and a clear ROI", and
+gives no centres. Grey values are one-dimensional, so the clusters are intervals; numbered from the dark end, K1 is the
+darkest: on SWI with its skull removed, bleeds, veins and the remaining signal voids.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import ndimage
+
+from pipeline.candidates import Candidate
+from pipeline.geometry import Acquisition
+from pipeline.parameters import Parameters as BaseParameters
+
+Mask = NDArray[np.bool_]
+
+BINS = 4096
+
+
+class Parameters(BaseParameters):
+    """Settings of the clustering."""
+
+    clusters: int = Field(4, ge=2, le=16, description="How many clusters")
+    keep: int = Field(1, ge=1, le=16, description="Clusters kept, from the darkest; 1 is the darkest alone")
+    iterations: int = Field(100, ge=1, description="Most rounds of Lloyd's algorithm")
+    local_mm: float = Field(20.0, ge=0, description="Grey values are divided by their mean within this; 0 leaves them")
+    volume_mm3: tuple[float, float] = Field((1.0, 600.0), description="Least and largest volume of a component")
+    max_candidates: int = Field(3000, gt=0, description="The darkest are kept")
+
+
+def propose(acquisition: Acquisition, brain: Mask, parameters: Parameters) -> list[Candidate]:
+    """Find the connected components of the dark cluster.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        Only its SWI is used.
+    brain : ndarray of bool, shape (slices, rows, columns)
+        The brain mask.
+    parameters : Parameters
+        The settings.
+
+    Returns
+    -------
+    list of Candidate
+        Darkest first; the score is how much darker the darkest voxel is than the brain's median, 0 to 1.
+    """
+    geometry = acquisition.swi.geometry
+    grey = _flatten(acquisition.swi.array, brain, geometry.spacing, parameters.local_mm)
+    inside = grey[brain]
+    if not inside.size:
+        return []
+    limit = cluster_limits(inside, parameters.clusters, parameters.iterations)[
+        min(parameters.keep, parameters.clusters - 1) - 1
+    ]
+    labels, count = ndimage.label(brain & (grey < limit), ndimage.generate_binary_structure(3, 1))
+    volume = np.bincount(labels.ravel(), minlength=count + 1)[1:] * geometry.voxel_volume
+    least, most = parameters.volume_mm3
+    kept = np.flatnonzero((volume >= least) & (volume <= most)) + 1
+    if not kept.size:
+        return []
+    darkest = np.asarray(ndimage.minimum(grey, labels, kept))
+    centres = np.asarray(ndimage.center_of_mass(np.maximum(limit - grey, 0), labels, kept))
+    scores = np.clip(1 - darkest / float(np.median(inside)), 0, 1)
+    order = np.lexsort((kept, -scores))[: parameters.max_candidates]
+    return [
+        Candidate((float(i), float(j), float(k)), float(s))
+        for (k, j, i), s in zip(centres[order], scores[order], strict=True)
+    ]
+
+
+def cluster_limits(values: NDArray[np.float32], clusters: int, iterations: int) -> NDArray[np.float64]:
+    """Limits between the k-means clusters of grey values, ascending: Lloyd's algorithm on their histogram.
+
+    The start is the quantiles, not random as in the paper, so the same image gives the same clusters.
+    """
+    low, high = np.percentile(values, (0, 99.9))
+    counts, edges = np.histogram(np.clip(values, low, high), BINS)
+    middles = (edges[1:] + edges[:-1]) / 2
+    centres = np.percentile(values, (np.arange(clusters) + 0.5) * 100 / clusters)
+    # The dark end is a thin tail that quantiles never reach: start one centre there.
+    centres[0] = low
+    for _ in range(iterations):
+        nearest = np.searchsorted((centres[1:] + centres[:-1]) / 2, middles)
+        weight = np.bincount(nearest, counts, clusters)
+        total = np.bincount(nearest, counts * middles, clusters)
+        moved = np.where(weight > 0, total / np.maximum(weight, 1), centres)
+        if np.allclose(moved, centres):
+            break
+        centres = moved
+    return np.asarray((centres[1:] + centres[:-1]) / 2)
+
+
+def _flatten(
+    image: NDArray[np.float32], brain: Mask, spacing: tuple[float, float, float], scale_mm: float
+) -> NDArray[np.float32]:
+    """Divide by the local mean inside the brain, which takes coil shading away."""
+    if not scale_mm:
+        return image
+    sigma = [scale_mm / step for step in spacing[::-1]]
+    coarse = np.maximum(1, np.asarray(sigma) // 4).astype(int)  # the mean is smooth: a few samples a sigma suffice
+    step = tuple(slice(None, None, c) for c in coarse)
+    inside = brain.astype(np.float32)
+    s = [a / c for a, c in zip(sigma, coarse, strict=True)]
+    weight = ndimage.gaussian_filter(inside[step], s, truncate=3)
+    mean = ndimage.gaussian_filter((image * inside)[step], s, truncate=3) / np.maximum(weight, 1e-3)
+    zoom = [n / m for n, m in zip(image.shape, mean.shape, strict=True)]
+    fine = ndimage.zoom(mean, zoom, order=1, grid_mode=True, mode="nearest")
+    return np.asarray(image / np.maximum(fine, 1e-6 + 1e-3 * float(mean.max())), np.float32)

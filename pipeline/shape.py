@@ -1,0 +1,159 @@
+"""Is a dark region small, compact and round, as a bleed is, or part of something longer? The shape and size filter.
+
+The geometric tests of Bian et al. (2013, NeuroImage: Clinical 2:282): area, circularity, how far the centre moves from
+slice to slice, and how many slices it runs through; a vessel that crosses the slices fails the last two. One is added,
+for vessels that lie in the slice and are cut into dark beads: a bleed stands alone, so the rim around it is clear.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+from scipy import ndimage
+
+from pipeline.measure import FACES_IN_3D, Region
+from pipeline.parameters import Parameters
+
+Mask = NDArray[np.bool_]
+
+
+class ShapeParameters(Parameters):
+    """What passes. Lengths are millimetres; see :class:`Shape` for what the others mean."""
+
+    diameter_mm: tuple[float, float] = Field((1.0, 10.0), description="Least and largest")
+    extent_mm: float = Field(10.0, gt=0, description="Largest")
+    contrast: float = Field(0.25, ge=0, le=1, description="Least")
+    contrast_to_noise: float = Field(4.0, ge=0, description="Least")
+    circularity: float = Field(0.73, ge=0, le=1, description="Least")
+    shift: float = Field(0.5, gt=0, description="Largest")
+    isolation: float = Field(0.5, ge=0, le=1, description="Least")
+    tail: float = Field(3.0, ge=1, description="Largest")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What was measured of a region and of what is around it.
+
+    Parameters
+    ----------
+    response : float
+        The candidate's own score.
+    diameter_mm : float
+        Of the circle with the area of the largest section.
+    extent_mm : float
+        Through the slices.
+    contrast : float
+        Depth of the darkest voxel: the share of the background's signal that is lost there.
+    contrast_to_noise : float
+        The same in spreads of the background.
+    circularity : float
+        Share of the largest section that lies in the disc of its area, 0 to 1.
+    shift : float
+        Largest move of the centre from one slice to the next, in diameters.
+    isolation : float
+        Clearness of the rim around it: one less the depth of the rim's dark end over `contrast`, 0 to 1.
+    tail : float
+        Volume that hangs together at half the region's own level, over the region's volume; a vessel goes on.
+    """
+
+    response: float
+    diameter_mm: float
+    extent_mm: float
+    contrast: float
+    contrast_to_noise: float
+    circularity: float
+    shift: float
+    isolation: float
+    tail: float
+
+
+class RatingParameters(Parameters):
+    """How bleed-like is a shape? A logistic function of a few measures, each of which can only raise or only lower it.
+
+    It ranks candidates where no classifier was trained: a score between 0 and 1, *not* a calibrated probability.
+    """
+
+    offset: float = Field(description="Log odds when every measure is 0")
+    weights: dict[str, float] = Field(min_length=1, description="Log odds for a unit of a measure, by its name")
+
+    @field_validator("weights")
+    @classmethod
+    def _measures(cls, weights: dict[str, float]) -> dict[str, float]:
+        if unknown := sorted(set(weights) - {f.name for f in fields(Shape)}):
+            raise ValueError(f"unknown measure {', '.join(unknown)}")
+        return weights
+
+
+def rate(shape: Shape, parameters: RatingParameters) -> float:
+    """Rate a shape between 0 and 1; see :class:`RatingParameters`."""
+    odds = parameters.offset + sum(weight * getattr(shape, name) for name, weight in parameters.weights.items())
+    return float(1 / (1 + np.exp(-np.clip(odds, -30, 30))))
+
+
+def passes(shape: Shape, parameters: ShapeParameters) -> bool:
+    """Whether a shape is that of a bleed: every test of :class:`ShapeParameters` is passed."""
+    least, most = parameters.diameter_mm
+    return (
+        least <= shape.diameter_mm <= most
+        and shape.extent_mm <= parameters.extent_mm
+        and shape.contrast >= parameters.contrast
+        and shape.contrast_to_noise >= parameters.contrast_to_noise
+        and shape.circularity >= parameters.circularity
+        and shape.shift <= parameters.shift
+        and shape.isolation >= parameters.isolation
+    )
+
+
+def describe(region: Region, rim_mm: float = 1.5) -> Shape:
+    """Measure the shape of a region and of the rim around it."""
+    slices = np.flatnonzero(region.mask.any((1, 2)))
+    largest = int(np.argmax(region.mask.sum((1, 2))))
+    return Shape(
+        response=region.candidate.score,
+        diameter_mm=region.diameter_mm,
+        extent_mm=float((slices[-1] - slices[0] + 1) * region.spacing[2]),
+        contrast=region.contrast,
+        contrast_to_noise=region.contrast / max(region.noise, 1e-3),
+        circularity=circularity(region.mask[largest], region.spacing[:2]),
+        shift=_shift(region, slices),
+        isolation=_isolation(region, rim_mm),
+        tail=_tail(region),
+    )
+
+
+def circularity(section: Mask, spacing: tuple[float, float]) -> float:
+    """Share of a section that lies in the disc of its area about its centre, 0 to 1.
+
+    Unlike 4πA/P² it does not depend on how the perimeter of a few pixels is counted.
+    """
+    i_step, j_step = spacing
+    rows, columns = np.nonzero(section)
+    radius = np.sqrt(rows.size * i_step * j_step / np.pi)
+    far = np.hypot((rows - rows.mean()) * j_step, (columns - columns.mean()) * i_step)
+    # Half a voxel of tolerance: a disc drawn on a grid is ragged.
+    return float((far <= radius + (i_step + j_step) / 4).mean())
+
+
+def _shift(region: Region, slices: NDArray[np.intp]) -> float:
+    i_step, j_step, _ = region.spacing
+    centres = [np.array([np.mean(x) for x in np.nonzero(region.mask[k])]) * (j_step, i_step) for k in slices]
+    moves = [float(np.linalg.norm(b - a)) for a, b in pairwise(centres)]
+    return max(moves, default=0.0) / region.diameter_mm
+
+
+def _isolation(region: Region, rim_mm: float) -> float:
+    spacing = region.spacing[::-1]
+    distance = ndimage.distance_transform_edt(~region.mask, sampling=spacing)
+    step = max(spacing[1:])
+    rim = region.depth[(distance > step) & (distance <= step + max(rim_mm, spacing[0]))]
+    return float(np.clip(1 - np.percentile(rim, 90) / region.contrast, 0, 1)) if rim.size else 0.0
+
+
+def _tail(region: Region) -> float:
+    level = float(region.depth[region.mask].min()) / 2
+    labels, _ = ndimage.label(region.depth >= level, FACES_IN_3D)
+    return float((labels == labels[region.mask][0]).sum() / region.mask.sum())

@@ -1,0 +1,57 @@
+"""Are these the weights the profile names? Safetensors files, checked by SHA-256 before they are loaded."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from pipeline.errors import ProfileError
+from pipeline.parameters import Parameters
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FOLDER = Path(__file__).parent / "profiles"
+"""Where the weights of the product's own profiles lie: beside them."""
+
+
+class Weights(Parameters):
+    """A file of weights as a profile names it."""
+
+    name: str = Field(min_length=1, description="What the findings call it")
+    file: Path = Field(description="Safetensors file; a relative path starts at the profile's folder")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the file, lower-case hex")
+
+
+def load_weights(weights: Weights, device: str = "cpu") -> dict[str, Tensor]:
+    """Read the tensors of a weights file onto a device, after checking that it is the right file.
+
+    Raises
+    ------
+    ProfileError
+        When the file is missing, has another hash than the profile says, or is no safetensors file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path = weights.file if weights.file.is_absolute() else FOLDER / weights.file
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        reason = f"the weights {weights.name} cannot be read ({error.strerror})"
+        raise ProfileError(reason, where=str(path), do="install the file") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != weights.sha256:
+        raise ProfileError(
+            f"weights {weights.name} are not those of the profile (SHA-256 {found[:8]}…, not {weights.sha256[:8]}…)",
+            where=str(path),
+            do="install the file that belongs to the profile",
+        )
+    try:
+        tensors = load(content)
+    except SafetensorError as error:
+        raise ProfileError(f"the weights {weights.name} are not safetensors: {error}", where=str(path)) from error
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
