@@ -7,8 +7,8 @@ Layout under the root, all on one file system so that a rename is one step::
     outbox/      <job id>/, the results of one job
     quarantine/  <digest>.dcm with <digest>.json beside it: what was kept aside, and why
 
-The digest in a file's name means that two different objects never meet under one path, so none is lost to another; which
-of two objects under one SOP Instance UID counts is the ledger's decision, not the file system's.
+The digest in a file's name means that two different objects never meet under one path, so none is lost to another;
+which of two objects under one SOP Instance UID counts is the ledger's decision, not the file system's.
 """
 
 from __future__ import annotations
@@ -288,9 +288,17 @@ class Archive:
         self.path(relative).unlink(missing_ok=True)
 
     def remove_study(self, study_instance_uid: str) -> None:
-        """Remove the images of a study (retention)."""
+        """Remove what is left of a study whose images were removed: its folders, if they are empty.
+
+        An image that is being sent again at this moment lies there before the ledger knows it, and stays.
+        """
         _require_uid(study_instance_uid)
-        shutil.rmtree(self.root / "studies" / study_instance_uid, ignore_errors=True)
+        study = self.root / "studies" / study_instance_uid
+        with suppress(OSError):  # not empty, or not there
+            for series in study.iterdir():
+                with suppress(OSError):
+                    series.rmdir()
+            study.rmdir()
 
     def outbox(self, job_id: int | str) -> Path:
         """Folder for the results of a job, made if it is not there."""

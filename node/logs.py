@@ -18,10 +18,12 @@ import structlog
 from node.config import Settings
 from pipeline.errors import CmbError
 
-_QUIET = ("pynetdicom", "kombu", "celery", "amqp", "httpx", "uvicorn.access", "alembic")
+_QUIET = ("kombu", "celery", "amqp", "httpx", "uvicorn.access", "alembic")
 """Libraries whose own lines below a warning say nothing to an administrator."""
 _QUOTING = ("pydicom", "py.warnings", "highdicom")
 """Loggers whose warnings quote values of data elements."""
+_SILENT = ("pynetdicom",)
+"""It logs exceptions by their text, and everything that a stranger sends; the node's own lines say what happened."""
 _TELLING = (CmbError, OSError)
 """Exceptions whose text speaks of files, sockets and settings, not of data elements."""
 _MOST_FRAMES = 12
@@ -63,6 +65,8 @@ def set_up_logging(settings: Settings) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in _QUOTING:
         logging.getLogger(name).setLevel(logging.ERROR)
+    for name in _SILENT:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def describe_exception(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

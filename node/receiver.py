@@ -9,6 +9,7 @@ ledger; only then is success answered. The answers (PS3.4 table B.2-1):
 0xA700 out of resources: disk under the guard, or the ledger is away; nothing half-written; send it again
 0xA900 SOP class or instance of the data set, the request and the presentation context differ; kept aside
 0xC000 not understood: cut off, or without usable UIDs; kept aside
+0x0110 a fault of the node (PS3.7 annex C); the log says which
 ====== =================================================================================================
 
 A conflict is answered with a warning, not a failure: the bytes are safe and an administrator sees them, and a sender
@@ -40,7 +41,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from node.archive import Archive, DiskFullError, IncomingFile, StoredFile, TooLargeError
 from node.association import AssociationHooks, BoundedAssociation, BoundedServer
-from node.config import Settings
+from node.config import ConfigError, Settings
 from node.header import Header, NotUnderstoodError, read_header
 from node.ledger import InstanceRecord, Ledger, Stored
 from node.settling import slice_place
@@ -50,6 +51,7 @@ GRACE_S = 10.0
 """Time that running associations get to finish when the node stops."""
 
 SUCCESS, KEPT_ASIDE, OUT_OF_RESOURCES, MISMATCH, NOT_UNDERSTOOD = 0x0000, 0xB000, 0xA700, 0xA900, 0xC000
+PROCESSING_FAILURE = 0x0110
 _COMMENT_LENGTH = 64  # VR LO
 
 _log = structlog.get_logger(__name__)
@@ -102,15 +104,23 @@ class Receiver:
         ae.require_calling_aet = list(limits.calling_ae_titles)
         ae.require_called_aet = limits.require_called_ae_title
         ae.maximum_associations = 1_000_000  # `BoundedServer.admit` counts; pynetdicom counts the half-open ones, too
-        self._server = BoundedServer(
-            ae,
-            (limits.host, limits.port),
-            self._settings.ae_title,
-            storage_contexts(limits.extra_sop_classes),
-            settings=limits,
-            hooks=AssociationHooks(self._open_incoming, self._association_ended),
-            evt_handlers=[(evt.EVT_C_STORE, self._handle_store), (evt.EVT_C_ECHO, lambda _: SUCCESS)],
-        )
+        contexts = storage_contexts(limits.extra_sop_classes)
+        try:
+            self._server = BoundedServer(
+                ae,
+                (limits.host, limits.port),
+                self._settings.ae_title,
+                contexts,
+                settings=limits,
+                hooks=AssociationHooks(self._open_incoming, self._association_ended),
+                evt_handlers=[(evt.EVT_C_STORE, self._handle_store), (evt.EVT_C_ECHO, lambda _: SUCCESS)],
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen ({error.strerror or error})",
+                where=f"receiver: {limits.host} port {limits.port}",
+                do="set receiver.port and receiver.host to an address that is free",
+            ) from error
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="receiver", daemon=True).start()
         _log.info("receiver listens", ae_title=self._settings.ae_title, host=limits.host, port=self.port)
 
@@ -143,6 +153,9 @@ class Receiver:
             status, why = OUT_OF_RESOURCES, error.what
         except (SQLAlchemyError, OSError) as error:
             status, why = OUT_OF_RESOURCES, f"the node cannot store now ({type(error).__name__})"
+        except Exception:  # a fault of ours must not look like one of the object's
+            _log.error("failed on an object", association=association.identity, exc_info=True)
+            status, why = PROCESSING_FAILURE, "the node failed on this object"
         if status != SUCCESS:
             _log.warning(
                 "not stored",

@@ -138,6 +138,23 @@ def test_without_the_ledger_nothing_is_called_stored(node: Node, monkeypatch: py
     assert len(node.files()) == node.instances() == 1
 
 
+def test_a_fault_of_the_node_is_not_blamed_on_the_object(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(*_: object) -> None:
+        raise ZeroDivisionError("Test^Brain")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "record_instance", fault)
+        (answer,) = send(node.port, *slices(1))
+    assert (answer.Status, answer.ErrorComment) == (0x0110, "the node failed on this object")
+    assert node.files("quarantine") == []
+
+
+def test_a_port_in_use_is_named(shared: Node, tmp_path: Path) -> None:
+    taken = running_node(tmp_path, port=shared.port)
+    with pytest.raises(ConfigError, match=rf"port {shared.port}: cannot listen .*receiver\.port"):
+        taken.__enter__()
+
+
 def test_success_is_answered_only_after_file_and_row_are_safe(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
 
