@@ -147,7 +147,7 @@ def _draw_sidebar(page: Image.Image, findings: Findings, pictures: Pictures, lis
 
 def _draw_close_ups(page: Image.Image, pictures: Pictures, lesions: Sequence[Lesion], top: int, bottom: int) -> None:
     """Each lesion from near, if the room below the table holds all of them at a useful size."""
-    for columns in (2, 3, 4, 5):
+    for columns in (2, 3, 4, 5, 6):
         size = (_SIDEBAR - _GAP * (columns - 1)) // columns
         rows = -(-len(lesions) // columns)
         if rows * (size + _GAP) <= bottom - top:
@@ -191,10 +191,11 @@ def _draw_table(page: Image.Image, lesions: Sequence[Lesion], numbers: tuple[int
     draw = ImageDraw.Draw(page)
     x = _MARGIN
     edges = (x + 26, x + 78, x + 130, x + 182, x + 232)
-    titles = (("no.", ""), ("slice", ""), ("diam.", "mm"), ("vol.", "mm3"), ("prob.", "%"))
+    titles = (("no.", ""), ("slice", ""), ("diam.", "mm"), ("vol.", "mm  "), ("prob.", "%"))
     for edge, (title, unit) in zip(edges, titles, strict=True):
         _draw_right(draw, edge, y, title, MUTED, 15)
         _draw_right(draw, edge, y + 17, unit, MUTED, 13)
+    _draw_right(draw, edges[3], y + 13, "3", MUTED, 9)  # the font has no superscripts
     draw.text((x + 248, y), "certainty", font=font(15), fill=MUTED, anchor="lm")
     places = (x + _SIDEBAR - 92, x + _SIDEBAR - 46, x + _SIDEBAR)
     for edge, axis in zip(places, "xyz", strict=True):
@@ -215,7 +216,7 @@ def _draw_table(page: Image.Image, lesions: Sequence[Lesion], numbers: tuple[int
             _draw_right(draw, edge, line, value, colour if edge == edges[0] else TEXT, 17)
         draw.text((x + 248, line), lesion.certainty.value, font=font(17), fill=colour, anchor="lm")
         for edge, millimetres in zip(places, lesion.centroid_lps_mm, strict=True):
-            _draw_right(draw, edge, line, f"{millimetres:.0f}", TEXT, 17)
+            _draw_right(draw, edge, line, str(round(millimetres)), TEXT, 17)
     return y + 43 + _ROW * len(lesions)
 
 
