@@ -221,8 +221,7 @@ def plan(study: Study, origins: Mapping[str, Origin], table: Table, settings: Se
         # Nothing is analysed, so nothing is used either.
         everything = pick(study)
         unused = tuple(_ignored(s, rules[s.series_instance_uid, s.role], None) for s in study.series)
-        why = chosen.why if everything.swi is None else _refusal(everything.swi, rules)
-        return Plan(unused, everything, why)
+        return Plan(unused, everything, _nothing(everything, rules))
     plans = tuple(_series_plan(s, chosen, rules[s.series_instance_uid, s.role]) for s in study.series)
     return Plan(
         plans,
@@ -252,7 +251,12 @@ def _only_wanted(study: Study, rules: Rules) -> Study:
     return replace(study, series=tuple(kept))
 
 
-def _refusal(swi: Series, rules: Rules) -> str:
+def _nothing(everything: Pick, rules: Rules) -> str:
+    """Why nothing of a study is analysed."""
+    swi = everything.swi
+    if swi is None:
+        computable = everything.phase is not None and everything.magnitude is not None
+        return "no SWI series, only the magnitude and phase of one" if computable else everything.why
     rule = rules[swi.series_instance_uid, swi.role]
     if rule is None:
         return f"{swi.label} is SWI, but no routing rule fits it"

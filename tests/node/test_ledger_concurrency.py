@@ -11,7 +11,7 @@ from node.ledger import JobState, Ledger, Stored
 from tests.node.conftest import Clock
 from tests.node.ledger_factory import analyse, findings, instance, job_of_new_study, results, uid
 
-PROCESSES = 4
+PROCESSES = 3
 SLICES = 40
 JOBS = 24
 SPAWN = multiprocessing.get_context("spawn")
