@@ -1,4 +1,4 @@
-"""What an analysis does, with a real ledger and archive; the pipeline's part is replaced by what each test is about."""
+"""What an analysis does, with a real ledger and archive; where errors are the subject, they replace the pipeline."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 
-from node.analysis import Analyst
+from node.analysis import Analyst, run_pipeline
 from node.archive import Archive
-from node.ledger import Job, JobState, Ledger
+from node.config import Settings
+from node.ledger import InstanceRecord, Job, JobState, Ledger
+from node.routing import load_table, route_study
 from pipeline.errors import InputError
-from pipeline.results import ResultObject
+from pipeline.results import ResultObject, write_results
+from tests.integration.running_node import make_study
 from tests.node.jobs import QUICK, capture, findings_of, open_job
 
 Progress = Callable[[str], None]
@@ -154,3 +158,55 @@ def test_a_job_that_is_taken_is_left_alone(ledger: Ledger, archive: Archive) -> 
     assert ledger.claim_job(job.id, "first", 60) is not None
     assert analyst(ledger, archive, owner="second").analyse(job.id) is None
     assert ledger.job(job.id).owner == "first"
+
+
+def job_on(study: str, paths: list[Path], ledger: Ledger, archive: Archive) -> Job:
+    """Bring a study in and route it, as the receiver and the sweep do."""
+    for path in paths:
+        dataset = dcmread(path, stop_before_pixels=True)
+        stored = archive.store(dataset.SOPInstanceUID, dataset.SeriesInstanceUID, study, path.read_bytes())
+        ledger.record_instance(
+            InstanceRecord(
+                sop_instance_uid=dataset.SOPInstanceUID,
+                sop_class_uid=dataset.SOPClassUID,
+                transfer_syntax_uid=dataset.file_meta.TransferSyntaxUID,
+                series_instance_uid=dataset.SeriesInstanceUID,
+                study_instance_uid=study,
+                path=stored.path,
+                size=stored.size,
+                sha256=stored.sha256,
+                received_at=datetime.now(UTC),
+                modality="MR",
+            )
+        )
+    for series in ledger.series(study):
+        ledger.settle_series(series.series_instance_uid, "quiet")
+    settings = Settings(data_dir=archive.root)
+    job = route_study(ledger, archive, study, load_table(settings), settings)
+    assert job is not None
+    return job
+
+
+def test_the_pipeline_makes_the_same_bytes_whenever_it_analyses_a_job(
+    ledger: Ledger, archive: Archive, tmp_path: Path
+) -> None:
+    study, paths = make_study(tmp_path / "study", "twice", slices=12, size=64)
+    job = job_on(study, paths, ledger, archive)
+    stages: list[str] = []
+    made = []
+    for _ in range(2):
+        inputs = [archive.path(relative) for relative in ledger.job_paths(job.id)]
+        findings, objects = run_pipeline(job, inputs, stages.append, "cpu")
+        folder = tmp_path / f"made {len(made)}"
+        made.append({kind: path.read_bytes() for kind, path in write_results(objects, folder).items()})
+        assert findings.study_instance_uid == study
+    assert made[0] == made[1]
+    assert {"sr", "capture"} <= set(made[0])
+    assert len(stages) > 2
+
+
+def test_a_series_that_is_gone_from_the_archive_is_said_to_be(ledger: Ledger, archive: Archive, tmp_path: Path) -> None:
+    study, paths = make_study(tmp_path / "study", "gone", slices=12, size=64)
+    job = job_on(study, paths, ledger, archive)
+    with pytest.raises(InputError, match=f"job {job.id}: its SWI series is not in the archive any more"):
+        run_pipeline(job, [], lambda _stage: None, "cpu")
