@@ -3,47 +3,39 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from pipeline.errors import CmbError, InputError
+from training.commands.simulation import insert, simulate
 
 app = typer.Typer(
+    name="cmbtrain",
     help="Simulate, train and evaluate. Research use only; not a medical device.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,
 )
+app.command()(simulate)
+app.command()(insert)
 
 
-@app.callback()
-def _root() -> None:
-    """Keep `simulate` a command even while it is the only one."""
-
-
-@app.command()
-def simulate(
-    demo: Annotated[Path | None, typer.Option(help="Write the node's demo study to this folder and stop.")] = None,
-) -> None:
-    """Simulate SWI studies with known bleeds and mimics."""
-    if demo is not None:
-        from training.simulation.demo import make_demo
-
-        study = make_demo(demo)
-        typer.echo(f"{demo}: {len(study.truth.entries)} inclusions")
-        return
-    raise InputError("nothing to simulate", do="give --demo DIR")
-
-
-def main() -> None:
-    """Entry point; input errors end with status 2 and one line."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 2 a usage or input error in one line, 1 anything else."""
     try:
-        app()
+        status = app(sys.argv[1:] if arguments is None else arguments, prog_name="cmbtrain", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except typer.TyperException as error:
+        return _complain(f"{error.format_message()} (see cmbtrain --help)", 2)
     except InputError as error:
-        print(f"cmbtrain: {error}", file=sys.stderr)
-        sys.exit(2)
+        return _complain(str(error), 2)
     except CmbError as error:
-        print(f"cmbtrain: {error}", file=sys.stderr)
-        sys.exit(1)
+        return _complain(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("stopped; run the same command again to go on", 130)
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"cmbtrain: {message}", file=sys.stderr)
+    return status

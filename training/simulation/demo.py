@@ -1,6 +1,7 @@
 """Which study comes with the node? A small Siemens-like SWI of the ICBM152 head with bleeds and mimics at known places.
 
-It is small so that it can be bundled: coarse voxels, air outside the head set to zero, few grey levels, JPEG-LS without loss.
+It is small so that it can be bundled: coarse voxels, air outside the head set to zero, few grey levels, JPEG-LS
+without loss.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ def _without_air(images: Images) -> Images:
         images,
         magnitude=np.where(head, images.magnitude, 0).astype(np.float32),
         phase=np.where(head, images.phase, 0).astype(np.float32),
+        raw_phase=np.where(head, images.raw_phase, 0).astype(np.float32),
         swi=np.where(head, images.swi, 0).astype(np.float32),
         mip=np.where(low, images.mip, 0).astype(np.float32),
     )

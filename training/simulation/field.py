@@ -1,7 +1,8 @@
 """What field does a susceptibility make? The dipole convolution on a padded grid, its two-grid use, and the shim.
 
-ΔB/B0 = F⁻¹{(1/3 − (k·b)²/k²) F χ} with the sphere-of-Lorentz correction (Salomir 2003; Marques & Bowtell 2005). Air, bone and
-fat act from far away and are computed on a coarse grid of the whole head; the brain's own susceptibility on the fine one.
+ΔB/B0 = F⁻¹{(1/3 − (k·b)²/k²) F χ} with the sphere-of-Lorentz correction (Salomir 2003; Marques & Bowtell 2005). Air,
+bone and fat act from far away and are computed on a coarse grid of the whole head; the brain's own susceptibility on
+the fine one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 
 
-@njit(parallel=True, fastmath=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, fastmath=True, cache=True)
 def _apply_dipole(spectrum, kz, ky, kx, bz, by, bx):  # type: ignore[no-untyped-def]  # pragma: no cover
     for a in prange(spectrum.shape[0]):
         for b in range(spectrum.shape[1]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
@@ -199,7 +199,7 @@ def _affine(p: HeadParameters) -> tuple[NDArray[np.float64], NDArray[np.float64]
     forward = rotation @ shear @ np.diag(p.scale) @ mirror
     middle = np.array([0.0, 18.0, 8.0])  # of the brain in MNI, LPS axes
     matrix = np.linalg.inv(forward)
-    return matrix, middle - matrix @ np.array(p.shift_mm)
+    return np.asarray(matrix, dtype=np.float64), np.asarray(middle - matrix @ np.array(p.shift_mm), dtype=np.float64)
 
 
 def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], sigma: float, sd: float) -> NDArray[np.float32]:
@@ -214,7 +214,7 @@ def _atrophy_pull(anatomy: Anatomy, mni: NDArray[np.float64], amount_mm: float) 
     fluid = ndimage.uniform_filter(anatomy.csf, stride)[::stride, ::stride, ::stride].astype(np.float32) / 255
     fluid = ndimage.gaussian_filter(fluid, 1.6 / step * 1.0)
     at = ((mni - np.array(anatomy.origin_mm)) / step)[:, ::-1].T
-    slopes = [ndimage.map_coordinates(g, at, order=1, mode="nearest") for g in np.gradient(fluid)]
+    slopes = [ndimage.map_coordinates(np.asarray(g), at, order=1, mode="nearest") for g in np.gradient(fluid)]
     pull = np.stack(slopes[::-1], axis=1)
     return np.asarray(pull / np.maximum(np.linalg.norm(pull, axis=1, keepdims=True), 0.06) * amount_mm)
 

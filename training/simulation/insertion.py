@@ -1,8 +1,8 @@
-"""How is an inclusion put into an image? By the difference it makes, the same for bleeds and mimics, simulated heads and real scans.
+"""How is an inclusion put into an image? By the difference it makes, in simulated heads and real scans alike.
 
-Every voxel within reach is supersampled. Outside a sphere of radius a the field is (χ/3)(a/r)³(3cos²θ − 1), inside it is zero
-(sphere of Lorentz); inside, the signal also loses proton density and gains R2*. The voxel changes by the *mean of (with − without)*
-over its samples, so a null inclusion changes nothing and no edge of a pasted patch is left.
+Every voxel within reach is supersampled. Outside a sphere of radius a the field is (χ/3)(a/r)³(3cos²θ − 1), inside it
+is zero (sphere of Lorentz); inside, the signal also loses proton density and gains R2*. The voxel changes by the
+*mean of (with − without)* over its samples, so a null inclusion changes nothing and no edge of a pasted patch is left.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class Change:
     delta: Complex64
 
 
-@njit(parallel=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, cache=True, fastmath=True)
 def _difference(signal, low, axes, n, spheres, decay, b0, radians, near):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Difference made by spheres (k, j, i in mm, radius, χ, density) in the box of `signal` that starts at voxel `low`."""
+    """Difference made by spheres (k, j, i in mm, radius, χ, density) in the box that starts at voxel `low`."""
     nk, nj, ni = signal.shape
     out = np.zeros(signal.shape, dtype=np.complex64)
     for k in prange(nk):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import scipy.fft
@@ -82,12 +83,13 @@ def _crop(data: Complex64, axis: int, n: int, workers: int) -> Complex64:
 def sample(signal: Complex64, grid: Geometry, protocol: Protocol, *, workers: int = 1) -> Complex64:
     """The acquired k-space (unshifted along j and i; along k too for 3D), shape of :class:`Matrix`.acquired.
 
-    A 2D sequence excites slices: the fine planes of each are averaged, which is where through-slice dephasing comes from.
+    A 2D sequence excites slices: the fine planes of each are averaged, which is where through-slice dephasing comes
+    from.
     """
     nk, nj, ni = matrix(grid, protocol).acquired
     if protocol.sequence is Sequence.T2STAR_2D:
         edges = np.round(np.linspace(0, grid.shape[0], nk + 1)).astype(int)
-        planes = [signal[a:b].mean(axis=0) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        planes = [signal[a:b].mean(axis=0) for a, b in pairwise(edges)]
         data = np.stack(planes).astype(np.complex64)
     else:
         data = _crop(signal, 0, nk, workers)

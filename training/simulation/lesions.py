@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.simulation.inclusion import Inclusion, Kind, Point, Sphere
-from training.simulation.sites import Sites
 
 Rng = np.random.Generator
+
+
+class SiteSource(Protocol):
+    """Where inclusions can lie: a simulated head, or the brain of a real scan."""
+
+    def draw(self, placement: str, region: str | None, rng: Rng, /) -> Point | None:
+        """A random site, or ``None`` if there is none of that kind."""
+
+    def region(self, at: Point, /) -> tuple[str, str, str]:
+        """Region, location and side of a point."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,7 @@ def _pick(shares: tuple[tuple[str, float], ...], rng: Rng) -> str:
 class _Draw:
     """Draws inclusions one after the other, keeping them apart."""
 
-    def __init__(self, sites: Sites, p: LesionParameters, rng: Rng) -> None:
+    def __init__(self, sites: SiteSource, p: LesionParameters, rng: Rng) -> None:
         self.sites, self.p, self.rng = sites, p, rng
         self.taken: list[Point] = []
         self.made: list[Inclusion] = []
@@ -130,7 +140,7 @@ def cavernoma(centre: Point, radius: float, chi: float, rng: Rng) -> tuple[Spher
     return tuple(spheres)
 
 
-def draw_inclusions(sites: Sites, p: LesionParameters, rng: Rng) -> tuple[Inclusion, ...]:
+def draw_inclusions(sites: SiteSource, p: LesionParameters, rng: Rng) -> tuple[Inclusion, ...]:
     """All bleeds, mimics and null insertions of one study."""
     draw = _Draw(sites, p, rng)
     for _ in range(_count(p, rng)):

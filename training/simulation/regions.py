@@ -1,6 +1,7 @@
 """Which part of the brain is a point in? A coarse parcellation of MNI space into the regions of MARS (Gregoire 2009).
 
-Boundaries are planes and boxes read off the ICBM152 template: good enough to say where a simulated lesion was put, not an atlas.
+Boundaries are planes and boxes read off the ICBM152 template: good enough to say where a simulated lesion was put,
+not an atlas.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Everything about one head that stays the same over lesion sets and protocols: tissue, veins, and the field they make."""
+"""What of a head stays the same over lesion sets and protocols? Tissue, veins, and the field they make."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 from numba import njit, prange
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -13,7 +13,7 @@ from scipy import ndimage
 from training.simulation.anatomy.source import Anatomy
 from training.simulation.field import dipole_field, shim
 from training.simulation.head import Head, HeadParameters, Slab, make_head, to_sitk
-from training.simulation.texture import BLOCK, texture_block
+from training.simulation.texture import texture_block
 from training.simulation.tissue import Tissue
 from training.simulation.veins import Generator, VeinImage, VeinParameters, VeinTree, grow_veins, rasterise
 
@@ -43,11 +43,11 @@ class Texture:
 class SceneParameters:
     """All that decides a scene besides its anatomy and its seed."""
 
-    head: HeadParameters = HeadParameters()
-    slab: Slab = Slab()
+    head: HeadParameters = field(default_factory=HeadParameters)
+    slab: Slab = field(default_factory=Slab)
     generator: Generator = Generator.DRAINAGE
-    veins: VeinParameters = VeinParameters()
-    texture: Texture = Texture()
+    veins: VeinParameters = field(default_factory=VeinParameters)
+    texture: Texture = field(default_factory=Texture)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ class Scene:
     grain: Float32
 
 
-@njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, cache=True)
 def _susceptibility(chi, csf, grey, white, inlay, inlay_fraction, vein, artery, table, grain, amount):  # type: ignore[no-untyped-def]  # pragma: no cover
     nk, nj, ni = chi.shape
     for k in prange(nk):
@@ -116,7 +116,7 @@ def _far_field(head: Head, workers: int) -> Float32:
     return np.asarray(ndimage.gaussian_filter(sitk.GetArrayFromImage(fine), smooth, truncate=2.5), dtype=np.float32)
 
 
-def _split_vessels(head: Head, tree: VeinTree, veins: VeinImage) -> tuple[VeinImage, NDArray[np.uint8]]:
+def _split_vessels(head: Head, veins: VeinImage) -> tuple[VeinImage, NDArray[np.uint8]]:
     """Add the anatomy's own sinuses to the veins; what lies far from any large vein is an artery."""
     artery = np.zeros(head.geometry.shape, dtype=np.uint8)
     if head.vessels is None:
@@ -142,12 +142,10 @@ def make_scene(anatomy: Anatomy, parameters: SceneParameters, seed: int, *, work
     """Build the head, its veins and its field; the same seed builds the same scene."""
     head = make_head(anatomy, parameters.head, parameters.slab, seed)
     tree = grow_veins(head, parameters.generator, parameters.veins, seed)
-    veins, artery = _split_vessels(head, tree, rasterise(tree, head.geometry))
+    veins, artery = _split_vessels(head, rasterise(tree, head.geometry))
     rng = np.random.default_rng([seed, 3])
     grain = texture_block(rng, parameters.texture.exponent)
-    if grain.shape[0] != BLOCK:
-        raise ValueError("the texture block has the wrong size")
-    field = _far_field(head, workers)
+    shift = _far_field(head, workers)
     chi = np.empty(head.geometry.shape, dtype=np.float32)
     _susceptibility(
         chi,
@@ -162,6 +160,6 @@ def make_scene(anatomy: Anatomy, parameters: SceneParameters, seed: int, *, work
         texture_block(rng, parameters.texture.exponent),
         np.float32(parameters.texture.chi_ppm),
     )
-    field += dipole_field(chi, head.geometry.spacing, head.b0, workers=workers)
-    shim(field, head.brain())
-    return Scene(parameters, seed, head, tree, veins, field, grain)
+    shift += dipole_field(chi, head.geometry.spacing, head.b0, workers=workers)
+    shim(shift, head.brain())
+    return Scene(parameters, seed, head, tree, veins, shift, grain)

@@ -1,4 +1,4 @@
-"""What signal does each fine voxel give? Spoiled gradient echo with T2* decay, field phase, fat shift and dephasing in veins."""
+"""What signal does each fine voxel give? Spoiled gradient echo, T2* decay, field phase, dephasing in veins."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def gradient_echo(table: TissueTable, protocol: Protocol) -> NDArray[np.float32]
     )
 
 
-@njit(parallel=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, cache=True, fastmath=True)
 def _tissue_signal(  # type: ignore[no-untyped-def]
     out, csf, grey, white, other, inlay, inlay_fraction, vein, artery, field, grain, amount, level, radians, fat_phase
 ):  # pragma: no cover
@@ -53,7 +53,7 @@ def _tissue_signal(  # type: ignore[no-untyped-def]
                 out[k, j, i] = value * np.complex64(np.cos(phase) + 1j * np.sin(phase))
 
 
-@njit(parallel=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, cache=True, fastmath=True)
 def _vein_signal(out, voxel, tissue, blood, vein, level, field, radians):  # type: ignore[no-untyped-def]  # pragma: no cover
     flat, share, ppm = out.reshape(-1), vein.reshape(-1), field.reshape(-1)
     for n in prange(len(voxel)):

@@ -25,8 +25,9 @@ class Sites:
 
     Notes
     -----
-    Placements are *anywhere* in the brain, *cortex* (grey matter at a sulcus), *edge* (within 3 mm of the brain's outer surface), *vein*
-    (within about a radius of a vein), and for calcium *falx*, *pineal*, *choroid* and *pallidum*.
+    Placements are *anywhere* in the brain, *cortex* (grey matter at a sulcus), *edge* (within 3 mm of the brain's
+    outer surface), *vein* (within about a radius of a vein), and for calcium *falx*, *pineal*, *choroid* and
+    *pallidum*.
     """
 
     def __init__(self, scene: Scene) -> None:
@@ -77,7 +78,7 @@ class Sites:
         chosen = np.flatnonzero(brain.ravel())[::3]
         flat = mni.reshape(3, -1)
         for n in chosen:
-            regions.flat[n] = number[region_of(flat[:, n], float(self._depth.flat[n]))[0]]
+            regions.flat[n] = number[region_of(flat[:, n].astype(np.float64), float(self._depth.flat[n]))[0]]
         return regions
 
     def _choices(self, placement: str, region: str | None) -> NDArray[np.int64]:

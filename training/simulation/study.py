@@ -33,6 +33,8 @@ class Images:
         White matter is about 1.
     phase : ndarray of float32
         High-pass filtered (3D SWI) or raw (2D T2*), radians, paramagnetic positive.
+    raw_phase : ndarray of float32
+        As reconstructed, wraps and all.
     mip : ndarray of float32
         Sliding minimum-intensity projection of the SWI; its first image stands at the middle of the first slices.
     mip_slices : int
@@ -42,6 +44,7 @@ class Images:
     geometry: Geometry
     magnitude: Float32
     phase: Float32
+    raw_phase: Float32
     swi: Float32
     mip: Float32
     mip_slices: int
@@ -58,21 +61,16 @@ class SimulatedStudy:
     seed: int
 
 
-def physics_of(scene: Scene, protocol: Protocol) -> Physics:
-    """Field strength, echo time and field direction for the insertion."""
-    return Physics(protocol.field_strength_t, protocol.echo_time_ms)
-
-
-def make_images(image: Complex64, geometry: Geometry, protocol: Protocol, *, workers: int = 1) -> Images:
+def make_images(image: Complex64, geometry: Geometry, protocol: Protocol) -> Images:
     """Magnitude, phase, SWI and minimum projection of a complex image."""
-    magnitude = np.abs(image)
+    magnitude, raw = np.abs(image), np.angle(image).astype(np.float32)
     if protocol.sequence is Sequence.T2STAR_2D:
-        phase, swi = np.angle(image).astype(np.float32), magnitude
+        phase, swi = raw, magnitude
     else:
-        phase = filtered_phase(image, protocol.filter, geometry.spacing, workers=workers)
+        phase = filtered_phase(image, protocol.filter, geometry.spacing)
         swi = weighted(magnitude, phase, protocol.filter.power)
     slices = max(1, min(image.shape[0], round(protocol.filter.mip_mm / geometry.spacing[2])))
-    return Images(geometry, magnitude, phase, swi, minimum_projection(swi, slices), slices)
+    return Images(geometry, magnitude, phase, raw, swi, minimum_projection(swi, slices), slices)
 
 
 def simulate(
@@ -89,7 +87,7 @@ def simulate(
     geometry = image_geometry(grid, protocol)
     level = white_matter_level(scene, protocol)
     plain = fine_signal(scene, protocol)
-    filled = insert(plain, grid, inclusions, physics_of(scene, protocol))
+    filled = insert(plain, grid, inclusions, Physics(protocol.field_strength_t, protocol.echo_time_ms))
     without = sample(plain, grid, protocol, workers=workers)
     del plain
     with_ = sample(filled, grid, protocol, workers=workers)
@@ -104,7 +102,7 @@ def simulate(
 
     def show(kspace: Complex64) -> Images:
         image = reconstruct(kspace, grid, protocol, workers=workers) * profile / np.float32(level)
-        return make_images(image, geometry, protocol, workers=workers)
+        return make_images(image, geometry, protocol)
 
     clean_with, clean_without = show(with_).swi, show(without).swi
     truth = judge(inclusions, clean_with, clean_without, 1 / protocol.snr, geometry)

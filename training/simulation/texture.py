@@ -1,7 +1,8 @@
 """What gives tissue its grain? A periodic block of power-law noise, laid over the head like wallpaper.
 
-Tissue is not uniform below the size of a voxel: fibres, capillaries and small veins leave a texture whose spectrum falls as a power of
-frequency. One block is made per head and repeated; its period is far longer than anything a detector looks at.
+Tissue is not uniform below the size of a voxel: fibres, capillaries and small veins leave a texture whose spectrum
+falls as a power of frequency. One block is made per head and repeated; its period is far longer than anything a
+detector looks at.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What is each tissue made of, as MR sees it? Proton density, T1, T2* and susceptibility by field strength.
 
-Values are textbook figures gathered for SWI simulation: T2* and T1 at 1.5, 3 and 7 T follow the ranges of Peters et al. 2007
-(Magn Reson Imaging 25:748), Wansapura 1999 and Rooney 2007; susceptibilities follow the QSM literature (Li 2011, Deistung 2013).
-They are typical, not measured here; each simulated head varies them.
+Values are textbook figures gathered for SWI simulation: T2* and T1 at 1.5, 3 and 7 T follow the ranges of Peters et
+al. 2007 (Magn Reson Imaging 25:748), Wansapura 1999 and Rooney 2007; susceptibilities follow the QSM literature (Li
+2011, Deistung 2013). They are typical, not measured here; each simulated head varies them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What could a perfect reader see? Each inclusion's mask, apparent diameter and contrast, from noise-free images with and without it."""
+"""What could a perfect reader see of each inclusion? Judged on noise-free images with and without it."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -110,7 +111,7 @@ def _read_lps(path: Path) -> tuple[NDArray[np.uint8], float, tuple[float, float,
         If it cannot be read or its voxels are not cubes.
     """
     try:
-        image = nib.load(str(path))
+        image: Any = nib.load(str(path))
         canonical = nib.as_closest_canonical(image)  # axes along RAS
         array = np.asarray(canonical.dataobj)
     except (nib.filebasedimages.ImageFileError, OSError, EOFError) as error:

@@ -1,12 +1,13 @@
-"""What does the default head look like? ICBM152 2009a (Fonov 2009) from the nilearn wheel, with a skull and face built round it.
+"""What does the default head look like? ICBM152 2009a (Fonov 2009), with a skull and face built round it.
 
-The template is a brain without a head, so cerebrospinal fluid, dura, skull, scalp and the air spaces that spoil the field
-(paranasal sinuses, ear canals) are laid round it by distance.
+The template is a brain without a head, so cerebrospinal fluid, dura, skull, scalp and the air spaces that spoil the
+field (paranasal sinuses, ear canals) are laid round it by distance.
 """
 
 from __future__ import annotations
 
 from importlib.resources import files
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -42,7 +43,7 @@ def _template(kind: str) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
             where=name,
             do="install the training extra, or give --anatomy DIR",
         )
-    image = nib.load(str(path))
+    image: Any = nib.load(str(path))
     # (x, y, z) in RAS → (k, j, i) along LPS: reverse x and y.
     array = np.ascontiguousarray(np.asarray(image.dataobj, dtype=np.uint8)[::-1, ::-1, :].transpose(2, 1, 0))
     return array, image.affine

@@ -1,7 +1,7 @@
 """Where are the deep grey nuclei? Analytic shapes in MNI space, drawn into any anatomy.
 
-Centres, radii and axes of the ellipsoids are the moments of the 7TAMIbrain nuclei (Alkemade 2022; MIT licence), rounded and made
-symmetric; caudate and dentate, which no ellipsoid fits, are a chain of spheres and a folded shell.
+Centres, radii and axes of the ellipsoids are the moments of the 7TAMIbrain nuclei (Alkemade 2022; MIT licence),
+rounded and made symmetric; caudate and dentate, which no ellipsoid fits, are a chain of spheres and a folded shell.
 """
 
 from __future__ import annotations

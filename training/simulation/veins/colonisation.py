@@ -1,7 +1,7 @@
 """How else do veins find their way? The second generator: trees grow from the sinuses towards tissue that has none yet.
 
-Space colonisation (Runions 2007): each point of tissue to be drained pulls the nearest vein tip; tips step along the mean pull; points
-are struck off once a vein is near. Nearest neighbours come from scipy's k-d tree.
+Space colonisation (Runions 2007): each point of tissue to be drained pulls the nearest vein tip; tips step along the
+mean pull; points are struck off once a vein is near. Nearest neighbours come from scipy's k-d tree.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def _grow(
         if len(targets) == 0:
             break
         nodes = np.concatenate(position)
-        distance, nearest = cKDTree(nodes).query(targets)
+        found = cKDTree(nodes).query(targets)
+        distance, nearest = np.asarray(found[0], dtype=np.float64), np.asarray(found[1], dtype=np.int64)
         targets = targets[distance > _KILL_MM]
         pulled = nearest[distance > _KILL_MM]
         far = distance[distance > _KILL_MM]
@@ -63,7 +64,7 @@ def _grow(
         pull = targets[active] - nodes[pulled[active]]
         pull /= np.linalg.norm(pull, axis=1, keepdims=True)
         tip, which = np.unique(pulled[active], return_inverse=True)
-        mean = np.stack([np.bincount(which, pull[:, a]) for a in range(3)], axis=1)
+        mean = np.stack([np.bincount(which, pull[:, a]).astype(np.float64) for a in range(3)], axis=1)
         mean += wander * rng.standard_normal(mean.shape)
         mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-9)
         new = nodes[tip] + _STEP_MM * mean

@@ -1,7 +1,8 @@
 """How do veins find their way? The first generator: every small vein takes the cheapest path to a sinus.
 
-Minimum-cost paths on a noisy cost field give trees whose trunks are shared; counting the paths through a voxel gives Murray radii.
-The path search is scikit-image's ``MCP_Geometric`` (Dijkstra's algorithm with distances between voxel centres).
+Minimum-cost paths on a noisy cost field give trees whose trunks are shared; counting the paths through a voxel gives
+Murray radii. The path search is scikit-image's ``MCP_Geometric`` (Dijkstra's algorithm with distances between voxel
+centres).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How does a vein look from inside a voxel? Its share of each fine voxel, and where its field varies within one.
 
-Every voxel near a vein is supersampled: each sample lies in blood or outside it and feels the field of an infinite cylinder along the
-nearest segment (inside Δχ/6·(3cos²θ − 1), outside Δχ/2·sin²θ·(a/ρ)²·cos 2ψ; Haacke 2004). Only the variation *within* the voxel is
-taken from there; the mean comes from the dipole convolution of the whole vein map.
+Every voxel near a vein is supersampled: each sample lies in blood or outside it and feels the field of an infinite
+cylinder along the nearest segment (inside Δχ/6·(3cos²θ − 1), outside Δχ/2·sin²θ·(a/ρ)²·cos 2ψ; Haacke 2004). Only the
+variation *within* the voxel is taken from there; the mean comes from the dipole convolution of the whole vein map.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class VeinImage:
     artery: NDArray[np.uint8] | None = None
 
 
-@njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, fastmath=True)
 def _mark(best, which, start, axis, length, radius, margin):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Note in each voxel the segment with the least (distance / radius)."""
     nk, nj, ni = best.shape
@@ -78,7 +78,7 @@ def _mark(best, which, start, axis, length, radius, margin):  # type: ignore[no-
                         which[k, j, i] = s
 
 
-@njit(parallel=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, cache=True, fastmath=True)
 def _fill(fraction, voxel, segment, start, axis, length, radius, n):  # type: ignore[no-untyped-def]  # pragma: no cover
     nj, ni = fraction.shape[1], fraction.shape[2]
     flat = fraction.reshape(-1)
@@ -121,7 +121,7 @@ def rasterise(tree: VeinTree, grid: Geometry) -> VeinImage:
     return VeinImage(fraction, voxel, segment, s32, a32, l32, r32)
 
 
-@njit(parallel=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, cache=True, fastmath=True)
 def _dephase(  # type: ignore[no-untyped-def]
     tissue_part, blood_part, shape, voxel, segment, start, axis, length, radius, b0, phase_per_chi, n
 ):  # pragma: no cover

@@ -1,4 +1,4 @@
-"""How does a simulated study leave? As DICOM the way each vendor writes it, as NIfTI, or as plain arrays, with its truth."""
+"""How does a simulated study leave? As DICOM like each vendor's, as NIfTI, as plain arrays, with its truth."""
 
 from training.simulation.writers.identity import Patient, StudyIdentity
 from training.simulation.writers.vendors import write_dicom

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 
 from pipeline.geometry import Geometry
 from training.simulation.protocol import Protocol, Sequence
+from training.simulation.study import Images
 from training.simulation.writers.identity import SIMULATED, StudyIdentity
 
-UInt16 = NDArray[np.uint16]
-_IMPLEMENTATION_UID = "2.25.208193465128420312731021364820193746503"
+Private = tuple[tuple[int, str, int, str, Any], ...]
+"""Private elements: group, creator, element, VR, value."""
+_IMPLEMENTATION_UID = UID("2.25.208193465128420312731021364820193746503")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,15 @@ class Stack:
     intercept: float | None = None
     bits: int = 12
     tags: dict[str, Any] = field(default_factory=dict)
-    private: tuple[tuple[int, str, int, str, Any], ...] = ()
+    private: Private = ()
+
+
+def mip_geometry(images: Images) -> Geometry:
+    """Geometry of the minimum projections: as many slices fewer, half a slab further in."""
+    geometry = images.geometry
+    affine = geometry.affine.copy()
+    affine[:3, 3] = geometry.to_lps([0, 0, (images.mip_slices - 1) / 2])
+    return Geometry((images.mip.shape[0], geometry.shape[1], geometry.shape[2]), affine)
 
 
 def patient_and_study(identity: StudyIdentity) -> Dataset:
@@ -110,16 +120,15 @@ def file_dataset(ds: Dataset, path: Path) -> FileDataset:
     """`ds` with file meta information, explicit VR little endian."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
-    meta.TransferSyntaxUID, meta.ImplementationClassUID = ExplicitVRLittleEndian, _IMPLEMENTATION_UID
+    meta.TransferSyntaxUID, meta.ImplementationClassUID = UID(ExplicitVRLittleEndian), _IMPLEMENTATION_UID
     meta.ImplementationVersionName = "CMBTRAIN"
-    file = FileDataset(str(path), ds, file_meta=meta, preamble=b"\0" * 128)
-    return file
+    return FileDataset(str(path), ds, file_meta=meta, preamble=b"\0" * 128)
 
 
 def slice_dataset(stack: Stack, k: int, identity: StudyIdentity, protocol: Protocol, slice_mm: float) -> Dataset:
     """One slice of `stack` as an MR Image object."""
     ds = patient_and_study(identity)
-    ds.SOPClassUID, ds.SOPInstanceUID = MRImageStorage, identity.uid(stack.name, k)
+    ds.SOPClassUID, ds.SOPInstanceUID = UID(MRImageStorage), identity.uid(stack.name, k)
     ds.Modality, ds.SeriesInstanceUID = "MR", identity.uid(stack.name)
     ds.SeriesNumber, ds.SeriesDescription = stack.number, stack.description
     ds.ImageType, ds.InstanceNumber, ds.AcquisitionNumber = list(stack.image_type), k + 1, 1
@@ -132,7 +141,9 @@ def slice_dataset(stack: Stack, k: int, identity: StudyIdentity, protocol: Proto
         ds.RescaleSlope, ds.RescaleIntercept, ds.RescaleType = stack.slope, stack.intercept, "US"
     if np.issubdtype(stack.stored.dtype, np.unsignedinteger):
         ds.SmallestImagePixelValue, ds.LargestImagePixelValue = int(stack.stored[k].min()), int(stack.stored[k].max())
-    top = max(1.0, float(np.percentile(stack.stored, 99.5))) * (stack.slope or 1) + (stack.intercept or 0)
+    top = max(1.0, float(np.percentile(stack.stored.astype(np.float32), 99.5))) * (stack.slope or 1) + (
+        stack.intercept or 0
+    )
     ds.WindowWidth, ds.WindowCenter = (
         round(top - (stack.intercept or 0), 1),
         round((top + (stack.intercept or 0)) / 2, 1),

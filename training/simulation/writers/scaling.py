@@ -22,9 +22,14 @@ def siemens_phase(phase: Float32, step: int = 1) -> UInt16:
     return np.asarray(np.clip(stored, 0, 4095), dtype=np.uint16)
 
 
+MILLIRADIANS_SLOPE, MILLIRADIANS_INTERCEPT = 1.53455, -3142.0
+
+
 def milliradians(phase: Float32) -> UInt16:
     """Phase in 0…4095 for slope 1.53455 and intercept −3142, milliradians."""
-    return np.asarray(np.clip(np.round((phase * 1000 + 3142) / 1.53455), 0, 4095), dtype=np.uint16)
+    return np.asarray(
+        np.clip(np.round((phase * 1000 - MILLIRADIANS_INTERCEPT) / MILLIRADIANS_SLOPE), 0, 4095), dtype=np.uint16
+    )
 
 
 def signed_phase(phase: Float32, top: int) -> NDArray[np.int16]:

@@ -1,21 +1,22 @@
 """Which series does each vendor write, under which names and scales?
 
-Names, ImageType values, series order and phase scales follow what was seen in real headers; what was not seen is written plainly.
+Names, ImageType values, series order and phase scales follow what was seen in real headers; what was not seen is
+written plainly.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pipeline.geometry import Geometry
 from training.simulation.protocol import Sequence, Vendor
-from training.simulation.study import Images, SimulatedStudy
-from training.simulation.writers.classic import Stack, write_stack
+from training.simulation.study import SimulatedStudy
+from training.simulation.writers.classic import Private, Stack, mip_geometry, write_stack
 from training.simulation.writers.identity import StudyIdentity
-from training.simulation.writers.scaling import WHITE_LEVEL, intensity, siemens_phase, signed_phase
+from training.simulation.writers.scaling import WHITE_LEVEL, UInt16, intensity, siemens_phase, signed_phase
 
 
 @dataclass(frozen=True)
@@ -37,91 +38,76 @@ class Packing:
     phase_step: int = 1
 
 
-def mip_geometry(images: Images) -> Geometry:
-    """Geometry of the minimum projections: as many slices fewer, half a slab further in."""
-    geometry = images.geometry
-    affine = geometry.affine.copy()
-    affine[:3, 3] = geometry.to_lps([0, 0, (images.mip_slices - 1) / 2])
-    return Geometry((images.mip.shape[0], geometry.shape[1], geometry.shape[2]), affine)
+def _parts(study: SimulatedStudy, packing: Packing) -> dict[str, UInt16]:
+    """Stored values of magnitude, SWI and minimum projection."""
+    images, level = study.images, packing.white_level
+    parts = {"mag": images.magnitude, "swi": images.swi, "mip": images.mip}
+    return {name: intensity(image, level) for name, image in parts.items()}
 
 
 def _siemens(study: SimulatedStudy, packing: Packing) -> list[Stack]:
-    images, p = study.images, study.protocol
+    """Magnitude, filtered phase, minimum projection and SWI, in this order; or one T2* series."""
+    images, stored = study.images, _parts(study, packing)
+    g, low = images.geometry, mip_geometry(images)
     common = {"Manufacturer": "SIEMENS", "ManufacturerModelName": "Prisma", "SoftwareVersions": "syngo MR E11"}
-    if p.sequence is Sequence.T2STAR_2D:
+    m = ("ORIGINAL", "PRIMARY", "M", "NORM", "DIS2D")
+    if study.protocol.sequence is Sequence.T2STAR_2D:
         tags = {**common, "SequenceName": "*fl2d1", "ProtocolName": "t2_fl2d_tra_hemo"}
-        stored = intensity(images.magnitude, packing.white_level)
-        return [
-            Stack(
-                "t2star",
-                5,
-                "t2_fl2d_tra_hemo",
-                ("ORIGINAL", "PRIMARY", "M", "NORM", "DIS2D"),
-                stored,
-                images.geometry,
-                tags=tags,
-            )
-        ]
+        return [Stack("t2star", 5, "t2_fl2d_tra_hemo", m, stored["mag"], g, tags=tags)]
     tags = {**common, "SequenceName": "*swi3d1r", "ProtocolName": "t2_swi3d_tra_p2"}
-    g = images.geometry
-    level = packing.white_level
+    phase = siemens_phase(images.phase, packing.phase_step)
+    swi = ("ORIGINAL", "PRIMARY", "M", "SWI", "NORM", "DIS2D")
+    mip = ("DERIVED", "PRIMARY", "MNIP", "NORM", "DIS2D")
     return [
-        Stack("mag", 8, "Mag_Images", ("ORIGINAL", "PRIMARY", "M", "NORM", "DIS2D"), intensity(images.magnitude, level), g, tags=tags),
-        Stack(
-            "pha", 9, "Pha_Images", ("ORIGINAL", "PRIMARY", "P", "DIS2D"), siemens_phase(images.phase, packing.phase_step), g, 2.0, -4096.0, tags=tags
-        ),
-        Stack("mip", 10, "mIP_Images(SW)", ("DERIVED", "PRIMARY", "MNIP", "NORM", "DIS2D"), intensity(images.mip, level), mip_geometry(images), tags=tags),
-        Stack("swi", 11, "SWI_Images", ("ORIGINAL", "PRIMARY", "M", "SWI", "NORM", "DIS2D"), intensity(images.swi, level), g, tags=tags),
-    ]  # fmt: skip
+        Stack("mag", 8, "Mag_Images", m, stored["mag"], g, tags=tags),
+        Stack("pha", 9, "Pha_Images", ("ORIGINAL", "PRIMARY", "P", "DIS2D"), phase, g, 2.0, -4096.0, tags=tags),
+        Stack("mip", 10, "mIP_Images(SW)", mip, stored["mip"], low, tags=tags),
+        Stack("swi", 11, "SWI_Images", swi, stored["swi"], g, tags=tags),
+    ]
+
+
+def _ge_private(kind: int) -> Private:
+    """What GE says of an image: 0 magnitude, 1 phase; and the name of its pulse sequence."""
+    return ((0x0043, "GEMS_PARM_01", 0x2F, "SS", kind), (0x0019, "GEMS_ACQU_01", 0x9C, "LO", "swan"))
 
 
 def _ge(study: SimulatedStudy, packing: Packing) -> list[Stack]:
     """SWAN: the weighted image, its filtered phase with the opposite sign, and a minimum projection; no magnitude."""
-    images = study.images
-    common = {
-        "Manufacturer": "GE MEDICAL SYSTEMS",
-        "ManufacturerModelName": "SIGNA Pioneer",
-        "SoftwareVersions": "29\\LX\\MR",
-    }
-    common["ScanOptions"] = ["EDR_GEMS", "FC", "FILTERED_GEMS"]  # type: ignore[assignment]
-    g, level, name = images.geometry, packing.white_level, "3D Ax SWAN"
-
-    def kind(number: int) -> tuple[tuple[int, str, int, str, int], ...]:
-        return ((0x0043, "GEMS_PARM_01", 0x2F, "SS", number),)
-
+    images, stored = study.images, _parts(study, packing)
+    g, low = images.geometry, mip_geometry(images)
+    common: dict[str, Any] = {"Manufacturer": "GE MEDICAL SYSTEMS", "ManufacturerModelName": "SIGNA Pioneer"}
+    common |= {"SoftwareVersions": "29\\LX\\MR", "ScanOptions": ["EDR_GEMS", "FC", "FILTERED_GEMS"]}
+    own = ("ORIGINAL", "PRIMARY", "OTHER")
     if study.protocol.sequence is Sequence.T2STAR_2D:
-        stored = intensity(images.magnitude, level)
-        return [
-            Stack("t2star", 5, "Ax T2* GRE", ("ORIGINAL", "PRIMARY", "OTHER"), stored, g, tags=common, private=kind(0))
-        ]
+        return [Stack("t2star", 5, "Ax T2* GRE", own, stored["mag"], g, tags=common, private=_ge_private(0)[:1])]
+    name, derived = "3D Ax SWAN", ("DERIVED", "SECONDARY", "OTHER")
     mip = ("DERIVED", "SECONDARY", "REFORMATTED", "MIN IP")
     top = 3142
+    scale = {**common, "LargestImagePixelValue": top, "SmallestImagePixelValue": -top}
+    phase = signed_phase(-images.phase, top)
     return [
-        Stack("swan", 7, name, ("ORIGINAL", "PRIMARY", "OTHER"), intensity(images.swi, level), g, tags=common, private=kind(0)),
-        Stack(
-            "filtpha", 700, f"FILT_PHA: {name}", ("DERIVED", "SECONDARY", "OTHER"), signed_phase(-images.phase, top), g, bits=16,
-            tags={**common, "LargestImagePixelValue": top, "SmallestImagePixelValue": -top}, private=kind(1),
-        ),
-        Stack("minip", 701, "MPR Ob_Ax_I -> S_Min IP", mip, intensity(images.mip, level), mip_geometry(images), tags=common),
-    ]  # fmt: skip
+        Stack("swan", 7, name, own, stored["swi"], g, tags=common, private=_ge_private(0)),
+        Stack("filtpha", 700, f"FILT_PHA: {name}", derived, phase, g, bits=16, tags=scale, private=_ge_private(1)),
+        Stack("minip", 701, "MPR Ob_Ax_I -> S_Min IP", mip, stored["mip"], low, tags=common),
+    ]
 
 
 def _united_imaging(study: SimulatedStudy, packing: Packing) -> list[Stack]:
     """Magnitude, phase scaled over its own smallest…largest value, SWI and minimum projection."""
-    images = study.images
+    images, stored = study.images, _parts(study, packing)
+    g, low = images.geometry, mip_geometry(images)
     common = {"Manufacturer": "UIH", "ManufacturerModelName": "uMR 790", "SoftwareVersions": "V10"}
-    g, level = images.geometry, packing.white_level
+    m = ("ORIGINAL", "PRIMARY", "M")
     if study.protocol.sequence is Sequence.T2STAR_2D:
-        stored = intensity(images.magnitude, level)
-        return [Stack("t2star", 5, "gre_t2star_tra", ("ORIGINAL", "PRIMARY", "M"), stored, g, tags=common)]
+        return [Stack("t2star", 5, "gre_t2star_tra", m, stored["mag"], g, tags=common)]
     phase = np.asarray(np.round((images.phase + np.pi) / (2 * np.pi) * 4095), dtype=np.uint16)
-    tags = {**common, "SmallestImagePixelValue": 0, "LargestImagePixelValue": 4095}
+    scale = {**common, "SmallestImagePixelValue": 0, "LargestImagePixelValue": 4095}
     return [
-        Stack("mag", 301, "swi_tra_MAG", ("ORIGINAL", "PRIMARY", "M"), intensity(images.magnitude, level), g, tags=common),
-        Stack("pha", 302, "swi_tra_PHA", ("ORIGINAL", "PRIMARY", "P"), phase, g, tags=tags),
-        Stack("swi", 303, "swi_tra_SWI", ("DERIVED", "PRIMARY", "SWI"), intensity(images.swi, level), g, tags=common),
-        Stack("mip", 304, "swi_tra_mIP", ("DERIVED", "PRIMARY", "MINIP"), intensity(images.mip, level), mip_geometry(images), tags=common),
-    ]  # fmt: skip
+        Stack("mag", 301, "swi_tra_MAG", m, stored["mag"], g, tags=common),
+        Stack("pha", 302, "swi_tra_PHA", ("ORIGINAL", "PRIMARY", "P"), phase, g, tags=scale),
+        Stack("swi", 303, "swi_tra_SWI", ("DERIVED", "PRIMARY", "SWI"), stored["swi"], g, tags=common),
+        Stack("mip", 304, "swi_tra_mIP", ("DERIVED", "PRIMARY", "MINIP"), stored["mip"], low, tags=common),
+    ]
 
 
 _CLASSIC = {Vendor.SIEMENS: _siemens, Vendor.GE: _ge, Vendor.UNITED_IMAGING: _united_imaging}
@@ -141,7 +127,7 @@ def write_dicom(
     if vendor is Vendor.PHILIPS:
         from training.simulation.writers.enhanced import write_philips
 
-        return write_philips(study, identity, folder, packing.white_level)
+        return write_philips(study, identity, folder, packing.white_level, compress=packing.compress)
     slice_mm = study.images.geometry.spacing[2]
     written = []
     for stack in _CLASSIC[vendor](study, packing):

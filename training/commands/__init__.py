@@ -1,0 +1,1 @@
+"""The commands of ``cmbtrain``, one module a subject."""

@@ -1,0 +1,227 @@
+"""How is a whole cohort made? Head by head, within a memory budget, with progress, and on from where it stopped."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import psutil
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from pipeline.errors import CmbError, InputError
+from training.simulation.anatomy import AnatomyRef, list_anatomies
+from training.simulation.cohort.draw import HeadTask, head_tasks
+from training.simulation.cohort.plan import Cohort, Split
+from training.simulation.cohort.splits import disjoint, split_anatomies
+from training.simulation.cohort.work import Made, Output, make_head_studies
+
+BYTES_PER_FINE_VOXEL = 75
+"""Peak memory of one study per voxel of its fine grid, measured."""
+BASE_BYTES = 500 << 20
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the machine may give.
+
+    Parameters
+    ----------
+    processes : int
+        At most so many at a time; 0 means as many as there are cores.
+    memory_gb : float
+        All of them together; 0 means three quarters of what is available.
+    """
+
+    processes: int = 1
+    memory_gb: float = 0.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to make of a cohort.
+
+    Parameters
+    ----------
+    anatomy : Path, optional
+        Folder of labelled heads; the ICBM152 template without it.
+    scheme : str, optional
+        Label scheme of the folder.
+    sets : tuple of str
+        Only these sets; all if empty.
+    limit : int
+        At most so many studies of each set; 0 for all.
+    """
+
+    anatomy: Path | None = None
+    scheme: str | None = None
+    sets: tuple[str, ...] = ()
+    limit: int = 0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was made."""
+
+    studies: int
+    new: int
+    bleeds: int
+    visible: int
+    seconds: float
+    size_bytes: int
+
+
+def processes_for(tasks: Sequence[HeadTask], budget: Budget) -> int:
+    """How many processes fit the budget.
+
+    Raises
+    ------
+    InputError
+        If not even one fits.
+    """
+    available = psutil.virtual_memory().available
+    memory = budget.memory_gb * 1e9 if budget.memory_gb else 0.75 * available
+    voxels = max(_fine_voxels(t) for t in tasks)
+    need = BASE_BYTES + BYTES_PER_FINE_VOXEL * voxels
+    if memory < need:
+        raise InputError(
+            f"one study needs about {need / 1e9:.1f} GB, the budget is {memory / 1e9:.1f} GB",
+            do="raise --memory-gb, or fine_mm in the cohort file",
+        )
+    cores = os.cpu_count() or 1
+    return max(1, min(budget.processes or cores, int(memory // need), len(tasks)))
+
+
+def _fine_voxels(task: HeadTask) -> int:
+    x, y, z = task.set.fov_mm
+    return int(x * y * z / task.set.fine_mm**3)
+
+
+def plan_tasks(
+    cohorts: Iterable[Cohort], options: Options
+) -> tuple[list[HeadTask], dict[Split, tuple[AnatomyRef, ...]]]:
+    """Every head to be made, and how the anatomies were dealt out.
+
+    Raises
+    ------
+    InputError
+        If the anatomies cannot be used or a set is unknown.
+    """
+    splits = split_anatomies(list_anatomies(options.anatomy, options.scheme))
+    tasks: list[HeadTask] = []
+    for cohort in cohorts:
+        known = {s.name for s in cohort.sets}
+        if options.sets and not known & set(options.sets):
+            raise InputError(
+                f"cohort {cohort.name!r} has no set {', '.join(options.sets)}",
+                do=f"choose among {', '.join(sorted(known))}",
+            )
+        for one in cohort.sets:
+            if options.sets and one.name not in options.sets:
+                continue
+            for task in head_tasks(cohort, one, splits[one.split]):
+                kept = tuple(s for s in task.studies if not options.limit or s < options.limit)
+                if kept:
+                    tasks.append(HeadTask(cohort, task.set_name, task.index, task.anatomy, task.seed, kept))
+    return tasks, splits
+
+
+def _do(task: HeadTask, output: Output) -> list[Made]:
+    return list(make_head_studies(task, output))
+
+
+def _in_processes(tasks: Sequence[HeadTask], outputs: dict[str, Output], n: int) -> Iterator[Made]:
+    """Results of all heads as they come; one process runs them here."""
+    if n == 1:
+        for task in tasks:
+            yield from make_head_studies(task, outputs[task.cohort.name], workers=min(2, os.cpu_count() or 1))
+        return
+    os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(n, mp_context=context) as pool:
+        running = [pool.submit(_do, task, outputs[task.cohort.name]) for task in tasks]
+        try:
+            for done in as_completed(running):
+                yield from done.result()
+        except BrokenProcessPool:
+            raise CmbError(
+                "a process died, most likely for want of memory", do="lower --processes and run again"
+            ) from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _manifest(cohort: Cohort, splits: dict[Split, tuple[AnatomyRef, ...]], folder: Path) -> None:
+    document = {
+        "schema": "cmb-simulated-cohort/1",
+        "cohort": cohort.model_dump(mode="json"),
+        "sha256": cohort.digest,
+        "anatomies": {split: [a.name for a in refs] for split, refs in splits.items()},
+        "anatomies_disjoint": disjoint(splits),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / ".cohort.json.partial"
+    temporary.write_text(json.dumps(document, indent=1) + "\n")
+    temporary.replace(folder / "cohort.json")
+
+
+def _follow(results: Iterator[Made], total: int, say: Callable[[str], None]) -> list[Made]:
+    """Collect results with a bar on a terminal, plain lines elsewhere."""
+    made: list[Made] = []
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    terminal = sys.stderr.isatty()
+    with Progress(*columns, disable=not terminal) as bar:
+        task = bar.add_task("studies", total=total)
+        for one in results:
+            made.append(one)
+            bar.update(task, advance=1, description=one.name)
+            if not terminal:
+                what = "made" if one.new else "there already"
+                say(f"{len(made)}/{total} {one.name}: {what}, {one.visible} of {one.bleeds} bleeds visible")
+    return made
+
+
+def run_cohorts(
+    cohorts: Sequence[Cohort],
+    output: Output,
+    options: Options,
+    budget: Budget,
+    say: Callable[[str], None] = print,
+) -> Summary:
+    """Make every study of the cohorts that is not there yet, each cohort in a folder of its name.
+
+    Raises
+    ------
+    InputError
+        If anatomies, sets or the memory budget do not allow it, or the disk is full.
+    """
+    started = perf_counter()
+    tasks, splits = plan_tasks(cohorts, options)
+    n = processes_for(tasks, budget)
+    if not disjoint(splits):
+        say("fewer than three anatomies: training and test share them and differ in shape, veins and lesions only")
+    outputs = {
+        c.name: Output(output.folder / c.name, output.formats, output.compress, output.truth_objects) for c in cohorts
+    }
+    for cohort in cohorts:
+        _manifest(cohort, splits, outputs[cohort.name].folder)
+    made = _follow(_in_processes(tasks, outputs, n), sum(len(t.studies) for t in tasks), say)
+    size = sum(p.stat().st_size for o in outputs.values() for p in o.folder.rglob("*") if p.is_file())
+    return Summary(
+        len(made),
+        sum(m.new for m in made),
+        sum(m.bleeds for m in made),
+        sum(m.visible for m in made),
+        perf_counter() - started,
+        size,
+    )

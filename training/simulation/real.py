@@ -1,0 +1,236 @@
+"""How are bleeds and mimics put into a real scan? By the same insertion, into a user's own magnitude and phase.
+
+Synthetic bleeds on real backgrounds are the most useful training data a site can make of its scans without bleeds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pipeline.brain import extract_brain
+from pipeline.errors import InputError
+from pipeline.geometry import Geometry, Volume
+from pipeline.study import find_files, pick, read_studies
+from pipeline.swi import high_pass_phase, phase_mask
+from pipeline.volume import read_acquisition
+from training.simulation.filters import minimum_projection
+from training.simulation.inclusion import Inclusion, Kind, Point
+from training.simulation.insertion import Physics, insert
+from training.simulation.lesions import LesionParameters, draw_inclusions
+from training.simulation.protocol import Protocol, SwiFilter, Vendor
+from training.simulation.study import Images, SimulatedStudy
+from training.simulation.truth import judge
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class RealScan:
+    """A scan to insert into.
+
+    Parameters
+    ----------
+    name : str
+        For messages and truth.
+    magnitude, phase : ndarray of float32, shape (k, j, i)
+        Phase in radians, paramagnetic positive.
+    swi : ndarray of float32 or None
+        The scanner's own weighted image, if there is one: it is kept where nothing is inserted.
+    filtered : bool
+        Whether the phase is high-pass filtered already.
+    geometry : Geometry
+        Of all of them.
+    physics : Physics
+        Field strength and echo time.
+    vendor : Vendor
+        Whose files to write.
+    """
+
+    name: str
+    magnitude: Float32
+    phase: Float32
+    swi: Float32 | None
+    filtered: bool
+    geometry: Geometry
+    physics: Physics
+    vendor: Vendor = Vendor.SIEMENS
+
+
+def _nifti(path: Path) -> tuple[Float32, Geometry]:
+    try:
+        image: Any = nib.load(str(path))
+        array = np.asarray(image.dataobj, dtype=np.float32)
+    except (nib.filebasedimages.ImageFileError, OSError, EOFError) as error:
+        raise InputError(
+            f"cannot be read as NIfTI ({error})", where=str(path), do="give a .nii or .nii.gz file"
+        ) from None
+    if array.ndim != 3:
+        raise InputError(f"has {array.ndim} dimensions, not 3", where=str(path), do="split the echoes first")
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine  # RAS → LPS
+    i, j, k = array.shape
+    return np.ascontiguousarray(array.transpose(2, 1, 0)), Geometry((k, j, i), affine)
+
+
+def read_nifti_scan(
+    magnitude: Path, phase: Path, *, field_strength_t: float, echo_time_ms: float, phase_scale: float = 1.0
+) -> RealScan:
+    """Read a pair of NIfTI files.
+
+    Parameters
+    ----------
+    magnitude, phase : Path
+        3D images on the same grid.
+    field_strength_t, echo_time_ms : float
+        Of the scan; NIfTI does not say.
+    phase_scale : float
+        Factor to radians; negative where paramagnetic blood is negative.
+
+    Raises
+    ------
+    InputError
+        If they cannot be read, differ in grid, or the phase is not in radians.
+    """
+    size, grid = _nifti(magnitude)
+    angle, other = _nifti(phase)
+    if not grid.matches(other):
+        raise InputError("magnitude and phase are not on the same grid", where=str(phase), do="give a matching pair")
+    angle = angle * np.float32(phase_scale)
+    if float(np.abs(angle).max()) > 3.3 or float(np.ptp(angle)) < 0.5:
+        raise InputError(
+            f"phase from {angle.min():.3g} to {angle.max():.3g} is not in radians",
+            where=str(phase),
+            do="give --phase-scale",
+        )
+    physics = Physics(field_strength_t, echo_time_ms)
+    return RealScan(magnitude.name.split(".")[0], size, angle, None, False, grid, physics)
+
+
+def read_dicom_scan(folder: Path) -> RealScan:
+    """Read the SWI of a study with its magnitude and phase.
+
+    Raises
+    ------
+    InputError
+        If the study has none of them, or does not say field strength and echo time.
+    """
+    studies, _ = read_studies(find_files(folder))
+    if len(studies) != 1:
+        raise InputError(f"{len(studies)} studies, not one", where=str(folder), do="give one study at a time")
+    acquisition = read_acquisition(pick(studies[0]))
+    if acquisition.phase is None or acquisition.magnitude is None:
+        raise InputError("needs magnitude and phase as well as SWI", where=str(folder), do="send all three series")
+    te, b0 = acquisition.echo_time_ms, acquisition.field_strength_t
+    if te is None or b0 is None:
+        raise InputError(
+            "the headers name no echo time or field strength", where=str(folder), do="use NIfTI and say them"
+        )
+    swi = acquisition.swi
+    chosen = pick(studies[0]).swi
+    vendor = {"ge": Vendor.GE, "philips": Vendor.PHILIPS, "uih": Vendor.UNITED_IMAGING}.get(
+        chosen.vendor if chosen else ""
+    )
+    return RealScan(
+        folder.name,
+        acquisition.magnitude.array,
+        acquisition.phase.array,
+        swi.array,
+        True,
+        swi.geometry,
+        Physics(b0, te),
+        vendor or Vendor.SIEMENS,
+    )
+
+
+class BrainSites:
+    """Sites anywhere in the brain of a real scan; where no atlas is at hand, regions are not named."""
+
+    def __init__(self, brain: NDArray[np.bool_], grid: Geometry) -> None:
+        distance = ndimage.distance_transform_edt(brain, sampling=grid.spacing[::-1])
+        self._grid = grid
+        self._deep = np.flatnonzero((distance > 3).ravel())
+        self._edge = np.flatnonzero(((distance > 1.5) & (distance <= 5)).ravel())
+        if self._deep.size == 0:
+            raise InputError("no brain was found in the magnitude", do="check the image")
+
+    def draw(self, placement: str, _region: str | None, rng: np.random.Generator) -> Point | None:
+        """A random site: near the surface for *edge* and *cortex*, anywhere else otherwise."""
+        pool = self._edge if placement in ("edge", "cortex") and self._edge.size else self._deep
+        k, j, i = np.unravel_index(int(pool[rng.integers(pool.size)]), self._grid.shape)
+        at = self._grid.to_lps(np.array([i, j, k]) + rng.uniform(-0.5, 0.5, 3))
+        return float(at[0]), float(at[1]), float(at[2])
+
+    def region(self, _at: Point) -> tuple[str, str, str]:
+        """Not known."""
+        return "", "", ""
+
+
+def _weight(phase: Float32, power: int) -> Float32:
+    return np.asarray(phase_mask(phase) ** power, dtype=np.float32)
+
+
+def _noise_sd(image: Float32, brain: NDArray[np.bool_]) -> float:
+    """Noise of an image inside the brain, from what a 3×3 median takes away in plane."""
+    rest = image - ndimage.median_filter(image, (1, 3, 3))
+    return float(1.4826 * np.median(np.abs(rest[brain])))
+
+
+def insert_into(
+    scan: RealScan, inclusions: tuple[Inclusion, ...], seed: int, *, power: int = 4, width: int = 64
+) -> SimulatedStudy:
+    """Put `inclusions` into a scan.
+
+    The scanner's own SWI is multiplied by the change that the inclusions make to magnitude and phase mask; without
+    one, the SWI is made.
+    """
+    before = (scan.magnitude * np.exp(1j * scan.phase)).astype(np.complex64)
+    after = insert(before, scan.geometry, inclusions, scan.physics)
+    raw = np.angle(after).astype(np.float32)
+    magnitude = np.abs(after)
+    if scan.filtered:
+        old, new = scan.phase, raw
+    else:
+        old = high_pass_phase(scan.phase, scan.magnitude, width)
+        new = high_pass_phase(raw, magnitude, width)
+    made_old, made_new = scan.magnitude * _weight(old, power), magnitude * _weight(new, power)
+    if scan.swi is None:
+        swi_old, swi = made_old, made_new
+    else:
+        floor = 0.02 * float(np.percentile(made_old, 95))
+        swi_old, swi = scan.swi, scan.swi * np.clip((made_new + floor) / (made_old + floor), 0, 3)
+    brain = _brain(scan)
+    level = float(np.median(swi_old[brain]))
+    truth = judge(inclusions, swi, swi_old, max(_noise_sd(swi_old, brain), 1e-6 * level), scan.geometry)
+    slices = max(1, min(scan.geometry.shape[0], round(16 / scan.geometry.spacing[2])))
+    scale = np.float32(1 / max(float(np.median(magnitude[brain])), 1e-9))
+    images = Images(
+        scan.geometry, magnitude * scale, new, raw, swi * scale, minimum_projection(swi * scale, slices), slices
+    )
+    protocol = Protocol(
+        name="inserted",
+        field_strength_t=scan.physics.field_strength_t,
+        echo_time_ms=scan.physics.echo_time_ms,
+        repetition_time_ms=scan.physics.echo_time_ms + 10,
+        voxel_mm=scan.geometry.spacing,
+        vendor=scan.vendor,
+        filter=SwiFilter(width=width, power=power),
+    )
+    return SimulatedStudy(images, truth, protocol, scan.name, seed)
+
+
+def _brain(scan: RealScan) -> NDArray[np.bool_]:
+    return extract_brain(Volume(scan.magnitude, scan.geometry, ()))
+
+
+def insert_random(scan: RealScan, parameters: LesionParameters, seed: int) -> SimulatedStudy:
+    """Put a random patient's bleeds and mimics into a scan; the same seed puts the same."""
+    sites = BrainSites(_brain(scan), scan.geometry)
+    inclusions = draw_inclusions(sites, parameters, np.random.default_rng([seed, 8]))
+    anywhere = tuple(i for i in inclusions if i.kind is not Kind.IRON)  # it belongs in nuclei, which are not known here
+    return insert_into(scan, anywhere, seed)
