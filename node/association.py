@@ -22,6 +22,7 @@ import structlog
 from pynetdicom import AE
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
@@ -46,12 +47,12 @@ class AssociationHooks:
     Parameters
     ----------
     open_incoming : callable
-        (association, context id, command set) → the file for a data set that is about to arrive.
+        (association, context id, request) → the file for a data set that is about to arrive.
     ended : callable
         (association) → None, once for every association that was established, when it is over.
     """
 
-    open_incoming: Callable[[Any, int, Any], IncomingFile]
+    open_incoming: Callable[[Any, int, C_STORE], IncomingFile]
     ended: Callable[[Any], None]
 
 
@@ -238,6 +239,9 @@ class BoundedServer(AssociationServer):
         _log.error("connection dropped", peer=str(_address(client_address)), exc_info=True)
         with suppress(OSError):
             request.close()
+
+    def service_actions(self) -> None:
+        """Do without pynetdicom's own garbage collection: one thread an association leaves little behind."""
 
     def enter(self, association: BoundedAssociation) -> None:
         """Count a connection."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -36,6 +36,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom import _config as pynetdicom_config
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import create_file_meta, encode_file_meta
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -72,9 +73,6 @@ class Receiver:
 
     def __init__(self, settings: Settings, ledger: Ledger, archive: Archive) -> None:
         self._settings, self._ledger, self._archive = settings, ledger, archive
-        # SQLite has one writer and lets the others sleep in growing steps; waiting in line here is faster and fair.
-        one_writer = ledger.engine.dialect.name == "sqlite"
-        self._turn: AbstractContextManager[object] = threading.Lock() if one_writer else nullcontext()
         self._server: BoundedServer | None = None
         self._prefix = f"{socket.gethostname()[:64]}:{settings.receiver.port}/"  # of its associations in the ledger
 
@@ -138,11 +136,11 @@ class Receiver:
     def __exit__(self, *_: object) -> None:
         self.stop(grace_s=0)
 
-    def _open_incoming(self, association: Any, context_id: int, command: Dataset) -> IncomingFile:
+    def _open_incoming(self, association: Any, context_id: int, request: C_STORE) -> IncomingFile:
         """Open the file for a data set, with the file meta information (PS3.10 7.1) that the request implies."""
         syntax = association._accepted_cx[context_id].transfer_syntax[0]
         incoming = self._archive.incoming()
-        incoming.write_header(_file_meta(str(command.AffectedSOPClassUID), str(command.AffectedSOPInstanceUID), syntax))
+        incoming.write_header(_file_meta(str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID), syntax))
         return incoming
 
     def _handle_store(self, event: evt.Event) -> Dataset:
@@ -195,8 +193,7 @@ class Receiver:
     def _enter(self, association: BoundedAssociation, record: InstanceRecord, stored: StoredFile) -> tuple[int, str]:
         """Enter a durable file in the ledger. If that fails the file stays: sent again, it is the same file."""
         record = replace(record, path=stored.path, size=stored.size, sha256=stored.sha256)
-        with self._turn:
-            verdict = self._ledger.record_instance(record)
+        verdict = self._ledger.record_instance(record)
         if verdict is Stored.CONFLICT:
             why = "the SOP Instance UID is known with other content, or the series in another study"
             with self._archive.path(stored.path).open("rb") as file, self._archive.incoming() as copy:

@@ -21,13 +21,13 @@ from contextlib import suppress
 from typing import Any, cast
 
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import DIMSEMessage
-from pynetdicom.dimse_primitives import C_CANCEL, C_ECHO, C_STORE
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
 
 from node.archive import IncomingFile
+from node.command_sets import CommandError, decode_request, encode_response
 from node.config import ReceiverSettings
 
 TICK_S = 0.25
@@ -39,7 +39,6 @@ _LONGEST_ASSOCIATE = 262_144  # 128 presentation contexts with every transfer sy
 _LONGEST_OTHER = 1024  # release and abort have 4 bytes, reject too
 _PDU_SLACK = 1024  # some senders do not count the headers of PDVs against the negotiated length
 _COMMAND_LAST = 0x03  # message control header of PS3.8 E.2: command, last fragment
-_NO_DATA_SET = 0x0101  # Command Data Set Type, PS3.7 E.1
 _LONGEST_COMMAND = 16_384
 _LINGER_S, _LINGER_BYTES = 0.5, 1_048_576
 
@@ -179,11 +178,11 @@ class BoundedMessages(DIMSEServiceProvider):
     settings : ReceiverSettings
         Limits.
     open_incoming : callable
-        Gives the file for a data set that is about to arrive, from the message's context id and command set.
+        Gives the file for a data set that is about to arrive, from its association, context id and request.
     """
 
     def __init__(
-        self, association: Any, settings: ReceiverSettings, open_incoming: Callable[[Any, int, Any], IncomingFile]
+        self, association: Any, settings: ReceiverSettings, open_incoming: Callable[[Any, int, C_STORE], IncomingFile]
     ) -> None:
         super().__init__(association)
         self._settings, self._open_incoming = settings, open_incoming
@@ -224,32 +223,31 @@ class BoundedMessages(DIMSEServiceProvider):
         self._command += fragment
         if not last:
             return
-        whole, self._command = bytes([_COMMAND_LAST]) + bytes(self._command), bytearray()
-        message, primitive = self._decode_command(context_id, whole)
-        has_data_set = message.command_set.CommandDataSetType != _NO_DATA_SET
-        if isinstance(primitive, C_CANCEL) and not has_data_set:
-            return  # nothing here takes long enough to be cancelled
-        if not isinstance(primitive, C_STORE | C_ECHO) or not primitive.is_valid_request:
-            raise ProtocolError(f"{type(message).__name__} is not served here, or lacks values")
+        whole, self._command = bytes(self._command), bytearray()
+        try:
+            request, has_data_set = decode_request(whole)
+        except ValueError as error:  # ours, or of pynetdicom's setters
+            why = str(error) if isinstance(error, CommandError) else "a command with impossible values"
+            raise ProtocolError(why) from error
+        if request is None:
+            return  # a cancel: nothing here takes long enough
         if context_id not in self.assoc._accepted_cx:
             raise ProtocolError(f"presentation context {context_id} was not accepted")
-        if not has_data_set:
-            self.msg_queue.put((context_id, primitive))
-        elif isinstance(primitive, C_STORE):
-            self._request = context_id, primitive
-            self.incoming = self._open_incoming(self.assoc, context_id, message.command_set)
+        if isinstance(request, C_STORE) and has_data_set:
+            self._request = context_id, request
+            self.incoming = self._open_incoming(self.assoc, context_id, request)
         else:
-            raise ProtocolError(f"{type(message).__name__} with a data set")
+            self.msg_queue.put((context_id, request))
 
-    def _decode_command(self, context_id: int, whole: bytes) -> tuple[DIMSEMessage, Any]:
-        message, pieces = DIMSEMessage(), P_DATA()
-        pieces.presentation_data_value_list = []
-        pieces.presentation_data_value_list.append((context_id, whole))
-        try:
-            message.decode_msg(pieces, self.assoc)
-            return message, message.message_to_primitive()
-        except Exception as error:  # the libraries raise whatever strange bytes and values make them raise
-            raise ProtocolError(f"a command that cannot be decoded ({type(error).__name__})") from error
+    def send_msg(self, primitive: Any, context_id: int) -> None:
+        """Send an answer."""
+        command = encode_response(primitive)
+        if 0 < self.maximum_pdu_size < len(command) + _PDV.size:
+            super().send_msg(primitive, context_id)  # a peer that wants it in pieces
+            return
+        pieces = P_DATA()
+        pieces.presentation_data_value_list.append((context_id, bytes([_COMMAND_LAST]) + command))
+        self.dul.send_pdu(pieces)
 
     def _take_data(self, context_id: int, fragment: memoryview, *, last: bool) -> None:
         if self._request is None or self.incoming is None:

@@ -96,6 +96,7 @@ def test_a_uid_that_is_a_path_leads_nowhere(node: Node, keyword: str, uid: str) 
     assert not Path("/tmp/pwned").exists()
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_what_the_request_names_must_be_what_it_brings(node: Node) -> None:
     image = an_image()
     with attacker(node) as peer:
