@@ -15,6 +15,7 @@ from node.commands.output import CommandFailed, print_table, say
 
 if TYPE_CHECKING:
     from node.demo.running import Outcome
+    from node.demo.scoring import Match
 
 
 def demo(
@@ -49,22 +50,10 @@ def _tell(text: str, seconds: float) -> None:
 
 def _report(outcome: Outcome, total_s: float) -> None:
     """Print found against planted, the times, and where to look."""
-    score, lesions = outcome.score, {lesion["id"]: lesion for lesion in outcome.findings["lesions"]}
-    rows = []
-    for number, match in enumerate(score.matches, start=1):
-        lesion = lesions.get(match.lesion_id or 0)
-        rows.append(
-            [
-                number,
-                " ".join(f"{value:6.1f}" for value in match.bleed.centre_lps_mm),
-                f"{2 * match.bleed.radius_mm:.1f}",
-                "" if match.bleed.visible else "hardly visible",
-                "missed" if lesion is None else f"found as {match.lesion_id}, {lesion['certainty']}",
-                "" if match.distance_mm is None else f"{match.distance_mm:.1f}",
-            ]
-        )
+    score = outcome.score
     print()
-    print_table(["planted", "LPS mm", "Ø mm", "", "answer", "off by mm"], rows)
+    rows = [_row(outcome, match) for match in (*score.matches, *score.mimics)]
+    print_table(["planted", "LPS mm", "Ø mm", "answer", "off by mm"], rows)
     print(f"found {score.found}, missed {score.missed}, false {len(score.false_ids)} (simulated images)")
     for warning in outcome.findings["quality"]["warnings"]:
         print(f"note: {warning}")
@@ -77,3 +66,21 @@ def _report(outcome: Outcome, total_s: float) -> None:
         print(f"  {path}")
     print("Research use only; not a medical device.")
     sys.stdout.flush()
+
+
+def _row(outcome: Outcome, match: Match) -> list[object]:
+    """A line of the table; a mimic that is marked is one of the false answers."""
+    planted = match.planted
+    is_bleed = planted.kind == "bleed"
+    if match.lesion_id is None:
+        answer = "missed" if is_bleed else "not marked"
+    else:
+        lesion = next(one for one in outcome.findings["lesions"] if one["id"] == match.lesion_id)
+        answer = f"{'found' if is_bleed else 'false: marked'} as {match.lesion_id}, {lesion['certainty']}"
+    return [
+        planted.kind + ("" if planted.visible else ", hardly visible"),
+        " ".join(f"{value:6.1f}" for value in planted.centre_lps_mm),
+        f"{2 * planted.radius_mm:.1f}",
+        answer,
+        "" if match.distance_mm is None else f"{match.distance_mm:.1f}",
+    ]

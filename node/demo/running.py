@@ -19,7 +19,7 @@ from typing import Any
 from pydicom import dcmread
 
 from node.demo.pacs import Received, receiving
-from node.demo.scoring import Score, read_truth, score
+from node.demo.scoring import Score, Truth, read_truth, score
 from node.destinations.scu import Outgoing, Peer, Unreachable, echo, read_outgoing, send
 from node.ledger import Filters, Job, JobState, Ledger, StudyState
 from node.processes import die_with_parent
@@ -209,7 +209,7 @@ def _wait_for_results(folder: Path, uid: str, process: subprocess.Popen[bytes], 
 
 
 def _collect(
-    folder: Path, job: Job, received: Received, planted: list[Any], seconds: dict[str, float], sent_at: datetime
+    folder: Path, job: Job, received: Received, truth: Truth, seconds: dict[str, float], sent_at: datetime
 ) -> Outcome:
     """Read what came back, write it once more as JSON and PNG, and compare with the truth."""
     ledger = Ledger(f"sqlite:///{folder / 'node' / 'ledger.sqlite3'}")
@@ -227,7 +227,7 @@ def _collect(
         path = files[f"picture {page + 1}"] = received.folder / f"montage-{page + 1}.png"
         path.write_bytes(montage_png(files["capture"], page))
     seconds.update(_times(job, findings, sent_at))
-    return Outcome(findings, score(findings["lesions"], planted), files, seconds)
+    return Outcome(findings, score(findings["lesions"], truth), files, seconds)
 
 
 def _times(job: Job, findings: dict[str, Any], sent_at: datetime) -> dict[str, float]:

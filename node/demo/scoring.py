@@ -15,28 +15,38 @@ MATCH_MM = 5.0
 
 @dataclass(frozen=True)
 class Planted:
-    """A bleed that was put into the simulated study."""
+    """A bleed, or something that looks like one (`kind` says what), that was put into the simulated study."""
 
     centre_lps_mm: tuple[float, float, float]
     radius_mm: float
     visible: bool
+    kind: str = "bleed"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What was put into a simulated study."""
+
+    bleeds: tuple[Planted, ...]
+    mimics: tuple[Planted, ...]
 
 
 @dataclass(frozen=True)
 class Match:
-    """A planted bleed with the lesion that found it, if any."""
+    """A planted bleed or mimic with the lesion that marks it, if any."""
 
-    bleed: Planted
+    planted: Planted
     lesion_id: int | None
     distance_mm: float | None
 
 
 @dataclass(frozen=True)
 class Score:
-    """Every planted bleed with its match, and the lesions that match none."""
+    """Every planted bleed with its match, the lesions that match none, and on which mimics those lie."""
 
     matches: tuple[Match, ...]
     false_ids: tuple[int, ...]
+    mimics: tuple[Match, ...] = ()
 
     @property
     def found(self) -> int:
@@ -49,13 +59,16 @@ class Score:
         return len(self.matches) - self.found
 
 
-def read_truth(path: Path) -> list[Planted]:
-    """Read the planted bleeds of a study from its ``truth.json``."""
+def read_truth(path: Path) -> Truth:
+    """Read what was planted in a study from its ``truth.json``."""
     document = json.loads(path.read_text(encoding="utf-8"))
-    return [
-        Planted(_point(lesion["centre_lps_mm"]), float(lesion["radius_mm"]), bool(lesion["visible"]))
-        for lesion in document["lesions"]
-    ]
+    bleeds, mimics = (tuple(map(_planted, document.get(name, []))) for name in ("lesions", "mimics"))
+    return Truth(bleeds, mimics)
+
+
+def _planted(entry: Mapping[str, Any]) -> Planted:
+    kind = str(entry.get("kind", "bleed"))
+    return Planted(_point(entry["centre_lps_mm"]), float(entry["radius_mm"]), bool(entry["visible"]), kind)
 
 
 def _point(values: Sequence[float]) -> tuple[float, float, float]:
@@ -63,26 +76,34 @@ def _point(values: Sequence[float]) -> tuple[float, float, float]:
     return x, y, z
 
 
-def score(lesions: Sequence[Mapping[str, Any]], planted: Sequence[Planted]) -> Score:
+def score(lesions: Sequence[Mapping[str, Any]], truth: Truth) -> Score:
     """Match greedily, the most probable lesion first; a lesion counts for the nearest free bleed within 5 mm.
 
     Parameters
     ----------
     lesions : sequence of mapping
         As in ``findings.json``.
-    planted : sequence of Planted
-        The truth, in LPS millimetres.
+    truth : Truth
+        What was planted, in LPS millimetres.
     """
+    matches, rest = _match(lesions, truth.bleeds)
+    mimics, _ = _match(rest, truth.mimics)
+    return Score(matches, tuple(sorted(lesion["id"] for lesion in rest)), mimics)
+
+
+def _match(
+    lesions: Sequence[Mapping[str, Any]], planted: Sequence[Planted]
+) -> tuple[tuple[Match, ...], list[Mapping[str, Any]]]:
+    """Everything planted with its lesion, and the lesions that are left."""
     free = dict(enumerate(planted))
     taken: dict[int, tuple[int, float]] = {}
-    false_ids = []
+    rest = []
     for lesion in sorted(lesions, key=lambda one: -one["probability"]):
         centre = lesion["centroid_lps_mm"]
         near = min(free, key=lambda n: dist(free[n].centre_lps_mm, centre), default=None)
         if near is None or (distance := dist(free[near].centre_lps_mm, centre)) > MATCH_MM:
-            false_ids.append(lesion["id"])
+            rest.append(lesion)
         else:
             taken[near] = (lesion["id"], distance)
             del free[near]
-    matches = tuple(Match(bleed, *taken.get(n, (None, None))) for n, bleed in enumerate(planted))
-    return Score(matches, tuple(sorted(false_ids)))
+    return tuple(Match(one, *taken.get(n, (None, None))) for n, one in enumerate(planted)), rest

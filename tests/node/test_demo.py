@@ -19,7 +19,7 @@ from pydicom import dcmread
 
 from node.demo.pacs import KINDS
 from node.demo.running import STUDY
-from node.demo.scoring import MATCH_MM, Planted, read_truth, score
+from node.demo.scoring import MATCH_MM, Planted, Truth, read_truth, score
 
 Point = tuple[float, float, float]
 coordinates = st.floats(-80, 80)
@@ -33,8 +33,11 @@ def lesions(*found: tuple[Point, float]) -> list[dict[str, object]]:
     ]
 
 
-def planted(*centres: Point) -> list[Planted]:
-    return [Planted(centre, 1.5, True) for centre in centres]
+def planted(*centres: Point, mimics: tuple[Point, ...] = ()) -> Truth:
+    return Truth(
+        tuple(Planted(centre, 1.5, True) for centre in centres),
+        tuple(Planted(centre, 1.5, True, "calcification") for centre in mimics),
+    )
 
 
 def test_a_lesion_counts_within_five_millimetres_and_not_beyond() -> None:
@@ -54,6 +57,12 @@ def test_a_lesion_takes_the_nearest_of_two_bleeds() -> None:
     result = score(lesions(((3, 0, 0), 0.9)), planted((0, 0, 0), (4, 0, 0)))
     assert [match.lesion_id for match in result.matches] == [None, 1]
     assert result.matches[1].distance_mm == pytest.approx(1)
+
+
+def test_a_mimic_that_is_marked_is_false_and_named() -> None:
+    result = score(lesions(((0, 0, 0), 0.9), ((20, 0, 0), 0.8)), planted((0, 0, 0), mimics=((21, 0, 0), (50, 0, 0))))
+    assert (result.found, result.false_ids) == (1, (2,))
+    assert [match.lesion_id for match in result.mimics] == [2, None]
 
 
 @given(st.lists(points, max_size=8), st.lists(st.tuples(points, st.floats(0, 1)), max_size=8))
@@ -76,8 +85,9 @@ def test_a_perfect_answer_has_no_miss_and_nothing_false(centres: list[Point]) ->
 
 def test_the_bundled_study_has_known_bleeds_and_is_small() -> None:
     truth = read_truth(STUDY / "truth.json")
-    assert len(truth) >= 3
-    assert all(bleed.radius_mm > 0 for bleed in truth)
+    assert len(truth.bleeds) >= 3
+    assert all(planted.radius_mm > 0 for planted in truth.bleeds + truth.mimics)
+    assert {planted.kind for planted in truth.bleeds} == {"bleed"}
     size = sum(path.stat().st_size for path in STUDY.iterdir())
     assert size <= 6 * 1024 * 1024
     headers = [dcmread(path, stop_before_pixels=True) for path in STUDY.glob("*.dcm")]
