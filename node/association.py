@@ -80,7 +80,7 @@ class BoundedAssociation(Association):
     @property
     def peer(self) -> str:
         """Address of the other side."""
-        return str(cast(Any, self.requestor.address_info).address)
+        return str(_address(cast(Any, self.requestor.address_info).address))
 
     @property
     def calling_ae(self) -> str:
@@ -223,20 +223,20 @@ class BoundedServer(AssociationServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 - socketserver's signature
         """Judge a peer by its address, before anything it says is read."""
-        peer = _address(client_address)
+        peer = _address(client_address[0])
         if self.settings.peers and not any(peer in network for network in self.settings.peers):
             _log.warning("connection refused", peer=str(peer), why="not in receiver.peers")
             return False
         with self._lock:
             half_open = Counter(each.peer for each in self._connections - self._admitted)
-        if half_open.total() >= _HALF_OPEN or half_open[str(client_address[0])] >= _HALF_OPEN_PER_PEER:
+        if half_open.total() >= _HALF_OPEN or half_open[str(peer)] >= _HALF_OPEN_PER_PEER:
             _log.warning("connection refused", peer=str(peer), why="too many connections without an association")
             return False
         return True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log what went wrong before an association had its thread."""
-        _log.error("connection dropped", peer=str(_address(client_address)), exc_info=True)
+        _log.error("connection dropped", peer=str(_address(client_address[0])), exc_info=True)
         with suppress(OSError):
             request.close()
 
@@ -313,7 +313,7 @@ class _BoundedHandler(RequestHandler):
         return association
 
 
-def _address(client_address: Any) -> IPv4Address | IPv6Address:
-    """The peer's address; an IPv4 peer of an IPv6 socket is an IPv4 peer."""
-    address = ip_address(str(client_address[0]).partition("%")[0])
+def _address(host: str) -> IPv4Address | IPv6Address:
+    """Give the peer's address; an IPv4 peer of an IPv6 socket is an IPv4 peer."""
+    address = ip_address(host.partition("%")[0])
     return getattr(address, "ipv4_mapped", None) or address

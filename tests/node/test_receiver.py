@@ -237,6 +237,14 @@ def test_only_peers_of_listed_networks_may_connect(tmp_path: Path, peers: tuple[
             assert peer.receive() is None  # not a byte was asked for
 
 
+def test_an_ipv4_peer_of_a_dual_socket_is_judged_and_named_as_one(tmp_path: Path) -> None:
+    with running_node(tmp_path, host="::", peers=("127.0.0.0/8",)) as node:
+        (image,) = slices(1)
+        del image.StudyInstanceUID
+        assert statuses(send(node.port, image)) == [0xC000]
+        assert node.ledger.quarantined()[0].peer == "127.0.0.1"
+
+
 def test_more_associations_than_allowed_are_refused_for_now(tmp_path: Path) -> None:
     with running_node(tmp_path, max_associations=2) as node:
         with associated(node.port) as first, associated(node.port) as second:
