@@ -13,17 +13,18 @@ from pathlib import Path
 
 POSTGRES_SETTINGS = {
     "listen_addresses": "",  # a socket in its own folder is all it opens
-    "fsync": "off",  # the tests do not cut the power
-    "synchronous_commit": "off",
-    "full_page_writes": "off",
     "max_connections": "60",
     "deadlock_timeout": "200ms",
 }
+UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 @contextmanager
-def postgresql() -> Iterator[str]:
-    """Run a PostgreSQL cluster of its own; gives the URL of an empty database."""
+def postgresql(durable: bool = False) -> Iterator[str]:
+    """Run a PostgreSQL cluster of its own; gives the URL of an empty database.
+
+    Unless `durable`, nothing is synced to disk: the tests do not cut the power.
+    """
     programs = _postgresql_programs()
     folder = Path(tempfile.mkdtemp(prefix="cmb-pg-", dir="/tmp"))  # a socket's path has at most 107 bytes
     as_user: list[str] = []
@@ -45,7 +46,8 @@ def postgresql() -> Iterator[str]:
         run(
             "initdb", "-D", str(data), "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"
         )
-        options = " ".join(f"-c {name}={value!r}" for name, value in POSTGRES_SETTINGS.items())
+        chosen = POSTGRES_SETTINGS | ({} if durable else UNSAFE_BUT_FAST)
+        options = " ".join(f"-c {name}={value!r}" for name, value in chosen.items())
         # The log goes to a file: a pipe that the server keeps open would never end.
         run("pg_ctl", "-D", str(data), "-w", "-s", "-l", str(log), "-o", f"{options} -k {folder}", "start")
         try:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def utc_now() -> datetime:
 
 
 def connect(url: str) -> Engine:
-    """Make the engine for `url` (``sqlite:///path`` or ``postgresql://…``), safe across threads and forks."""
+    """Make the engine for `url` (``sqlite:///path`` or ``postgresql://…``)."""
     target = make_url(url)
     if target.get_backend_name() == "sqlite":
         if target.database in (None, "", ":memory:"):
@@ -51,7 +52,6 @@ def connect(url: str) -> Engine:
         if target.get_backend_name() == "postgresql":
             target = target.set(drivername="postgresql+psycopg")
         engine = create_engine(target, pool_pre_ping=True, isolation_level="READ COMMITTED")
-    _forget_after_fork(engine)
     return engine
 
 
@@ -71,17 +71,6 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-def _forget_after_fork(engine: Engine) -> None:
-    """A forked child must not use, nor close, its parent's connections."""
-    reference = weakref.ref(engine)
-
-    def forget() -> None:
-        if (alive := reference()) is not None:
-            alive.dispose(close=False)
-
-    os.register_at_fork(after_in_child=forget)
-
-
 class Store:
     """What every part of the ledger shares: the engine, the clock, transactions and history.
 
@@ -96,6 +85,25 @@ class Store:
     def __init__(self, url: str, *, clock: Callable[[], datetime] = utc_now) -> None:
         self.engine = connect(url)
         self._clock = clock
+        self._take_turns()
+        reference = weakref.ref(self)
+
+        def begin_anew() -> None:
+            if (store := reference()) is not None:
+                store._after_fork()
+
+        os.register_at_fork(after_in_child=begin_anew)
+
+    def _take_turns(self) -> None:
+        """SQLite has one writer, and those who wait for it sleep in growing steps; threads here stand in line."""
+        self._turn: AbstractContextManager[object] = nullcontext()
+        if self.engine.dialect.name == "sqlite":
+            self._turn = threading.Lock()
+
+    def _after_fork(self) -> None:
+        """A forked child must neither use nor close its parent's connections, nor wait for its parent's threads."""
+        self.engine.dispose(close=False)
+        self._take_turns()
 
     def upgrade(self) -> None:
         """Create the tables, or bring them to this version; several processes may do it at once."""
@@ -128,7 +136,11 @@ class Store:
     @contextmanager
     def _write(self) -> Iterator[Connection]:
         """One transaction that may change rows: committed as a whole, or not at all."""
-        with self.engine.connect().execution_options(ledger_write=True) as connection, connection.begin():
+        with (
+            self._turn,
+            self.engine.connect().execution_options(ledger_write=True) as connection,
+            connection.begin(),
+        ):
             yield connection
 
     @contextmanager
