@@ -72,7 +72,7 @@ def pacs(answer: Callable[[str], int] = lambda _uid: 0x0000) -> Iterator[Pacs]:
     try:
         yield server
     finally:
-        server.server.shutdown()
+        threading.Thread(target=server.server.shutdown).start()  # half a second that nobody needs to wait for
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,7 +57,7 @@ def storage_scp(
     try:
         yield server.server_address[1]
     finally:
-        server.shutdown()
+        threading.Thread(target=server.shutdown).start()  # takes half a second that nobody needs to wait for
 
 
 def send(port: int, files: list[Path], timeout_s: float = 5) -> list[Sent]:

@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil
 import pytest
+import redis
+from kombu import Connection, Producer, Queue
 from pydicom.uid import SecondaryCaptureImageStorage
 from pynetdicom import AE, evt
 
@@ -39,10 +41,10 @@ def wait_for(what: Callable[[], Any], limit_s: float = 60) -> None:
 class Node:
     """A ledger, an archive, a Redis, and workers started on them."""
 
-    def __init__(self, folder: Path, redis: EmbeddedRedis, stack: ExitStack) -> None:
-        self.folder, self._stack = folder, stack
+    def __init__(self, folder: Path, server: EmbeddedRedis, stack: ExitStack) -> None:
+        self.folder, self.redis, self._stack = folder, server, stack
         self.settings = Settings(
-            data_dir=folder, redis_url=redis.url, queue=QueueSettings(lease_s=60, grace_s=20, retry_first_s=0.05)
+            data_dir=folder, redis_url=server.url, queue=QueueSettings(lease_s=60, grace_s=20, retry_first_s=0.05)
         )
         self.ledger = Ledger(self.settings.ledger_url)
         self.ledger.upgrade()
@@ -194,3 +196,40 @@ def test_a_worker_that_fetches_no_message_while_some_wait_ends_itself(node: Node
     node.bell.analyse(1, Priority.ROUTINE)
     assert worker.wait(timeout=30) == os.EX_TEMPFAIL
     wait_for(lambda: not child.is_running())
+
+
+class Bomb:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return open, (str(self.path), "w")
+
+
+def test_a_pickled_message_is_dropped_and_never_loaded(node: Node, tmp_path: Path) -> None:
+    made = tmp_path / "made by the message"
+    with Connection(node.settings.redis_url) as connection:
+        headers = {"task": "analyse", "id": "1"}
+        Producer(connection).publish(
+            ((Bomb(made),), {}, {}),
+            routing_key="analyse",
+            serializer="pickle",
+            headers=headers,
+            declare=[Queue("analyse")],
+        )
+    worker = node.start()
+    job = node.open()
+    node.reaches(job, JobState.DELIVERING)
+    assert not made.exists()
+    assert worker.poll() is None
+
+
+def test_garbage_in_the_queue_costs_a_restart_and_no_more(node: Node) -> None:
+    worker = node.start()
+    with redis.Redis(unix_socket_path=str(node.redis.socket)) as client:
+        client.lpush("analyse", b"garbage")
+    assert worker.wait(timeout=30) != 0  # Celery calls it unrecoverable; the supervisor starts another
+    node.start()
+    node.reaches(node.open(), JobState.DELIVERING)
