@@ -106,6 +106,9 @@ class BoundedAssociation(Association):
 
     def _turn(self, log: Any) -> None:
         """Do one thing, then see what came of it."""
+        if self.is_stopping and not self.is_established and not self._sent_abort:
+            self.dul.kill_dul()  # nobody to say goodbye to
+            return
         if self.is_stopping and not self._sent_abort:
             self._give_up(log, "the node is stopping")
         self.dul.step()

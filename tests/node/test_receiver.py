@@ -313,6 +313,14 @@ def test_a_stopping_node_aborts_who_does_not_finish(tmp_path: Path) -> None:
         assert answer[0] == 7
 
 
+def test_a_stopping_node_does_not_wait_for_a_stranger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with running_node(tmp_path) as node, Peer(node.port) as peer:
+        assert eventually(lambda: node.receiver.connections == 1)
+        node.receiver.stop(0)
+        assert peer.receive() is None
+    assert "dropped" not in capsys.readouterr().out
+
+
 def _connects(port: int) -> bool:
     try:
         Peer(port).socket.close()
