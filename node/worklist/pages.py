@@ -9,7 +9,8 @@ from fastapi.responses import HTMLResponse
 
 from node.worklist.context import Context, context_of
 from node.worklist.montage import montage_png
-from node.worklist.views import capture_of, study_page, worklist_page
+from node.worklist.study_view import capture_of, study_page
+from node.worklist.views import worklist_page
 
 router = APIRouter(default_response_class=HTMLResponse)
 Shared = Annotated[Context, Depends(context_of)]

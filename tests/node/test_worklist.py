@@ -8,16 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from pydicom import Dataset
@@ -25,7 +21,6 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from node.config import Settings, load_settings
-from node.ledger import Job, JobState, Priority, StudyState
 from node.redis_server import EmbeddedRedis
 from node.worklist import words
 from node.worklist.app import create_app
@@ -401,55 +396,3 @@ def test_the_worklist_loads_neither_torch_nor_simpleitk() -> None:
     code = "import sys, node.worklist.app; print([m for m in ('torch', 'SimpleITK', 'pynetdicom') if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True)
     assert ran.stdout.strip() == "[]"
-
-
-@given(st.text(max_size=64))
-def test_any_name_becomes_one_line_without_carets_of_its_components(name: str) -> None:
-    shown = words.person_name(name)
-    assert shown
-    assert "^" not in shown
-    assert words.person_name("^^^") == words.ABSENT
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        ("Doe^Jane", "Doe, Jane"),
-        ("Doe^Jane^Q^Dr^PhD", "Doe, Jane Q Dr PhD"),
-        ("Doe", "Doe"),
-        ("^Jane", "Jane"),
-        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "Yamada, Tarou (山田, 太郎)"),
-        ("", "—"),
-    ],
-)
-def test_a_person_name_is_written_as_people_do(value: str, shown: str) -> None:
-    assert words.person_name(value) == shown
-
-
-@pytest.mark.parametrize(("total", "name"), [(0, "none"), (1, "1–4"), (4, "1–4"), (5, "5–9"), (9, "5–9"), (10, "≥ 10")])
-def test_burden_classes_have_the_usual_limits(total: int, name: str) -> None:
-    assert words.burden_class(total) == name
-
-
-@pytest.mark.parametrize(("seconds", "shown"), [(4.21, "4.2 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (None, "—")])
-def test_a_span_is_written_in_fitting_units(seconds: float | None, shown: str) -> None:
-    assert words.duration(seconds) == shown
-
-
-def test_a_time_of_another_day_shows_its_date() -> None:
-    now = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
-    assert words.clock(now, now=now).count(":") == 2
-    assert words.clock(now, "minute", now=now).count(":") == 1
-    assert words.clock(now - timedelta(days=3), now=now).startswith("2026-11-18")
-    assert words.clock(None) == words.ABSENT
-
-
-def test_every_state_has_words_and_a_tone(seeded: Seeded) -> None:
-    job: Job = seeded.ledger.job(seeded.jobs["delivered"])
-    for state in StudyState:
-        assert words.state_words(state, None)
-        assert words.state_tone(state) in {"good", "bad", "moving", "waiting", "quiet"}
-    assert words.state_words(StudyState.DELIVERED, replace(job, destinations=())) == "Analysed; no destination set"
-    again = replace(job, state=JobState.QUEUED, attempts=1)
-    assert words.state_words(StudyState.QUEUED, again) == "Waiting for analysis again (attempt 2)"
-    assert {words.priority_words(priority) for priority in Priority} == {"STAT", "High", "Routine", "Low"}
