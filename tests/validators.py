@@ -33,7 +33,10 @@ ALLOWED = (
      r"Content Item not in template", "qualitative evaluations of TID 1411 came after these rules"),
 )  # fmt: skip
 
-_PIXELMED_OPTIONS = "-Djdk.xml.xpathTotalOpLimit=0 -Djdk.xml.xpathExprOpLimit=0 -Djdk.xml.xpathExprGrpLimit=0"
+_PIXELMED_OPTIONS = (
+    "-Djdk.xml.xpathTotalOpLimit=0 -Djdk.xml.xpathExprOpLimit=0 -Djdk.xml.xpathExprGrpLimit=0 "  # its rules are long
+    "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # a short run on a busy machine
+)
 _PIXELMED_CHATTER = re.compile(r"^(Picked up JAVA_TOOL_OPTIONS|Found .* IOD|IOD validation complete|$)")
 _MISSING_ROI = re.compile(r"^Error: Template 1411 .*within 1\.(\d+)\.(\d+): .*: Missing conditional content item$")
 

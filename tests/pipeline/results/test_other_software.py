@@ -32,7 +32,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "one lesion": {"lesions": 1, "warnings": WARNINGS},
     "five lesions": {"lesions": 5, "weights": {"cnn3d": "0" * 64}},
     "sixty lesions": {"lesions": 60, "phase": False},
-    "located": {"lesions": 10, "regions": True},
+    "located": {
+        "lesions": 10,
+        "regions": True,
+        "kind": "interleaved",
+        "patient": Patient(frame_of_reference=False),
+    },
     "enhanced": {"lesions": 5, "kind": "enhanced"},
     "interleaved": {"lesions": 5, "kind": "interleaved", "regions": True},
     "no frame of reference": {"lesions": 3, "patient": Patient(frame_of_reference=False)},
@@ -49,7 +54,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bare patient": {"lesions": 2, "tags": BARE},
 }
 # PixelMed needs about ten seconds a report, and more the more groups it has; these differ in what they contain.
-REPORTED = ("no lesion", "five lesions", "sixty lesions", "interleaved", "no frame of reference")
+REPORTED = ("no lesion", "five lesions", "sixty lesions")
 
 Written = tuple[Detection, dict[str, Path], list[Path]]
 
