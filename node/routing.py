@@ -1,34 +1,28 @@
 """Which series are analysed, with which profile and priority, and who gets the results?
 
-The answer is an ordered table of rules, ``routing.toml`` or a site's own. What a series *is* (its role) is decided in
+The answer follows from an ordered table of rules (:mod:`node.rules`). What a series *is* (its role) is decided in
 :mod:`pipeline.study`; what to do with it is decided here, and every series that is not analysed is told why.
 """
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
 
 import structlog
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from node.archive import Archive
-from node.config import ConfigError, Settings
+from node.config import Settings
 from node.ledger import Job, Ledger, NewJob, Priority, SeriesVerdict
 from node.ledger import Series as Known
 from node.ledger import Study as KnownStudy
-from pipeline.errors import CmbError, ProfileError
+from node.rules import Origin, Rule, Table
+from pipeline.errors import CmbError
 from pipeline.identity import job_key
 from pipeline.study import Pick, Role, Series, Study, pick, read_studies
 
 log = structlog.get_logger(__name__)
-
-SHIPPED = Path(__file__).with_name("routing.toml")
 
 
 class Action(StrEnum):
@@ -39,146 +33,8 @@ class Action(StrEnum):
     IGNORE = "ignore"
 
 
-def _pattern(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from error
-    return value
-
-
-def _as_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-Pattern = Annotated[str, AfterValidator(_pattern)]
-Values = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
-Roles = Annotated[tuple[Role, ...], BeforeValidator(_as_tuple)]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a series comes from, as far as rules may ask."""
-
-    manufacturer: str = ""
-    study_description: str = ""
-    station: str = ""
-    institution: str = ""
-    calling_ae: str = ""
-
-
-class Rule(BaseModel):
-    """One rule: what it fits, and what happens then."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(min_length=1)
-    role: Roles = ()
-    modality: Values = ()
-    calling_ae: Values = ()
-    manufacturer: Pattern | None = None
-    series_description: Pattern | None = None
-    study_description: Pattern | None = None
-    station: Pattern | None = None
-    institution: Pattern | None = None
-    action: Literal["analyse", "ignore"]
-    profile: str | None = None
-    priority: Literal["stat", "high", "routine", "low"] | None = None
-    destinations: Values | None = None
-    why: str = ""
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        if self.action == "analyse" and not self.profile:
-            raise ValueError("profile: a rule that analyses names one")
-        for name in ("profile", "priority", "destinations"):
-            if self.action == "ignore" and getattr(self, name) is not None:
-                raise ValueError(f"{name}: means nothing in a rule that ignores")
-        return self
-
-    def fits(self, series: Series, origin: Origin) -> bool:
-        """Whether everything the rule names fits the series."""
-        texts = {
-            "manufacturer": origin.manufacturer,
-            "series_description": series.description,
-            "study_description": origin.study_description,
-            "station": origin.station,
-            "institution": origin.institution,
-        }
-        return (
-            (not self.role or series.role in self.role)
-            and (not self.modality or series.modality in self.modality)
-            and (not self.calling_ae or origin.calling_ae in self.calling_ae)
-            and all(
-                (pattern := getattr(self, name)) is None or re.search(pattern, text, re.IGNORECASE) is not None
-                for name, text in texts.items()
-            )
-        )
-
-
-class Table(BaseModel):
-    """An ordered rule table."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    schema_: Literal["cmb-routing/1"] = Field("cmb-routing/1", alias="schema")
-    rule: tuple[Rule, ...] = Field(min_length=1)
-
-    def first(self, series: Series, origin: Origin) -> Rule | None:
-        """Find the rule that decides about a series."""
-        return next((rule for rule in self.rule if rule.fits(series, origin)), None)
-
-
-def load_table(settings: Settings) -> Table:
-    """Read the site's rule table, or the one in the package, and check it against profiles and destinations.
-
-    Raises
-    ------
-    ConfigError
-        Naming the file, the number of the rule and the field.
-    """
-    file = settings.routing_file or SHIPPED
-    try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot be read ({error.strerror})", where=str(file), do="see routing_file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"not readable as TOML ({error})", where=str(file)) from error
-    try:
-        table = Table.model_validate(document)
-    except ValidationError as error:
-        raise _explain(file, document, error) from error
-    for number, rule in enumerate(table.rule, start=1):
-        _check(rule, f"{file}: rule {number} ({rule.name})", settings)
-    return table
-
-
-def _explain(file: Path, document: Mapping[str, Any], error: ValidationError) -> ConfigError:
-    """Name the rule and the field of the first thing that is wrong."""
-    first = error.errors()[0]
-    what, location = first["msg"].removeprefix("Value error, "), list(first["loc"])
-    if len(location) < 2 or location[0] != "rule":
-        return ConfigError(what, where=f"{file}: {'.'.join(map(str, location)) or 'table'}")
-    number = int(location[1])
-    rules = document["rule"]
-    name = rules[number].get("name", "without a name") if isinstance(rules[number], dict) else "not a table"
-    field = f" {'.'.join(map(str, location[2:]))}:" if location[2:] else ""
-    return ConfigError(f"{field} {what}".strip(), where=f"{file}: rule {number + 1} ({name})")
-
-
-def _check(rule: Rule, where: str, settings: Settings) -> None:
-    """Check what a rule names against what there is."""
-    if rule.profile is not None:
-        from pipeline.profile import load_profile
-
-        try:
-            load_profile(rule.profile)
-        except ProfileError as error:
-            raise ConfigError(f"profile: {error}", where=where, do="`cmbnode profiles` lists them") from error
-    for name in rule.destinations or ():
-        if name not in settings.destinations:
-            known = ", ".join(sorted(settings.destinations)) or "none"
-            raise ConfigError(f"destinations: no destination {name!r} is configured; there is {known}", where=where)
+class RoutingError(CmbError):
+    """Studies could not be routed; they stay ready and are tried again."""
 
 
 @dataclass(frozen=True)
@@ -233,10 +89,10 @@ def plan(study: Study, origins: Mapping[str, Origin], table: Table, settings: Se
     )
 
 
-Rules = Mapping[tuple[str, Role], Rule | None]
+Fitting = Mapping[tuple[str, Role], Rule | None]
 
 
-def _only_wanted(study: Study, rules: Rules) -> Study:
+def _only_wanted(study: Study, rules: Fitting) -> Study:
     """Leave out SWI series that a rule sets aside, so that another one can be chosen."""
 
     def wanted(leaf: Series) -> bool:
@@ -251,7 +107,7 @@ def _only_wanted(study: Study, rules: Rules) -> Study:
     return replace(study, series=tuple(kept))
 
 
-def _nothing(everything: Pick, rules: Rules) -> str:
+def _nothing(everything: Pick, rules: Fitting) -> str:
     """Why nothing of a study is analysed."""
     swi = everything.swi
     if swi is None:
@@ -285,8 +141,15 @@ def _ignored(series: Series, rule: Rule | None, analysed: Series | None) -> Seri
 
 
 def route_ready(ledger: Ledger, archive: Archive, table: Table, settings: Settings) -> list[Job]:
-    """Route every study that is ready; the jobs that stand for them. One that cannot be routed holds up no other."""
-    opened = []
+    """Route every study that is ready; the jobs that stand for them. One that cannot be routed holds up no other.
+
+    Raises
+    ------
+    RoutingError
+        After the others: a study could not be routed for a reason that may pass, and stays ready.
+    """
+    opened: list[Job] = []
+    failed: list[tuple[str, Exception]] = []
     for study in ledger.studies_ready():
         uid = study.study_instance_uid
         try:
@@ -294,10 +157,13 @@ def route_ready(ledger: Ledger, archive: Archive, table: Table, settings: Settin
         except CmbError as error:
             ledger.mark_routed(uid, study.revision, why=f"cannot be routed: {error}")
             log.error("study cannot be routed", study=uid, why=str(error))
-        except OSError as error:  # a disk that is away comes back: the study stays ready
-            log.error("study not routed yet", study=uid, why=str(error))
+        except Exception as error:  # a disk that is away, a database that restarts, a fault of ours
+            failed.append((uid, error))
         else:
             opened += [job] if job is not None else []
+    if failed:
+        uid, first = failed[0]
+        raise RoutingError(f"{len(failed)} not routed yet: {type(first).__name__}: {first}", where=uid) from first
     return opened
 
 

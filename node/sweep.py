@@ -19,7 +19,8 @@ from node.config import Settings
 from node.ledger import Ledger
 from node.logs import set_up_logging
 from node.processes import alive_file, beat
-from node.routing import Table, load_table, route_ready
+from node.routing import route_ready
+from node.rules import Table, load_table
 from node.settling import settle
 from node.tidying import look_at_disk, remove_old, remove_strays
 

@@ -8,7 +8,8 @@ from typing import Any
 from pydicom import dcmread
 
 from node.config import Settings
-from node.routing import Origin, Plan, SeriesPlan, load_table, plan
+from node.routing import Plan, SeriesPlan, plan
+from node.rules import Origin, load_table
 from pipeline.errors import InputError
 from pipeline.study import Series, Study, find_files, read_studies
 

@@ -1,4 +1,4 @@
-"""What does the ledger take in and give out? Frozen records and the states they may be in; no SQL, no behaviour.
+"""What does the ledger take in and give out? Frozen records; no SQL, no behaviour.
 
 Times are aware datetimes in UTC. UIDs are DICOM UIDs as text. Paths are relative to the archive or the outbox.
 """
@@ -7,69 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import IntEnum, StrEnum
 from typing import Any
 
-
-class Stored(StrEnum):
-    """What became of an instance that arrived."""
-
-    NEW = "new"
-    DUPLICATE = "duplicate"  # same UID, same bytes: stored once
-    CONFLICT = "conflict"  # same UID, other bytes: the caller keeps them aside (`Ledger.quarantine`)
-
-
-class SeriesState(StrEnum):
-    """Life of a series. `ignored` means settled and not to be analysed; the row says why."""
-
-    RECEIVING = "receiving"
-    SETTLED = "settled"
-    IGNORED = "ignored"
-
-
-class JobState(StrEnum):
-    """Life of a job."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    ANALYSED = "analysed"
-    DELIVERING = "delivering"
-    DELIVERED = "delivered"
-    FAILED = "failed"
-    SUPERSEDED = "superseded"
-
-
-class DeliveryState(StrEnum):
-    """Life of one result object on its way to one destination."""
-
-    WAITING = "waiting"
-    SENDING = "sending"
-    ACCEPTED = "accepted"
-    FAILED = "failed"
-    CANCELLED = "cancelled"  # its job was superseded before it left
-
-
-class StudyState(StrEnum):
-    """What a worklist shows for a study: the state of its newest job, or why it has none."""
-
-    RECEIVING = "receiving"
-    IGNORED = "ignored"
-    QUEUED = "queued"
-    RUNNING = "running"
-    ANALYSED = "analysed"
-    DELIVERING = "delivering"
-    DELIVERED = "delivered"
-    FAILED = "failed"
-    SUPERSEDED = "superseded"
-
-
-class Priority(IntEnum):
-    """Urgency of a job. The numbers are the priority steps of Celery on Redis, 0 the highest."""
-
-    STAT = 0
-    HIGH = 3
-    ROUTINE = 6
-    LOW = 9
+from node.ledger.states import DeliveryState as DeliveryState
+from node.ledger.states import JobState as JobState
+from node.ledger.states import Priority as Priority
+from node.ledger.states import SeriesState as SeriesState
+from node.ledger.states import Sort as Sort
+from node.ledger.states import Stored as Stored
+from node.ledger.states import StudyState as StudyState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -393,17 +339,6 @@ class Filters:
     study_uids: tuple[str, ...] = ()
     patient_id: str = ""
     superseded: bool = True  # whether lists of jobs show superseded ones
-
-
-class Sort(StrEnum):
-    """What a list is ordered by; ties are broken by the newest first."""
-
-    RECEIVED = "received"
-    PRIORITY = "priority"
-    BURDEN = "burden"
-    STATE = "state"
-    PATIENT = "patient"
-    CREATED = "created"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from node.analysis import Analyst, run_pipeline
 from node.archive import Archive
 from node.config import Settings
 from node.ledger import InstanceRecord, Job, JobState, Ledger
-from node.routing import load_table, route_study
+from node.routing import route_study
+from node.rules import load_table
 from pipeline.errors import InputError
 from pipeline.results import ResultObject, write_results
 from tests.integration.running_node import make_study

@@ -12,7 +12,8 @@ from pydicom import Dataset
 from node.archive import Archive
 from node.config import ConfigError, DestinationSettings, Settings
 from node.ledger import InstanceRecord, JobState, Ledger, Priority, SeriesState
-from node.routing import Action, Origin, Plan, Table, load_table, plan, route_ready, route_study
+from node.routing import Action, Plan, RoutingError, plan, route_ready, route_study
+from node.rules import Origin, Table, load_table
 from node.settling import slice_place
 from pipeline.study import read_studies
 from tests.dicom_factory import Patient, classic, siemens_swi, write
@@ -231,7 +232,8 @@ def test_a_missing_table_is_named(settings: Settings) -> None:
 def test_routing_imports_neither_torch_nor_simpleitk(settings: Settings, rules: Callable[[str], Table]) -> None:
     rules(swi_rule())
     code = (
-        "import sys; from node.config import Settings; from node.routing import load_table; from pathlib import Path;"
+        "import sys; from pathlib import Path; from node.config import Settings; import node.routing;"
+        "from node.rules import load_table;"
         f"load_table(Settings(routing_file=Path({str(settings.routing_file)!r})));"
         "print([name for name in ('torch', 'SimpleITK') if name in sys.modules])"
     )
@@ -395,3 +397,27 @@ def test_a_study_that_changes_while_it_is_routed_stays_ready(node: Node, tmp_pat
     (second,) = node.route()
     assert node.ledger.job(second).phase_series_uid is not None
     assert node.ledger.job(job.id).state is JobState.SUPERSEDED
+
+
+def test_a_study_that_cannot_be_routed_holds_up_no_other(node: Node, tmp_path: Path) -> None:
+    uids = []
+    for seed in ("first", "second"):
+        images = [ds for ds in swi_study(Patient(seed=seed)) if ds.SeriesNumber == 11]
+        uids.append(images[0].StudyInstanceUID)
+        node.receive(images, tmp_path / seed)
+        node.clock.forward(1)
+    node.settle()
+
+    class Away(Archive):
+        """The files of the first study cannot be reached."""
+
+        def path(self, relative: str) -> Path:
+            if uids[0] in relative:
+                raise OSError("the disk is away")
+            return super().path(relative)
+
+    with pytest.raises(RoutingError, match=r"1 not routed yet: OSError: the disk is away"):
+        route_ready(node.ledger, Away(node.settings.data_dir), node.table, node.settings)
+    assert [job.study_instance_uid for job in node.ledger.queued_jobs()] == [uids[1]]
+    (job_id,) = node.route()  # it is back
+    assert node.ledger.job(job_id).study_instance_uid == uids[0]
