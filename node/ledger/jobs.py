@@ -105,7 +105,7 @@ class Jobs(Store):
             self._log(connection, "job", row["id"], JobState.DELIVERED, JobState.DELIVERED, why, "routing")
             return
         values = {"superseded_by": by, "owner": "", "lease_expires_at": None, "finished_at": self._clock()}
-        self._change(connection, jobs, row, JobState.SUPERSEDED, why=why, actor="routing", **values)
+        self._set_job(connection, row, JobState.SUPERSEDED, why=why, actor="routing", **values)
         waiting = and_(deliveries.c.job_id == row["id"], deliveries.c.state == DeliveryState.WAITING)
         for delivery in connection.execute(select(deliveries).where(waiting).with_for_update()).mappings().all():
             self._change(connection, deliveries, delivery, DeliveryState.CANCELLED, why=why, actor="routing")

@@ -83,3 +83,13 @@ def test_each_answer_is_kept(ledger: Ledger, clock: Clock) -> None:
     (kept,) = ledger.deliveries(job.id)
     assert (kept.status, kept.answer, kept.accepted_at) == (0xB000, "coercion of data elements", clock())
     assert [c.to_state for c in ledger.history("delivery", claimed.id)] == ["sending", "accepted"]
+
+
+def test_a_slow_sender_keeps_what_it_prolongs(ledger: Ledger, clock: Clock) -> None:
+    analyse(ledger, job_of_new_study(ledger, clock()), "sr")
+    (claimed,) = ledger.claim_deliveries("pacs", "slow", 30)
+    clock.forward(20)
+    assert ledger.prolong_deliveries("slow", 30)
+    assert not ledger.prolong_deliveries("nobody", 30)
+    ledger.expire_leases(clock.forward(20), 3)
+    assert ledger.delivery_accepted(claimed.id, "slow", 0)

@@ -147,6 +147,7 @@ def test_a_late_slice_supersedes_a_queued_job(ledger: Ledger, clock: Clock) -> N
     assert new.supersedes == old.id
     replaced = ledger.job(old.id)
     assert (replaced.state, replaced.superseded_by) == (JobState.SUPERSEDED, new.id)
+    assert replaced.why == f"superseded by job {new.id}"
     assert ledger.claim_job(old.id, "worker", 30) is None
     assert ledger.study(uid("study")).current_job_id == new.id
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,13 @@ def test_the_migrations_make_the_tables_of_the_models(bare: Ledger) -> None:
     bare.upgrade()
     with bare.engine.begin() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+@pytest.mark.parametrize("name", ["node.ledger.migrations", "node.ledger.migrations.versions"])
+def test_the_migrations_are_packages_and_so_part_of_the_distribution(name: str) -> None:
+    spec = find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None  # a folder without __init__.py has none, and is not installed
 
 
 def test_an_upgraded_ledger_is_left_alone(bare: Ledger, clock: Clock) -> None:

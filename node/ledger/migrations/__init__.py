@@ -1,0 +1,1 @@
+"""How did the ledger's tables become what they are? Alembic's revisions, applied by `Ledger.upgrade`."""
