@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from pipeline.geometry import PhaseRecord
+
 SCHEMA = "cmb-findings/1"
 
 
@@ -66,6 +68,7 @@ class Findings:
     lesions: tuple[Lesion, ...]
     candidates: tuple[ScoredCandidate, ...]
     warnings: tuple[str, ...] = ()
+    phase: PhaseRecord | None = None
     timing_s: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -86,6 +89,6 @@ class Findings:
             "lesions": [asdict(lesion) for lesion in self.lesions],
             "candidates": [asdict(c) for c in self.candidates],
             "counts": self.counts,
-            "quality": {"warnings": list(self.warnings)},
+            "quality": {"warnings": list(self.warnings), "phase": asdict(self.phase) if self.phase else None},
             "timing_s": dict(self.timing_s),
         }

@@ -106,12 +106,44 @@ class Volume:
     series_instance_uid: str = ""
 
 
+@dataclass(frozen=True)
+class PhaseRecord:
+    """How stored phase became radians with paramagnetic blood positive.
+
+    Parameters
+    ----------
+    scale : str
+        What the scale follows from.
+    sign : int
+        Sign of paramagnetic blood in the stored phase; −1 means that it was turned.
+    settled_by : str
+        ``veins`` (measured in this study), ``site`` (a site's recognition rule) or ``maker`` (the usual one).
+    score : float or None
+        How clearly the veins show it: difference between dark structures and tissue in standard errors.
+    """
+
+    scale: str
+    sign: int
+    settled_by: str
+    score: float | None = None
+
+    def __str__(self) -> str:
+        by = {
+            "veins": "measured on the veins",
+            "site": "set by the site",
+            "maker": "the maker's usual one, for the veins did not show it",
+        }
+        score = "" if self.score is None else f" (score {self.score:.1f})"
+        sign = "positive" if self.sign > 0 else "negative, turned"
+        return f"Phase: scale by {self.scale}; paramagnetic is {sign}, {by[self.settled_by]}{score}"
+
+
 @dataclass(frozen=True, eq=False)
 class Acquisition:
     """One SWI acquisition on one grid: what every candidate method and classifier gets to see.
 
     `phase` and `magnitude` are ``None`` when the study has none; otherwise they share the grid of `swi`.
-    `warnings` are short sentences for the reader of the result.
+    `warnings` are short sentences for the reader of the result. `phase_record` says how the phase was read.
     """
 
     swi: Volume
@@ -120,3 +152,4 @@ class Acquisition:
     echo_time_ms: float | None = None
     field_strength_t: float | None = None
     warnings: tuple[str, ...] = ()
+    phase_record: PhaseRecord | None = None

@@ -59,6 +59,9 @@ _ATTRIBUTES = [
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "PixelSpacing",
+    "SpacingBetweenSlices",
+    "SliceThickness",
+    "MRAcquisitionType",
     "AcquisitionDateTime",
     "AcquisitionDate",
     "AcquisitionTime",
@@ -107,6 +110,8 @@ class Frame:
     position: Vector | None
     orientation: Vector | None
     spacing: Vector | None
+    step_mm: float | None  # Spacing Between Slices
+    thickness_mm: float | None
     echo_time_ms: float | None
     facts: Facts
 
@@ -131,6 +136,7 @@ class Instance:
     description: str
     modality: str
     vendor: str
+    acquisition_type: str  # 2D or 3D
     field_strength_t: float | None
     repetition_time_ms: float | None
     flip_angle: float | None
@@ -255,6 +261,7 @@ def _instance(path: Path, ds: pydicom.FileDataset, fields: tuple[str, ...]) -> I
         description=text(ds, "SeriesDescription"),
         modality=text(ds, "Modality"),
         vendor=vendor,
+        acquisition_type=text(ds, "MRAcquisitionType"),
         field_strength_t=number(ds, "MagneticFieldStrength"),
         repetition_time_ms=_timing(ds, "RepetitionTime"),
         flip_angle=_timing(ds, "FlipAngle"),
@@ -302,9 +309,15 @@ def _frame(number_: int | None, levels: list[Dataset], vendor: str, fields: tupl
         position=_vector(levels, "ImagePositionPatient", 3),
         orientation=_vector(levels, "ImageOrientationPatient", 6),
         spacing=_vector(levels, "PixelSpacing", 2),
-        echo_time_ms=next((t for name in ALIASES["EchoTime"] for level in levels if (t := number(level, name))), None),
+        step_mm=_number(levels, "SpacingBetweenSlices"),
+        thickness_mm=_number(levels, "SliceThickness"),
+        echo_time_ms=_number(levels, *ALIASES["EchoTime"]),
         facts=_facts(levels, vendor, fields),
     )
+
+
+def _number(levels: list[Dataset], *names: str) -> float | None:
+    return next((value for name in names for level in levels if (value := number(level, name))), None)
 
 
 def _facts(levels: list[Dataset], vendor: str, fields: tuple[str, ...]) -> Facts:

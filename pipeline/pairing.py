@@ -7,12 +7,14 @@ again when they are read (:mod:`pipeline.volume`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 
 from pipeline.headers import Vector
+from pipeline.identity import job_key
 from pipeline.recognition import Role
 from pipeline.series import Series, Study
 
@@ -26,8 +28,10 @@ USUAL_WEIGHTING_MS_T = 60.0
 class Pick:
     """The SWI to analyse with its phase, magnitude and mIP, and why these.
 
-    Without a derived SWI, `phase` and `magnitude` are what one can be computed from. The mIP is named for the reader
-    and never analysed. `t2star` is the T2*-weighted gradient echo of a study, for a profile that accepts one.
+    Without a derived SWI, `phase` and `magnitude` are what one can be computed from. A phase with two parts is to be
+    computed from a real and an imaginary image. The mIP is named for the reader and never analysed. `t2star` is the
+    T2*-weighted gradient echo of a study; where a profile accepts one and there is nothing better, it is taken as `swi`
+    and keeps its role. `no_phase` says why there is none.
     """
 
     swi: Series | None
@@ -36,6 +40,18 @@ class Pick:
     mip: Series | None
     why: str
     t2star: Series | None = None
+    no_phase: str = ""
+
+    @property
+    def used(self) -> tuple[Series, ...]:
+        """What is analysed: SWI, phase and magnitude, as far as there are any."""
+        return tuple(series for series in (self.swi, self.phase, self.magnitude) if series is not None)
+
+    def key(self, profile_digest: str) -> str:
+        """Key of an analysis of these images (:func:`pipeline.identity.job_key`)."""
+        uids = (i.sop_instance_uid for series in self.used for leaf in series.leaves for i in leaf.instances)
+        sign = self.phase.phase_sign if self.phase is not None else None
+        return job_key(uids, profile_digest, None if sign is None else {"phase_sign": sign})
 
     @property
     def analysable(self) -> bool:
@@ -43,22 +59,45 @@ class Pick:
         return self.swi is not None or (self.phase is not None and self.magnitude is not None)
 
 
-def pick(study: Study) -> Pick:
-    """Choose what to analyse: the best SWI of the study, then the phase and magnitude of the same acquisition."""
+def pick(study: Study, *, t2star: bool = False) -> Pick:
+    """Choose what to analyse: the best SWI of the study, then the phase and magnitude of the same acquisition.
+
+    With `t2star`, a T2*-weighted gradient echo is taken where there is no SWI and none can be computed.
+    """
     by_role: dict[Role, list[Series]] = {role: [] for role in Role}
     for series in study.series:
         for leaf in series.leaves:
             by_role[leaf.role].append(leaf)
+    by_role[Role.PHASE] += [phase for series in study.series for phase in _complex_phases(series)]
     phases, magnitudes = by_role[Role.PHASE], by_role[Role.MAGNITUDE]
-    t2star = _nearest(None, by_role[Role.T2STAR])
+    gradient_echo = _nearest(None, by_role[Role.T2STAR])
     swi = _best_swi(by_role[Role.SWI], phases)
     if swi is not None:
         phase, magnitude = _nearest(swi, phases), _nearest(swi, magnitudes)
         mip = _nearest_mip(swi, by_role[Role.MIP])
-        return Pick(swi, phase, magnitude, mip, _why_swi(swi, phase, magnitude, by_role), t2star)
+        why, no_phase = _why_swi(swi, phase, magnitude, by_role), "" if phase else _missing("phase", swi, phases)
+        return Pick(swi, phase, magnitude, mip, why, gradient_echo, no_phase)
     phase, magnitude = _best_pair(phases, magnitudes)
     mip = _nearest_mip(phase or magnitude, by_role[Role.MIP])
-    return Pick(None, phase, magnitude, mip, _why_without_swi(phase, magnitude, t2star, by_role), t2star)
+    found = Pick(None, phase, magnitude, mip, _why_without_swi(phase, magnitude, gradient_echo, by_role), gradient_echo)
+    if t2star and gradient_echo is not None and not found.analysable:
+        why = f"no SWI series; {gradient_echo.label}, a T2*-weighted gradient echo, is taken instead"
+        return Pick(gradient_echo, None, None, mip, why, gradient_echo, "a T2*-weighted gradient echo is read alone")
+    return found
+
+
+def _complex_phases(series: Series) -> Iterator[Series]:
+    """Phases that can be computed from the real and imaginary images of one series, one an echo."""
+    parts: dict[str, list[Series]] = {"real": [], "imaginary": []}
+    for leaf in series.leaves:
+        if leaf.component is not None:
+            parts[leaf.component].append(leaf)
+    for real in parts["real"]:
+        for imaginary in parts["imaginary"]:
+            if real.echo_time_ms == imaginary.echo_time_ms and not objection(real, imaginary):
+                why = "computed from the real and the imaginary part of a complex image"
+                rule = f"{real.rule} + {imaginary.rule}"
+                yield replace(real, role=Role.PHASE, rule=rule, why=why, component=None, parts=(real, imaginary))
 
 
 @dataclass(frozen=True)
@@ -175,6 +214,7 @@ def _nearest(anchor: Series | None, candidates: list[Series]) -> Series | None:
         return (
             0.0 if None in echoes else abs((echoes[0] or 0) - (echoes[1] or 0)) // 0.5,
             series.needs_confirmation,
+            bool(series.parts),
             series.series_instance_uid != anchor.series_instance_uid,
             (_seconds_apart(series, anchor) or 0) // 1,
             not (anchor.description and series.description.endswith(anchor.description)),
@@ -198,6 +238,7 @@ def _best_pair(phases: list[Series], magnitudes: list[Series]) -> tuple[Series |
     """Pick the phase and magnitude of one acquisition, at the echo that suits SWI best."""
     pairs = [(p, m) for p, m in product(phases, magnitudes) if m is _nearest(p, magnitudes)]
     if not pairs:
+        phases = [phase for phase in phases if not phase.parts]  # complex images of who knows what
         return _nearest(None, phases), _nearest(None, magnitudes) if not phases else None
     return min(
         pairs,
@@ -217,13 +258,14 @@ def _why_swi(swi: Series, phase: Series | None, magnitude: Series | None, by_rol
         names = ", ".join(dict.fromkeys(series.label for series in others))
         text.append(f"chosen before {names} (complete, with phase, echo-combined, usual echo time, then the latest)")
     for name, found, role in (("phase", phase, Role.PHASE), ("magnitude", magnitude, Role.MAGNITUDE)):
-        if found is not None:
-            text.append(f"{name} from {found.label}")
-        elif refused := [f"{s.label}: {objection(swi, s)}" for s in by_role[role]]:
-            text.append(f"no {name} of the same acquisition ({'; '.join(refused[:3])})")
-        else:
-            text.append(f"no {name} in the study")
+        text.append(f"{name} from {found.label}" if found is not None else _missing(name, swi, by_role[role]))
     return "; ".join(text)
+
+
+def _missing(name: str, swi: Series, candidates: list[Series]) -> str:
+    """Why there is no phase or magnitude to go with the SWI."""
+    refused = [f"{series.label}: {objection(swi, series)}" for series in candidates]
+    return f"no {name} of the same acquisition ({'; '.join(refused[:3])})" if refused else f"no {name} in the study"
 
 
 def _why_without_swi(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from pipeline.decoding import Encoding
 from pipeline.errors import InputError
 from pipeline.swi import high_pass_phase
 
@@ -28,31 +29,6 @@ MIN_SCORE = 4.0
 VOXELS_PER_STRUCTURE = 10
 MAX_SLICES = 16
 OVERFLOW = 1.05
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """What the header of one image says about its stored values.
-
-    `real_world` is (slope, intercept, UCUM unit) of a Real World Value Mapping.
-    """
-
-    bits_stored: int
-    signed: bool
-    photometric: str
-    slope: float = 1.0
-    intercept: float = 0.0
-    rescale_type: str = ""
-    real_world: tuple[float, float, str] | None = None
-    smallest: float | None = None
-    largest: float | None = None
-
-    @property
-    def stored_range(self) -> tuple[int, int]:
-        """Least and greatest value that can be stored."""
-        if self.signed:
-            return -(1 << (self.bits_stored - 1)), (1 << (self.bits_stored - 1)) - 1
-        return 0, (1 << self.bits_stored) - 1
 
 
 @dataclass(frozen=True)
@@ -132,7 +108,7 @@ def _by_stored_range(e: Encoding, *, assumed: bool) -> Scale:
     return Scale(np.pi / half, -np.pi * middle / half, f"{e.bits_stored} stored bits are ±π", assumed)
 
 
-def to_radians(stored: NDArray[Any], encodings: list[Encoding], vendor: str) -> tuple[NDArray[np.float32], list[str]]:
+def to_radians(stored: NDArray[Any], encodings: list[Encoding], vendor: str) -> tuple[NDArray[np.float32], Scale]:
     """Turn the stored values of a phase series into radians.
 
     Parameters
@@ -148,8 +124,8 @@ def to_radians(stored: NDArray[Any], encodings: list[Encoding], vendor: str) -> 
     -------
     radians : ndarray of float32
         Within ±π up to rounding; the sign is still the maker's.
-    warnings : list of str
-        What was assumed.
+    scale : Scale
+        That of the first slice.
 
     Raises
     ------
@@ -164,8 +140,33 @@ def to_radians(stored: NDArray[Any], encodings: list[Encoding], vendor: str) -> 
     peak = float(max(radians.max(), -radians.min()))
     if peak > OVERFLOW * np.pi:
         raise InputError(f"phase values reach {peak:.1f} rad by the rule '{scales[0].rule}', which cannot be right")
-    warnings = [f"the scale of the phase is assumed: {scales[0].rule}"] if any(s.assumed for s in scales) else []
-    return radians, warnings
+    return radians, replace(scales[0], assumed=any(scale.assumed for scale in scales))
+
+
+def complex_phase(real: NDArray[np.float32], imaginary: NDArray[np.float32]) -> tuple[NDArray[np.float32], bool]:
+    """Phase of a complex image that is stored as its real and its imaginary part.
+
+    GE's reconstruction leaves the signs of alternate slices of a 3D acquisition opposite, which shifts their phase by
+    π. Where neighbouring slices point into opposite directions more than into the same, every other slice is turned.
+
+    Parameters
+    ----------
+    real, imaginary : ndarray of float32, shape (slices, rows, columns)
+
+    Returns
+    -------
+    radians : ndarray of float32
+        Within ±π.
+    turned : bool
+        Whether alternate slices were turned.
+    """
+    sum_ = sum(
+        float(np.vdot(real[k], real[k + 1]) + np.vdot(imaginary[k], imaginary[k + 1])) for k in range(len(real) - 1)
+    )
+    flips = np.ones((len(real), 1, 1), dtype=np.float32)
+    if sum_ < 0:
+        flips[1::2] = -1
+    return np.arctan2(imaginary * flips, real * flips), sum_ < 0
 
 
 @dataclass(frozen=True)

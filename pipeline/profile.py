@@ -96,6 +96,7 @@ class Suits(Parameters):
 
     in_plane_mm: tuple[float, float] = (0.3, 1.1)
     slice_mm: tuple[float, float] = (0.8, 3.0)
+    t2star: bool = Field(False, description="Also a T2*-weighted gradient echo, where a study has no SWI")
 
 
 class Profile(Parameters):

@@ -115,13 +115,25 @@ class Condition(_Model):
 
 
 class Rule(Condition):
-    """A named group of conditions and what fitting it means."""
+    """A named group of conditions and what fitting it means.
+
+    `phase_sign` is the sign of paramagnetic blood in the stored phase, where a site knows it. `component` tells the
+    real and the imaginary part of a complex image apart.
+    """
 
     name: str
     role: Literal["swi", "phase", "magnitude", "mip", "t2star", "other"]
     why: str
     confirm: bool = False
     sure_when: str | None = None
+    phase_sign: Literal[1, -1] | None = None
+    component: Literal["real", "imaginary"] | None = None
+
+    @model_validator(mode="after")
+    def _sign_of_phase_only(self) -> Rule:
+        if self.phase_sign is not None and self.role != "phase":
+            raise ValueError("phase_sign means nothing in a rule for another role than phase")
+        return self
 
 
 class Verdict(_Model):
@@ -131,6 +143,8 @@ class Verdict(_Model):
     rule: str
     why: str
     needs_confirmation: bool
+    phase_sign: Literal[1, -1] | None = None
+    component: Literal["real", "imaginary"] | None = None
 
 
 class Rules(_Model):
@@ -152,7 +166,12 @@ class Rules(_Model):
             if rule.holds(facts, self.define):
                 unsure = rule.sure_when is not None and not self.define[rule.sure_when].holds(facts, self.define)
                 return Verdict(
-                    role=Role(rule.role), rule=rule.name, why=rule.why, needs_confirmation=rule.confirm or unsure
+                    role=Role(rule.role),
+                    rule=rule.name,
+                    why=rule.why,
+                    needs_confirmation=rule.confirm or unsure,
+                    phase_sign=rule.phase_sign,
+                    component=rule.component,
                 )
         return Verdict(role=Role.OTHER, rule="none", why="no rule fits", needs_confirmation=False)
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import Literal
 
 from pipeline.headers import Frame, Instance
 from pipeline.recognition import Role, Rules, Verdict
@@ -19,6 +20,7 @@ class Series:
 
     `parts` is empty unless the series holds several kinds of image (magnitude and phase interleaved, several echoes):
     then each part is a series of its own, with the same UID and only its own frames, and parts are what is used.
+    `phase_sign` is what a site's rule says of it, `component` which part of a complex image it is.
     """
 
     series_instance_uid: str
@@ -32,6 +34,8 @@ class Series:
     modality: str
     instances: tuple[Instance, ...]
     parts: tuple[Series, ...] = ()
+    phase_sign: Literal[1, -1] | None = None
+    component: Literal["real", "imaginary"] | None = None
 
     @property
     def leaves(self) -> tuple[Series, ...]:
@@ -175,6 +179,8 @@ def _leaf(pieces: list[Piece]) -> Series:
         series_number=first.series_number,
         modality=first.modality,
         instances=tuple(replace(instance, frames=tuple(frames[uid])) for uid, instance in instances.items()),
+        phase_sign=verdict.phase_sign,
+        component=verdict.component,
     )
 
 
@@ -182,16 +188,20 @@ def _split(pieces: list[Piece]) -> list[list[Piece]]:
     """Split a series by role and echo; then, where positions still repeat, by Image Type and acquisition."""
 
     def role(piece: Piece) -> Hashable:
-        return piece[2].role
+        return piece[2].role, piece[2].component
 
     def echo(piece: Piece) -> Hashable:
         time = piece[1].echo_time_ms
-        return None if time is None or piece[2].role not in USED else round(time, 1)
+        return None if time is None or not _is_used(piece[2]) else round(time, 1)
 
     groups = [sub for group in _by(pieces, role) for sub in _by(group, echo)]
     for key in (_tokens, _acquisition):
         groups = [sub for group in groups for sub in (_by(group, key) if _repeats(group) else [group])]
     return groups
+
+
+def _is_used(verdict: Verdict) -> bool:
+    return verdict.role in USED or verdict.component is not None
 
 
 def _by(pieces: list[Piece], key: Callable[[Piece], Hashable]) -> Iterator[list[Piece]]:
@@ -210,7 +220,7 @@ def _acquisition(piece: Piece) -> Hashable:
 
 
 def _repeats(pieces: list[Piece]) -> bool:
-    if pieces[0][2].role not in USED:
+    if not _is_used(pieces[0][2]):
         return False
     places = [tuple(round(v, 2) for v in frame.position) for _, frame, _ in pieces if frame.position]
     return len(set(places)) < len(places)

@@ -7,7 +7,7 @@ does not make one regular grid is an error that names the frames, never a silent
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,8 @@ UNEVEN = 0.1
 SIDEWAYS = 0.5
 """Slices may be shifted within their plane by this many pixels over the whole stack."""
 SAME_PLACE_MM = 0.01
+FULL = 1.6
+"""Slices of a 3D acquisition that lie further apart than this many times their thickness do not fill the volume."""
 NAMED = 6
 """At most so many frames are named in an error."""
 
@@ -32,10 +34,14 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """Frames in slice order. Each place holds one frame, or several that claim the same place."""
+    """Frames in slice order. Each place holds one frame, or several that claim the same place.
+
+    `remarks` say what is odd about them, and what was made of it.
+    """
 
     places: tuple[tuple[Piece, ...], ...]
     geometry: Geometry
+    remarks: tuple[str, ...] = ()
 
 
 def arrange(series: Series) -> Stack:
@@ -67,7 +73,38 @@ def arrange(series: Series) -> Stack:
     affine[:3, 3] = first
     instance = pieces[0][0]
     shape = (len(places), instance.rows, instance.columns)
-    return Stack(places, Geometry(shape, affine, instance.frame_of_reference_uid))
+    spaces = Counter(instance.frame_of_reference_uid for instance, _ in pieces)
+    geometry = Geometry(shape, affine, spaces.most_common(1)[0][0])
+    remarks = (*_mixed_spaces(spaces, where), *_thinned(pieces, float(np.linalg.norm(step)), where))
+    return Stack(places, geometry, remarks)
+
+
+def _mixed_spaces(spaces: Counter[str], where: str) -> Iterator[str]:
+    if len(spaces) > 1:
+        what = f"its slices name {len(spaces)} frames of reference, though they lie on one grid"
+        yield f"{where}: {what}; the usual one is taken"
+
+
+def _thinned(pieces: Sequence[Piece], step: float, where: str) -> Iterator[str]:
+    """Say if slices seem to be missing at regular places, which leaves a regular, coarser grid.
+
+    Spacing Between Slices is the distance of slice centres (PS3.3 C.7.6.2.1.2); some write the gap instead, which is
+    recognised by its sum with Slice Thickness. Without it, slices of a 3D acquisition are held to fill the volume.
+    """
+    instance, frame = pieces[0]
+    said, thickness = abs(frame.step_mm or 0), frame.thickness_mm or 0
+    if said > 0:
+        fits = any(abs(step - distance) <= UNEVEN * step for distance in (said, said + thickness))
+        if not fits and step > said:
+            yield (
+                f"{where}: its slices lie {step:.2f} mm apart, but Spacing Between Slices is {said:.2f} mm: "
+                "slices seem to be missing at regular places"
+            )
+    elif instance.acquisition_type == "3D" and 0 < thickness * FULL < step:
+        yield (
+            f"{where}: its slices lie {step:.2f} mm apart, but are {thickness:.2f} mm thick: "
+            "slices seem to be missing at regular places"
+        )
 
 
 def name(pieces: Sequence[Piece]) -> str:

@@ -1,65 +1,27 @@
-"""DICOM slices to a volume with LPS geometry, and to an acquisition with phase in radians.
-
-The only place that decodes pixel data. Sizes are bounded before anything is decoded, and a file that cannot be decoded
-is named.
-"""
+"""DICOM slices to a volume with LPS geometry, and to an acquisition with phase in radians."""
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
-from pydicom import Dataset
-from pydicom.encaps import generate_frames
-from pydicom.pixels.utils import iter_pixels
 
-from pipeline.codestream import declared_size
+from pipeline.decoding import MAX_VOXELS, Encoding, Image, decode
 from pipeline.errors import GeometryError, InputError, NoSwiError
-from pipeline.geometry import Acquisition, FrameReference, Volume
-from pipeline.headers import flatten, integer, number, text
+from pipeline.geometry import Acquisition, FrameReference, PhaseRecord, Volume
 from pipeline.pairing import Pick
-from pipeline.phase import Encoding, paramagnetic_sign, to_radians
+from pipeline.phase import complex_phase, paramagnetic_sign, to_radians
+from pipeline.recognition import Role
 from pipeline.series import Series
 from pipeline.stack import Piece, Stack, arrange, name
 from pipeline.swi import SwiParameters, susceptibility_weighted
 
-MAX_VOXELS = 1 << 28
-"""Largest volume that is read (1 GiB as float32)."""
-MAX_PIXELS = 1 << 24
-"""Largest single image (4096 × 4096)."""
-THREADS = 2
-
-_PIXEL_ATTRIBUTES = [
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "PlanarConfiguration",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "RescaleType",
-    "SmallestImagePixelValue",
-    "LargestImagePixelValue",
-    "RealWorldValueMappingSequence",
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-    "PixelData",
-    "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths",
-]
+V = TypeVar("V", bound=Volume)
 
 
 def read_volume(series: Series) -> Volume:
@@ -82,19 +44,21 @@ def read_volume(series: Series) -> Volume:
     InputError
         A file cannot be decoded, or the volume is too large.
     """
-    raw = _read(series)
-    return raw.volume(_modality(raw))
+    return _image(series, [])
 
 
-def read_acquisition(pick: Pick, *, phase_sign: int | None = None) -> Acquisition:
+def read_acquisition(pick: Pick, *, phase_sign: Literal[1, -1] | None = None) -> Acquisition:
     """Read the SWI that was picked with its phase and magnitude, all on the grid of the SWI.
+
+    Nothing is resampled: a phase or magnitude that lies on another grid is of another acquisition or reconstruction,
+    and phase does not survive interpolation where it wraps.
 
     Parameters
     ----------
     pick : Pick
         From :func:`pipeline.study.pick`.
-    phase_sign : int, optional
-        Sign of paramagnetic blood in the phase of this site; by default it is measured on the veins.
+    phase_sign : {1, -1}, optional
+        Sign of paramagnetic blood in the stored phase; by default that of the site's rule, else measured on the veins.
 
     Returns
     -------
@@ -111,44 +75,57 @@ def read_acquisition(pick: Pick, *, phase_sign: int | None = None) -> Acquisitio
     """
     if not pick.analysable:
         raise NoSwiError(pick.why, do="send the susceptibility-weighted series, or its phase and magnitude")
-    notes = [f"{s.label} was taken for {s.role} by its name alone" for s in _used(pick) if s.needs_confirmation]
+    notes = [f"{s.label} was taken for {s.role} by its name alone" for s in pick.used if s.needs_confirmation]
     if pick.swi is None:
         return _computed(pick, phase_sign, notes)
-    swi = read_volume(pick.swi)
-    magnitude = _companion(pick.magnitude, swi, "magnitude", read_volume, notes)
-    phase = _companion(pick.phase, swi, "phase", lambda series: _phase(series, notes), notes)
+    if pick.swi.role == Role.T2STAR:
+        notes.append("a T2*-weighted gradient echo was analysed for want of an SWI: it shows fewer microbleeds")
+    swi = _image(pick.swi, notes)
+    magnitude = _companion(pick.magnitude, swi, "magnitude", _image, notes)
+    phase = _companion(pick.phase, swi, "phase", _phase, notes)
+    record = None
     if phase is None:
-        notes.append("analysed without phase: calcification and bleeds cannot be told apart by it")
+        why = f" ({pick.no_phase})" if pick.no_phase else ""
+        notes.append(f"analysed without phase{why}: calcification and bleeds cannot be told apart by it")
     else:
-        phase = _signed(phase, swi, pick.phase, phase_sign, notes)
-    return Acquisition(swi, phase, magnitude, pick.swi.echo_time_ms, pick.swi.field_strength_t, tuple(notes))
+        record = _signed(phase, swi, pick.phase, phase_sign, notes)
+    echo, field = pick.swi.echo_time_ms, pick.swi.field_strength_t
+    return Acquisition(swi, phase, magnitude, echo, field, _once(notes), record)
 
 
-def _used(pick: Pick) -> Iterator[Series]:
-    yield from (series for series in (pick.swi, pick.phase, pick.magnitude) if series is not None)
+def _once(notes: list[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(notes))
 
 
-def _computed(pick: Pick, phase_sign: int | None, notes: list[str]) -> Acquisition:
+def _computed(pick: Pick, phase_sign: Literal[1, -1] | None, notes: list[str]) -> Acquisition:
     """Acquisition whose SWI is made from magnitude and phase, for want of a derived one."""
     if pick.magnitude is None or pick.phase is None:
         raise NoSwiError(pick.why)
-    magnitude, phase = read_volume(pick.magnitude), _phase(pick.phase, notes)
+    magnitude, phase = _image(pick.magnitude, notes), _phase(pick.phase, notes)
     if not magnitude.geometry.matches(phase.geometry):
         raise GeometryError("magnitude and phase lie on different grids", where=pick.phase.label, do="send both series")
-    phase = _signed(phase, magnitude, pick.phase, phase_sign, notes)
+    record = _signed(phase, magnitude, pick.phase, phase_sign, notes)
     parameters = SwiParameters()
     swi = replace(magnitude, array=susceptibility_weighted(magnitude.array, phase.array, parameters))
     notes.append("the study has no SWI series: the SWI was computed from magnitude and phase")
     echo, field = pick.magnitude.echo_time_ms, pick.magnitude.field_strength_t
-    return Acquisition(swi, phase, magnitude, echo, field, tuple(notes))
+    return Acquisition(swi, phase, magnitude, echo, field, _once(notes), record)
 
 
-def _companion(series: Series | None, swi: Volume, kind: str, read: Any, notes: list[str]) -> Volume | None:
+def _image(series: Series, notes: list[str]) -> Volume:
+    raw = _read(series)
+    notes.extend(raw.remarks)
+    return raw.volume(_modality(raw))
+
+
+def _companion(
+    series: Series | None, swi: Volume, kind: str, read: Callable[[Series, list[str]], V], notes: list[str]
+) -> V | None:
     """Read a series that goes with the SWI; leave it out, with a warning, when it cannot."""
     if series is None:
         return None
     try:
-        volume: Volume = read(series)
+        volume = read(series, notes)
     except InputError as error:
         notes.append(f"the {kind} was left out: {error}")
         return None
@@ -158,28 +135,50 @@ def _companion(series: Series | None, swi: Volume, kind: str, read: Any, notes: 
     return volume
 
 
-def _phase(series: Series, notes: list[str]) -> Volume:
+@dataclass(frozen=True, eq=False)
+class _Phase(Volume):
+    """A phase volume that remembers what its scale follows from."""
+
+    scale: str = ""
+
+
+def _phase(series: Series, notes: list[str]) -> _Phase:
+    """Phase in radians; the sign is still the maker's."""
+    if series.parts:  # a real and an imaginary image
+        real, imaginary = (_read(part) for part in series.parts)
+        if not real.stack.geometry.matches(imaginary.stack.geometry):
+            raise GeometryError("real and imaginary images lie on different grids", where=series.label)
+        radians, turned = complex_phase(_modality(real), _modality(imaginary))
+        scale = "the angle of real and imaginary images" + (", alternate slices turned" if turned else "")
+        notes.extend((*real.remarks, *imaginary.remarks))
+        return real.phase(radians, scale)
     raw = _read(series)
+    notes.extend(raw.remarks)
     try:
-        radians, assumed = to_radians(raw.stored, raw.encodings, series.vendor)
+        radians, found = to_radians(raw.stored, raw.encodings, series.vendor)
     except InputError as error:
         raise InputError(error.what, where=series.label, do="leave the phase out or set its scale") from error
-    notes.extend(assumed)
-    return raw.volume(radians)
+    if found.assumed:
+        notes.append(f"the scale of the phase is assumed: {found.rule}")
+    return raw.phase(radians, found.rule)
 
 
-def _signed(phase: Volume, image: Volume, series: Series | None, phase_sign: int | None, notes: list[str]) -> Volume:
-    """Turn the phase so that paramagnetic blood is positive."""
-    sign = phase_sign
-    if sign is None:
+def _signed(
+    phase: _Phase, image: Volume, series: Series | None, given: Literal[1, -1] | None, notes: list[str]
+) -> PhaseRecord:
+    """Turn the phase so that paramagnetic blood is positive; the record of how that was settled."""
+    sign = given or (series.phase_sign if series is not None else None)
+    if sign is not None:
+        record = PhaseRecord(phase.scale, sign, "site")
+    else:
         vendor = series.vendor if series is not None else ""
         found = paramagnetic_sign(phase.array, image.array, image.geometry.spacing, vendor)
-        sign = found.sign
+        record = PhaseRecord(phase.scale, found.sign, "veins" if found.measured else "maker", round(found.score, 1))
         if not found.measured:
             notes.append("the sign of the phase could not be measured on the veins; the maker's usual one is taken")
-    if sign < 0:
+    if record.sign < 0:
         np.negative(phase.array, out=phase.array)
-    return phase
+    return record
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,13 +190,20 @@ class _Raw:
     stack: Stack
     stored: NDArray[Any]
     encodings: list[Encoding]
+    remarks: tuple[str, ...] = ()
 
-    def volume(self, array: NDArray[np.float32]) -> Volume:
-        frames = tuple(
+    @property
+    def frames(self) -> tuple[FrameReference, ...]:
+        return tuple(
             FrameReference(instance.sop_instance_uid, instance.sop_class_uid, str(instance.path), frame.number)
             for instance, frame in self.pieces
         )
-        return Volume(array, self.stack.geometry, frames, self.series.series_instance_uid)
+
+    def volume(self, array: NDArray[np.float32]) -> Volume:
+        return Volume(array, self.stack.geometry, self.frames, self.series.series_instance_uid)
+
+    def phase(self, radians: NDArray[np.float32], scale: str) -> _Phase:
+        return _Phase(radians, self.stack.geometry, self.frames, self.series.series_instance_uid, scale)
 
 
 def _modality(raw: _Raw) -> NDArray[np.float32]:
@@ -226,10 +232,10 @@ def _read(series: Series) -> _Raw:
         for piece in place:
             by_file[piece[0].path].append((k, piece))
     loading = _Loading(series, stack)
-    with ThreadPoolExecutor(THREADS) as pool:
-        for slices in pool.map(_decode_file, by_file, by_file.values()):
-            for k, piece, pixels, encoding in slices:
-                loading.put(k, piece, pixels, encoding)
+    wanted = {path: [(piece[1].number or 1) - 1 for _, piece in places] for path, places in by_file.items()}
+    for path, images in decode(wanted):
+        for (k, piece), image in zip(by_file[path], images, strict=True):
+            loading.put(k, piece, image)
     return loading.done()
 
 
@@ -240,8 +246,10 @@ class _Loading:
         self._series, self._stack = series, stack
         self._stored: NDArray[Any] | None = None
         self._kept: dict[int, tuple[Piece, Encoding]] = {}
+        self._again: list[Piece] = []
 
-    def put(self, k: int, piece: Piece, pixels: NDArray[Any], encoding: Encoding) -> None:
+    def put(self, k: int, piece: Piece, image: Image) -> None:
+        pixels, encoding = image
         if self._stored is None:
             self._stored = np.empty(self._stack.geometry.shape, dtype=pixels.dtype)
         if self._stored.dtype != pixels.dtype:
@@ -252,104 +260,13 @@ class _Loading:
         elif not np.array_equal(self._stored[k], pixels):
             what = f"different images at one place: {name([self._kept[k][0], piece])}"
             raise GeometryError(what, where=self._series.label, do="send one acquisition a series")
+        else:
+            self._again.append(piece)
 
     def done(self) -> _Raw:
         pieces, encodings = zip(*(self._kept[k] for k in sorted(self._kept)), strict=True)
         assert self._stored is not None  # noqa: S101 - a stack has at least two places
-        return _Raw(self._series, pieces, self._stack, self._stored, list(encodings))
-
-
-def _decode_file(path: Path, wanted: list[tuple[int, Piece]]) -> list[tuple[int, Piece, NDArray[Any], Encoding]]:
-    """Decode the wanted frames of one file; anything a decoder raises becomes an error that names the file."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ds = pydicom.dcmread(path, specific_tags=_PIXEL_ATTRIBUTES, force=True)
-        _check_bounds(ds)
-        indices = [(piece[1].number or 1) - 1 for _, piece in wanted]
-        images = _native(ds, indices) if _is_native(ds) else _encapsulated(ds, indices)
-        encodings = _encodings(ds, indices)
-        return [(k, piece, image, e) for (k, piece), image, e in zip(wanted, images, encodings, strict=True)]
-    except InputError as error:
-        raise InputError(error.what, where=path.name, do="send the file again") from error
-    except Exception as error:
-        reason = next(iter(str(error).splitlines()), "")[:160]
-        what = f"the pixel data cannot be decoded ({type(error).__name__}: {reason})"
-        raise InputError(what, where=path.name, do="send the file again") from error
-
-
-def _check_bounds(ds: Dataset) -> None:
-    rows, columns, frames = (integer(ds, name) or 0 for name in ("Rows", "Columns", "NumberOfFrames"))
-    if "PixelData" not in ds:
-        raise InputError("the file has no pixel data")
-    if not 0 < rows * columns <= MAX_PIXELS or frames * rows * columns > 8 * MAX_VOXELS:
-        raise InputError(f"images of {columns}×{rows} pixels, {frames} frames are not read")
-    if (integer(ds, "SamplesPerPixel") or 1) != 1:
-        raise InputError("a colour image")
-    if ds.BitsAllocated not in (8, 16, 32) or not 0 < ds.BitsStored <= ds.BitsAllocated:
-        raise InputError(f"{ds.BitsStored} of {ds.BitsAllocated} bits a pixel are not read")
-
-
-def _is_native(ds: pydicom.FileDataset) -> bool:
-    syntax = ds.file_meta.get("TransferSyntaxUID")
-    return syntax is None or not syntax.is_encapsulated
-
-
-def _native(ds: pydicom.FileDataset, indices: list[int]) -> list[NDArray[Any]]:
-    """Frames of uncompressed pixel data, without a copy."""
-    kind = "i" if ds.PixelRepresentation else "u"
-    dtype = np.dtype(f"{'>' if ds.original_encoding[1] is False else '<'}{kind}{ds.BitsAllocated // 8}")
-    size, needed = ds.Rows * ds.Columns, max(indices) + 1
-    have = len(ds.PixelData) // (size * dtype.itemsize)
-    if have < needed:
-        raise InputError(f"the pixel data is cut short ({have} of {needed} frames)")
-    frames = np.frombuffer(ds.PixelData, dtype=dtype, count=needed * size).reshape(needed, ds.Rows, ds.Columns)
-    return [_stored_bits(frames[n], ds) for n in indices]
-
-
-def _encapsulated(ds: pydicom.FileDataset, indices: list[int]) -> list[NDArray[Any]]:
-    """Frames of compressed pixel data, after a look at the size each codestream declares."""
-    count = integer(ds, "NumberOfFrames") or 1
-    for codestream in generate_frames(ds.PixelData, number_of_frames=count):
-        declared = declared_size(codestream)
-        if declared not in (None, (ds.Rows, ds.Columns)):
-            raise InputError(f"the compressed image declares another size than its header {declared}")
-    distinct = sorted(set(indices))
-    decoded = dict(zip(distinct, iter_pixels(ds, indices=distinct, raw=True), strict=True))
-    return [_stored_bits(decoded[n], ds) for n in indices]
-
-
-def _stored_bits(frame: NDArray[Any], ds: Dataset) -> NDArray[Any]:
-    """Clear what lies above Bits Stored (overlays of old, PS3.5 8.1.1) and extend the sign."""
-    spare = int(ds.BitsAllocated) - int(ds.BitsStored)
-    if not spare or frame.dtype.itemsize * 8 != ds.BitsAllocated:
-        return frame
-    return (frame << spare) >> spare
-
-
-def _encodings(ds: pydicom.FileDataset, indices: list[int]) -> list[Encoding]:
-    per_frame = ds.get("PerFrameFunctionalGroupsSequence") or ()
-    shared = flatten(next(iter(ds.get("SharedFunctionalGroupsSequence") or ()), None))
-    return [
-        _encoding(ds, [flatten(per_frame[n]), shared, ds] if n < len(per_frame) else [ds, flatten(ds)]) for n in indices
-    ]
-
-
-def _encoding(ds: pydicom.FileDataset, levels: list[Dataset]) -> Encoding:
-    def first(keyword: str) -> float | None:
-        return next((value for level in levels if (value := number(level, keyword)) is not None), None)
-
-    slope, mapped = first("RescaleSlope"), first("RealWorldValueSlope")
-    units = next((unit for level in levels if (unit := level.get("MeasurementUnitsCodeSequence"))), None)
-    unit = text(units[0], "CodeValue") if units else ""
-    return Encoding(
-        bits_stored=int(ds.BitsStored),
-        signed=bool(ds.PixelRepresentation),
-        photometric=text(ds, "PhotometricInterpretation"),
-        slope=slope or 1.0,
-        intercept=first("RescaleIntercept") or 0.0,
-        rescale_type=next((value for level in levels if (value := text(level, "RescaleType"))), ""),
-        real_world=None if not mapped else (mapped, first("RealWorldValueIntercept") or 0.0, unit),
-        smallest=first("SmallestImagePixelValue"),
-        largest=first("LargestImagePixelValue"),
-    )
+        remarks = list(self._stack.remarks)
+        if self._again:
+            remarks.append(f"{self._series.label}: the same slices twice, one of each is used: {name(self._again)}")
+        return _Raw(self._series, pieces, self._stack, self._stored, list(encodings), tuple(remarks))

@@ -264,7 +264,7 @@ def _remarks(job: Job) -> ContainerContentItem:
     comments = [f"{RESEARCH_ONLY}.", f"{NOT_ASSESSED}."]
     if any(lesion.region is None for lesion in findings.lesions):
         comments.append(f"{LOCATION_NOT_ASSESSED}.")
-    comments += [f"{SEQUENCE_CAVEAT}.", *findings.warnings]
+    comments += [f"{SEQUENCE_CAVEAT}.", *([f"{findings.phase}."] if findings.phase else []), *findings.warnings]
     container = ContainerContentItem(name=codes.QUALITATIVE_EVALUATIONS, relationship_type=_CONTAINS)
     container.ContentSequence = ContentSequence(
         [
