@@ -16,7 +16,7 @@ from pipeline.brain import extract_brain, implausible, require_usable
 from pipeline.errors import GeometryError
 from pipeline.findings import Certainty, Findings, Lesion, Point, ScoredCandidate, SeriesUsed
 from pipeline.geometry import Acquisition, Geometry
-from pipeline.identity import derive_uid, job_key
+from pipeline.identity import derive_uid
 from pipeline.measure import Region, grow
 from pipeline.pairing import Pick
 from pipeline.profile import Profile
@@ -86,9 +86,8 @@ def detect(
     watch = Stopwatch(progress)
     with watch("read"):
         acquisition = read_acquisition(pick)
-    used = [series for series in (pick.swi, pick.phase, pick.magnitude) if series is not None]
-    key = key or job_key((i.sop_instance_uid for series in used for i in series.instances), profile.digest)
-    return analyse(acquisition, profile, key=key, study=used[0].study_instance_uid, device=device, watch=watch)
+    key = key or pick.key(profile.digest)
+    return analyse(acquisition, profile, key=key, study=pick.used[0].study_instance_uid, device=device, watch=watch)
 
 
 def analyse(
@@ -111,7 +110,7 @@ def analyse(
         candidates = profile.candidates.call("propose", acquisition, brain, device=device)
     with watch("regions"):
         grown = [grow(candidate, swi, brain, profile.measure) for candidate in candidates]
-        regions = [Described(r, describe(r, profile.measure.rim_mm)) for r in grown if r is not None]
+        regions = [Described(r, describe(r, profile.measure.rim_mm, acquisition.phase)) for r in grown if r is not None]
         if profile.shape:
             regions = [r for r in regions if passes(r.shape, profile.shape)]
     with watch("scores"):
@@ -134,6 +133,7 @@ def analyse(
         lesions=tuple(lesions),
         candidates=tuple(ScoredCandidate(_lps(s.region, swi.geometry), s.probability) for s in scored),
         warnings=tuple(dict.fromkeys(warnings)),
+        phase=acquisition.phase_record,
         timing_s=watch.seconds,
     )
     return Detection(findings, labels, acquisition)

@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from scipy import ndimage
 
+from pipeline.geometry import Volume
 from pipeline.measure import FACES_IN_3D, Region
 from pipeline.parameters import Parameters
 
 Mask = NDArray[np.bool_]
+
+PHASE_LIMIT = 0.3
+"""Radians; beyond this only the sign is taken, since phase scales with field, echo time and filter, and wraps."""
 
 
 class ShapeParameters(Parameters):
@@ -31,7 +35,7 @@ class ShapeParameters(Parameters):
     circularity: float = Field(0.73, ge=0, le=1, description="Least")
     shift: float = Field(0.5, gt=0, description="Largest")
     isolation: float = Field(0.5, ge=0, le=1, description="Least")
-    tail: float = Field(3.0, ge=1, description="Largest")
+    compactness: float = Field(0.08, ge=0, le=1, description="Least")
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Shape:
     Parameters
     ----------
     response : float
-        The candidate's own score.
+        The candidate's score s as s / (1 + s).
     diameter_mm : float
         Of the circle with the area of the largest section.
     extent_mm : float
@@ -56,8 +60,11 @@ class Shape:
         Largest move of the centre from one slice to the next, in diameters.
     isolation : float
         Clearness of the rim around it: one less the depth of the rim's dark end over `contrast`, 0 to 1.
-    tail : float
-        Volume that hangs together at half the region's own level, over the region's volume; a vessel goes on.
+    compactness : float
+        The region's volume over what hangs together at half its level, 0 to 1; a vessel goes on.
+    phase : float or None
+        Mean phase of the region, radians, held within ±0.3: blood is paramagnetic (positive), calcium is not. None
+        without a phase image.
     """
 
     response: float
@@ -68,7 +75,8 @@ class Shape:
     circularity: float
     shift: float
     isolation: float
-    tail: float
+    compactness: float
+    phase: float | None = None
 
 
 class RatingParameters(Parameters):
@@ -78,6 +86,7 @@ class RatingParameters(Parameters):
     """
 
     offset: float = Field(description="Log odds when every measure is 0")
+    phase_unknown: float = Field(0.15, description="Stands for the phase of a study without one")
     weights: dict[str, float] = Field(min_length=1, description="Log odds for a unit of a measure, by its name")
 
     @field_validator("weights")
@@ -90,7 +99,10 @@ class RatingParameters(Parameters):
 
 def rate(shape: Shape, parameters: RatingParameters) -> float:
     """Rate a shape between 0 and 1; see :class:`RatingParameters`."""
-    odds = parameters.offset + sum(weight * getattr(shape, name) for name, weight in parameters.weights.items())
+    odds = parameters.offset
+    for name, weight in parameters.weights.items():
+        value = getattr(shape, name)
+        odds += weight * (parameters.phase_unknown if value is None else value)
     return float(1 / (1 + np.exp(-np.clip(odds, -30, 30))))
 
 
@@ -105,15 +117,16 @@ def passes(shape: Shape, parameters: ShapeParameters) -> bool:
         and shape.circularity >= parameters.circularity
         and shape.shift <= parameters.shift
         and shape.isolation >= parameters.isolation
+        and shape.compactness >= parameters.compactness
     )
 
 
-def describe(region: Region, rim_mm: float = 1.5) -> Shape:
-    """Measure the shape of a region and of the rim around it."""
+def describe(region: Region, rim_mm: float, phase: Volume | None = None) -> Shape:
+    """Measure the shape of a region and of the rim (of width `rim_mm`) around it, and its phase if there is one."""
     slices = np.flatnonzero(region.mask.any((1, 2)))
     largest = int(np.argmax(region.mask.sum((1, 2))))
     return Shape(
-        response=region.candidate.score,
+        response=region.candidate.score / (1 + region.candidate.score),
         diameter_mm=region.diameter_mm,
         extent_mm=float((slices[-1] - slices[0] + 1) * region.spacing[2]),
         contrast=region.contrast,
@@ -121,7 +134,8 @@ def describe(region: Region, rim_mm: float = 1.5) -> Shape:
         circularity=circularity(region.mask[largest], region.spacing[:2]),
         shift=_shift(region, slices),
         isolation=_isolation(region, rim_mm),
-        tail=_tail(region),
+        compactness=_compactness(region),
+        phase=None if phase is None else float(np.clip(phase.array[region.voxels].mean(), -PHASE_LIMIT, PHASE_LIMIT)),
     )
 
 
@@ -153,7 +167,7 @@ def _isolation(region: Region, rim_mm: float) -> float:
     return float(np.clip(1 - np.percentile(rim, 90) / region.contrast, 0, 1)) if rim.size else 0.0
 
 
-def _tail(region: Region) -> float:
+def _compactness(region: Region) -> float:
     level = float(region.depth[region.mask].min()) / 2
     labels, _ = ndimage.label(region.depth >= level, FACES_IN_3D)
-    return float((labels == labels[region.mask][0]).sum() / region.mask.sum())
+    return float(region.mask.sum() / (labels == labels[region.mask][0]).sum())

@@ -29,7 +29,7 @@ class Parameters(BaseParameters):
     k_one: float = Field(9.9, gt=0, description="The same for a radius of one pixel")
     sigma_per_radius: float = Field(0.25, gt=0, description="Gaussian blur of a radius' votes, in radii")
     erosion_voxels: int = Field(1, ge=0, description="In-plane erosion of the brain mask")
-    cap_percentile: float = Field(99.9, gt=0, le=100, description="Responses are capped here and scaled to 0..1")
+    unit_percentile: float = Field(99.9, gt=0, le=100, description="Its response is the unit of the score")
     keep_percentile: float = Field(99.0, ge=0, lt=100, description="Candidates lie above this response in the brain")
     separation_mm: float = Field(
         2.0, gt=0, description="Of two peaks nearer than this the higher is kept; at least one slice"
@@ -52,19 +52,20 @@ def propose(acquisition: Acquisition, brain: Mask, parameters: Parameters) -> li
     Returns
     -------
     list of Candidate
-        Strongest first; the score is the summed response over its cap, so 1 is the 99.9th percentile in the brain.
+        Strongest first; a score of 1 is the 99.9th percentile of the response in the brain. It is not capped there, as
+        some do to show it, because the order of the strongest would be lost.
     """
     spacing = acquisition.swi.geometry.spacing
     response = respond(acquisition.swi.array, spacing, brain, parameters)
     inside = response[brain]
     if not inside.size or inside.max() <= 0:
         return []
-    cap = float(np.percentile(inside, parameters.cap_percentile)) or float(inside.max())
+    unit = float(np.percentile(inside, parameters.unit_percentile)) or float(inside.max())
     threshold = float(np.percentile(inside, parameters.keep_percentile))
     peaks = _peaks(response, threshold, spacing, parameters)
-    scores = response[tuple(peaks.T)] / cap
+    scores = response[tuple(peaks.T)] / unit
     order = np.lexsort((*peaks.T, -scores))[: parameters.max_candidates]
-    return [Candidate(_refine(response, peaks[n]), float(min(scores[n], 1.0))) for n in order]
+    return [Candidate(_refine(response, peaks[n]), float(scores[n])) for n in order]
 
 
 def respond(
