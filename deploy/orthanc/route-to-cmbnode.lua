@@ -1,9 +1,13 @@
--- Orthanc sends every stable MR study that came from elsewhere to the node, and never sends back the node's own results.
--- "cmbnode" is the name of the node in Orthanc's DicomModalities.
+-- Orthanc sends the MR series of each stable study to the node, in one job (one association; shown and retried in Orthanc).
+-- What the node itself made (SR, SEG, Secondary Capture) is not sent back. "cmbnode" is the name in DicomModalities.
 function OnStableStudy(studyId, tags, metadata, origin)
-  for _, series in ipairs(ParseJson(RestApiGet('/studies/' .. studyId .. '/series'))) do
-    if series['MainDicomTags']['Modality'] == 'MR' then
-      SendToModality(series['ID'], 'cmbnode')
+  local series = {}
+  for _, one in ipairs(ParseJson(RestApiGet('/studies/' .. studyId .. '/series'))) do
+    if one['MainDicomTags']['Modality'] == 'MR' then
+      table.insert(series, one['ID'])
     end
+  end
+  if #series > 0 then
+    RestApiPost('/modalities/cmbnode/store', DumpJson({ Resources = series, Synchronous = false }))
   end
 end
