@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,11 @@ from node.config import QueueSettings
 from node.lease import Heartbeat
 from node.ledger import Job, JobState, Ledger, ResultFile
 from pipeline.errors import InputError, ProfileError
-from pipeline.identity import job_key
 
 if TYPE_CHECKING:
     from pipeline.findings import Findings
+    from pipeline.pairing import Pick
+    from pipeline.recognition import Rules
     from pipeline.results import ResultObject
 
 _log = structlog.get_logger(__name__)
@@ -115,33 +116,44 @@ class Analyst:
 
 
 def run_pipeline(
-    job: Job, paths: list[Path], progress: Progress, device: str, predecessor: str | None = None
+    job: Job,
+    paths: list[Path],
+    progress: Progress,
+    device: str,
+    predecessor: str | None = None,
+    rules: Rules | None = None,
 ) -> Outcome:
     """Analyse the images of a job.
 
     The UIDs come from what is analysed and with which profile, the time from the job: a second analysis makes the same
-    objects, byte for byte, under the same UIDs. `predecessor` is the key of the job whose report this one replaces.
+    objects, byte for byte, under the same UIDs. `predecessor` is the key of the job whose report this one replaces,
+    `rules` are those the job was routed by (by default those in the package).
 
     Raises
     ------
     InputError
-        If the SWI series is not among the images, or cannot be used.
+        If the series of the job are not among the images, or cannot be used.
     """
     from pipeline.detect import detect
     from pipeline.profile import load_profile
     from pipeline.results import make_results
     from pipeline.study import pick, read_studies
 
-    studies, unreadable = read_studies(paths)
+    profile = load_profile(job.profile)
+    studies, unreadable = read_studies(paths, rules)
     study = next((s for s in studies if s.study_instance_uid == job.study_instance_uid), None)
-    chosen = pick(study) if study is not None else None
-    if chosen is None or chosen.swi is None or chosen.swi.series_instance_uid != job.swi_series_uid:
+    chosen = pick(study, t2star=profile.suits.t2star) if study is not None else None
+    if chosen is None or not chosen.analysable or _swi_uid(chosen) != job.swi_series_uid:
         broken = f"; {len(unreadable)} files cannot be read: {unreadable[0].why}" if unreadable else ""
         raise InputError(f"its SWI series is not in the archive any more{broken}", where=f"job {job.id}")
-    profile = load_profile(job.profile)
-    used = [series for series in (chosen.swi, chosen.phase, chosen.magnitude) if series is not None]
-    key = job_key((i.sop_instance_uid for series in used for i in series.instances), profile.digest)
+    key = chosen.key(profile.digest)
     if key != job.key:
-        _log.warning("images or profile are not what they were when the job was opened", job=job.id)
+        _log.warning("images, rules or profile are not what they were when the job was opened", job=job.id)
     detection = detect(chosen, profile, key=key, device=device, progress=progress)
+    warnings = tuple(dict.fromkeys((*job.warnings, *detection.findings.warnings)))
+    detection = replace(detection, findings=replace(detection.findings, warnings=warnings))
     return detection.findings, make_results(detection, key=key, created=job.created_at, predecessor=predecessor)
+
+
+def _swi_uid(chosen: Pick) -> str | None:
+    return None if chosen.swi is None else chosen.swi.series_instance_uid

@@ -123,6 +123,9 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(None, description="Redis URL; none: `cmbnode up` starts its own")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where networks run")
     routing_file: Path | None = Field(None, description="TOML rule table; none: the one in the package")
+    recognition_file: Path | None = Field(
+        None, description="TOML table of the site's own recognition rules, read before those in the package"
+    )
     log_format: Literal["console", "json"] = Field("console", description="How log lines look")
     destinations: dict[str, DestinationSettings] = Field(default_factory=dict, description="Where results may go")
     receiver: ReceiverSettings = ReceiverSettings()

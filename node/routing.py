@@ -17,9 +17,8 @@ from node.config import Settings
 from node.ledger import Job, Ledger, NewJob, Priority, SeriesVerdict
 from node.ledger import Series as Known
 from node.ledger import Study as KnownStudy
-from node.rules import Origin, Rule, Table
+from node.rules import Origin, Rule, Table, recognition
 from pipeline.errors import CmbError
-from pipeline.identity import job_key
 from pipeline.study import Pick, Role, Series, Study, pick, read_studies
 
 log = structlog.get_logger(__name__)
@@ -71,16 +70,15 @@ def plan(study: Study, origins: Mapping[str, Origin], table: Table, settings: Se
         for series in study.series
         for leaf in (series, *series.leaves)
     }
-    chosen = pick(_only_wanted(study, rules))
-    rule = rules.get((chosen.swi.series_instance_uid, chosen.swi.role)) if chosen.swi else None
-    if rule is None or chosen.swi is None:
+    everything = pick(study)
+    chosen = pick(_only_wanted(study, rules), t2star=True)
+    rule = _deciding(everything, chosen, rules, origins, table)
+    if rule is None or rule.action == "ignore":
         # Nothing is analysed, so nothing is used either.
-        everything = pick(study)
-        unused = tuple(_ignored(s, rules[s.series_instance_uid, s.role], None) for s in study.series)
-        return Plan(unused, everything, _nothing(everything, rules))
-    plans = tuple(_series_plan(s, chosen, rules[s.series_instance_uid, s.role]) for s in study.series)
+        unused = tuple(_ignored(s, rules[s.series_instance_uid, s.role], "") for s in study.series)
+        return Plan(unused, everything, _nothing(everything, rule, rules))
     return Plan(
-        plans,
+        tuple(_series_plan(s, chosen, rules[s.series_instance_uid, s.role]) for s in study.series),
         chosen,
         chosen.why,
         rule.profile,
@@ -92,11 +90,28 @@ def plan(study: Study, origins: Mapping[str, Origin], table: Table, settings: Se
 Fitting = Mapping[tuple[str, Role], Rule | None]
 
 
+def _deciding(
+    everything: Pick, chosen: Pick, rules: Fitting, origins: Mapping[str, Origin], table: Table
+) -> Rule | None:
+    """Find the rule that decides about the study: that of the series chosen, or of the SWI that can be computed.
+
+    An SWI is computed only for a study that has none: where a rule sets one aside, that stands.
+    """
+    if chosen.swi is not None:
+        return rules[chosen.swi.series_instance_uid, chosen.swi.role]
+    if everything.swi is not None or chosen.magnitude is None or not chosen.analysable:
+        return None
+    origin = origins.get(chosen.magnitude.series_instance_uid, Origin())
+    return table.first(replace(chosen.magnitude, role=Role.SWI), origin, computed=True)
+
+
 def _only_wanted(study: Study, rules: Fitting) -> Study:
-    """Leave out SWI series that a rule sets aside, so that another one can be chosen."""
+    """Leave out what could be analysed but a rule sets aside, so that another series can be chosen."""
 
     def wanted(leaf: Series) -> bool:
         rule = rules[leaf.series_instance_uid, leaf.role]
+        if leaf.role == Role.T2STAR:
+            return _accepts_t2star(rule)
         return leaf.role != Role.SWI or (rule is not None and rule.action == "analyse")
 
     kept = []
@@ -107,35 +122,51 @@ def _only_wanted(study: Study, rules: Fitting) -> Study:
     return replace(study, series=tuple(kept))
 
 
-def _nothing(everything: Pick, rules: Fitting) -> str:
+def _accepts_t2star(rule: Rule | None) -> bool:
+    if rule is None or rule.profile is None:
+        return False
+    from pipeline.profile import load_profile
+
+    return load_profile(rule.profile).suits.t2star
+
+
+def _nothing(everything: Pick, computed: Rule | None, rules: Fitting) -> str:
     """Why nothing of a study is analysed."""
-    swi = everything.swi
+    swi = everything.swi or everything.t2star
+    if everything.swi is None and everything.analysable:
+        return _set_aside("the SWI that could be computed from magnitude and phase", computed)
     if swi is None:
-        computable = everything.phase is not None and everything.magnitude is not None
-        return "no SWI series, only the magnitude and phase of one" if computable else everything.why
+        return everything.why
     rule = rules[swi.series_instance_uid, swi.role]
+    if swi.role == Role.T2STAR and rule is not None and rule.action == "analyse":
+        return f"{everything.why}; profile {rule.profile} does not"
+    return _set_aside(f"{swi.label} is {'SWI' if everything.swi else 'T2*-weighted, there is no SWI'}", rule)
+
+
+def _set_aside(what: str, rule: Rule | None) -> str:
     if rule is None:
-        return f"{swi.label} is SWI, but no routing rule fits it"
-    return f"{swi.label} is SWI, but set aside by rule {rule.name!r}" + (f": {rule.why}" if rule.why else "")
+        return f"{what}, but no routing rule fits it"
+    return f"{what}, but set aside by rule {rule.name!r}" + (f": {rule.why}" if rule.why else "")
 
 
 def _series_plan(series: Series, chosen: Pick, rule: Rule | None) -> SeriesPlan:
-    swi = chosen.swi
-    assert swi is not None  # noqa: S101 - for the type checker
     uid = series.series_instance_uid
-    if uid == swi.series_instance_uid:
+    if chosen.swi is not None and uid == chosen.swi.series_instance_uid:
         return SeriesPlan(series, Action.ANALYSE, chosen.why)
     for name, used in (("phase", chosen.phase), ("magnitude", chosen.magnitude)):
-        if used is not None and used.series_instance_uid == uid:
-            return SeriesPlan(series, Action.USE, f"{name}, used with SWI {swi.label}")
-    return _ignored(series, rule, swi)
+        if used is None or used.series_instance_uid != uid:
+            continue
+        if chosen.swi is None:
+            return SeriesPlan(series, Action.ANALYSE, chosen.why)
+        return SeriesPlan(series, Action.USE, f"{name}, used with SWI {chosen.swi.label}")
+    return _ignored(series, rule, chosen.used[0].label)
 
 
-def _ignored(series: Series, rule: Rule | None, analysed: Series | None) -> SeriesPlan:
+def _ignored(series: Series, rule: Rule | None, analysed: str) -> SeriesPlan:
     if rule is None:
         return SeriesPlan(series, Action.IGNORE, f"no routing rule fits it ({series.why})")
     if rule.action == "analyse":
-        other = f"{analysed.label} is analysed instead" if analysed else "nothing of this study can be analysed"
+        other = f"{analysed} is analysed instead" if analysed else "nothing of this study can be analysed"
         return SeriesPlan(series, Action.IGNORE, f"{other} ({series.why})")
     return SeriesPlan(series, Action.IGNORE, f"{rule.why} ({series.why})" if rule.why else series.why)
 
@@ -177,7 +208,7 @@ def route_study(ledger: Ledger, archive: Archive, study_uid: str, table: Table, 
     known = {series.series_instance_uid: series for series in ledger.series(study_uid)}
     instances = ledger.instances(*known)
     there = [archive.path(instance.path) for instance in instances if instance.removed_at is None]
-    studies, unreadable = read_studies(there)
+    studies, unreadable = read_studies(there, recognition(settings))
     found = next((s for s in studies if s.study_instance_uid == study_uid), Study(study_uid, ()))
     planned = plan(found, {uid: _origin(series, study) for uid, series in known.items()}, table, settings)
     used = {s.series.series_instance_uid for s in planned.series if s.action != Action.IGNORE}
@@ -228,32 +259,25 @@ def _new_job(planned: Plan, inputs: Sequence[Known], broken: Sequence[str]) -> N
     """Make the job of a plan; its key is made of every image it uses, and of the profile."""
     from pipeline.profile import load_profile
 
-    chosen = planned.pick
-    used = [series for series in (chosen.swi, chosen.phase, chosen.magnitude) if series is not None]
     assert planned.profile is not None  # noqa: S101 - for the type checker
-    assert chosen.swi is not None  # noqa: S101
+    chosen = planned.pick
+    swi, phase, magnitude = chosen.swi, chosen.phase, chosen.magnitude
     return NewJob(
-        key=job_key(
-            (instance.sop_instance_uid for series in used for instance in series.instances),
-            load_profile(planned.profile).digest,
-        ),
-        study_instance_uid=chosen.swi.study_instance_uid,
-        swi_series_uid=chosen.swi.series_instance_uid,
-        phase_series_uid=chosen.phase.series_instance_uid if chosen.phase else None,
-        magnitude_series_uid=chosen.magnitude.series_instance_uid if chosen.magnitude else None,
+        key=chosen.key(load_profile(planned.profile).digest),
+        study_instance_uid=chosen.used[0].study_instance_uid,
+        swi_series_uid=swi.series_instance_uid if swi else None,
+        phase_series_uid=phase.series_instance_uid if phase else None,
+        magnitude_series_uid=magnitude.series_instance_uid if magnitude else None,
         profile=planned.profile,
         priority=planned.priority,
         destinations=planned.destinations,
-        warnings=tuple(_warnings(used, inputs, broken)),
+        warnings=tuple(_warnings(inputs, broken)),
         input_revision=sum(series.revision for series in inputs),
     )
 
 
-def _warnings(used: Sequence[Series], inputs: Sequence[Known], broken: Sequence[str]) -> Iterator[str]:
-    """What a reader of the result should know about its input."""
-    for series in used:
-        if series.needs_confirmation:
-            yield f"{series.label} was taken for {series.role} without certainty ({series.why})"
+def _warnings(inputs: Sequence[Known], broken: Sequence[str]) -> Iterator[str]:
+    """What a reader of the result should know about how its input came; the pipeline says the rest."""
     for known in inputs:
         if not known.whole:
             yield f"series {known.series_number} may be incomplete: {known.settled_why}"

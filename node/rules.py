@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from node.config import ConfigError, Settings
 from pipeline.errors import ProfileError
+from pipeline.recognition import Rules, load_rules
 from pipeline.study import Role, Series
 
 SHIPPED = Path(__file__).with_name("routing.toml")
@@ -60,6 +61,7 @@ class Rule(BaseModel):
     study_description: Pattern | None = None
     station: Pattern | None = None
     institution: Pattern | None = None
+    computed: bool | None = None
     action: Literal["analyse", "ignore"]
     profile: str | None = None
     priority: Literal["stat", "high", "routine", "low"] | None = None
@@ -75,8 +77,8 @@ class Rule(BaseModel):
                 raise ValueError(f"{name}: means nothing in a rule that ignores")
         return self
 
-    def fits(self, series: Series, origin: Origin) -> bool:
-        """Whether everything the rule names fits the series."""
+    def fits(self, series: Series, origin: Origin, *, computed: bool = False) -> bool:
+        """Whether everything the rule names fits the series, which may be an SWI that is yet to be computed."""
         texts = {
             "manufacturer": origin.manufacturer,
             "series_description": series.description,
@@ -88,6 +90,7 @@ class Rule(BaseModel):
             (not self.role or series.role in self.role)
             and (not self.modality or series.modality in self.modality)
             and (not self.calling_ae or origin.calling_ae in self.calling_ae)
+            and (self.computed is None or self.computed == computed)
             and all(
                 (pattern := getattr(self, name)) is None or re.search(pattern, text, re.IGNORECASE) is not None
                 for name, text in texts.items()
@@ -103,9 +106,22 @@ class Table(BaseModel):
     schema_: Literal["cmb-routing/1"] = Field("cmb-routing/1", alias="schema")
     rule: tuple[Rule, ...] = Field(min_length=1)
 
-    def first(self, series: Series, origin: Origin) -> Rule | None:
+    def first(self, series: Series, origin: Origin, *, computed: bool = False) -> Rule | None:
         """Find the rule that decides about a series."""
-        return next((rule for rule in self.rule if rule.fits(series, origin)), None)
+        return next((rule for rule in self.rule if rule.fits(series, origin, computed=computed)), None)
+
+
+def recognition(settings: Settings) -> Rules:
+    """Read the rules for what a series is: the site's own before those in the package.
+
+    They are read once a process, so that all its studies are judged alike.
+
+    Raises
+    ------
+    InputError
+        Naming the file and the place in it.
+    """
+    return load_rules(*([settings.recognition_file] if settings.recognition_file else []))
 
 
 def load_table(settings: Settings) -> Table:
@@ -151,9 +167,12 @@ def _check(rule: Rule, where: str, settings: Settings) -> None:
         from pipeline.profile import load_profile
 
         try:
-            load_profile(rule.profile)
+            profile = load_profile(rule.profile)
         except ProfileError as error:
             raise ConfigError(f"profile: {error}", where=where, do="`cmbnode profiles` lists them") from error
+        if rule.role == (Role.T2STAR,) and not profile.suits.t2star:
+            what = f"profile: {profile.name} does not accept a T2*-weighted gradient echo"
+            raise ConfigError(what, where=where, do="name a profile with suits.t2star = true")
     for name in rule.destinations or ():
         if name not in settings.destinations:
             known = ", ".join(sorted(settings.destinations)) or "none"

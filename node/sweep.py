@@ -20,7 +20,7 @@ from node.ledger import Ledger
 from node.logs import set_up_logging
 from node.processes import alive_file, beat
 from node.routing import route_ready
-from node.rules import Table, load_table
+from node.rules import Table, load_table, recognition
 from node.settling import settle
 from node.tidying import look_at_disk, remove_old, remove_strays
 
@@ -142,7 +142,7 @@ def run_sweep(settings: Settings, stop: threading.Event | None = None) -> None:
             signal.signal(number, lambda *_, event=stop: event.set())
     archive = Archive(settings.data_dir, settings.archive.free_disk_mb)
     sweep = Sweep(settings, Ledger(settings.ledger_url), archive, Bell(make_app(settings)))
-    _ = sweep.table  # complain now, not in every round
+    _ = sweep.table, recognition(settings)  # complain now, not in every round
     while not stop.is_set():
         sweep.round()
         stop.wait(settings.queue.sweep_s)

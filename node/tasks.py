@@ -29,6 +29,7 @@ from node.destinations import open_destination
 from node.ledger import Filters, Job, JobState, Ledger
 from node.logs import set_up_logging
 from node.processes import alive_file, beat, die_with_parent
+from node.rules import recognition
 
 WATCH_S = 2.0
 STALL_S = 60.0
@@ -92,7 +93,8 @@ class Worker:
 
     def _run(self, job: Job, paths: list[Path], progress: Progress) -> Outcome:
         before = self.ledger.predecessor(job.id)
-        return run_pipeline(job, paths, progress, self.settings.device, before.key if before else None)
+        rules = recognition(self.settings)
+        return run_pipeline(job, paths, progress, self.settings.device, before.key if before else None, rules)
 
     def deliver(self, destination: str) -> None:
         """Task: deliver what is due to one destination, unless somebody here is at it already."""
@@ -211,6 +213,7 @@ def run_worker(settings: Settings, queue: str) -> None:
     """
     set_up_logging(settings)
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # its warnings quote patients' data
+    recognition(settings)  # complain now; and all children judge by the rules as they are now
     status = Worker(settings, queue).run()
     if status:
         raise SystemExit(status)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from node.commands.options import ConfigOption, DataOption, FolderArgument, JsonOption, settings_of
+from node.commands.options import ConfigOption, DataOption, FolderArgument, JsonOption, RulesOption, settings_of
 from node.commands.output import print_json, print_table, say, stages
 
 if TYPE_CHECKING:
@@ -34,13 +34,14 @@ def detect(
     profile: ProfileOption = None,
     device: Annotated[Device, typer.Option("--device", help="Where networks run.")] = Device.AUTO,
     study: StudyOption = None,
+    rules: RulesOption = None,
     json: JsonOption = False,
 ) -> None:
     """Find the microbleeds of one study. Writes findings.json, seg.dcm (if any lesion), sr.dcm and capture.dcm."""
     from node.commands.detecting import detect_folder
 
     with stages("detect") as progress:
-        detected = detect_folder(folder, out, profile, device.value, study, progress)
+        detected = detect_folder(folder, out, profile, device.value, study, progress, rules)
     if json:
         print_json(detected.findings.to_json())
         return
@@ -68,18 +69,23 @@ def _print_findings(findings: Findings, slice_numbers: Sequence[int]) -> None:
         ]
         columns = ["no.", "certainty", "probability", "diameter mm", "volume mm³", "LPS mm", "slice", "location"]
         print_table(columns, rows)
-    for warning in findings.warnings:
-        print(f"note: {warning}")
+    for note in (findings.phase, *findings.warnings):
+        if note:
+            print(f"note: {note}")
     print("Research use only; not a medical device.")
 
 
 def route(
-    folder: FolderArgument, data: DataOption = None, config: ConfigOption = None, json: JsonOption = False
+    folder: FolderArgument,
+    data: DataOption = None,
+    config: ConfigOption = None,
+    rules: RulesOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Explain what each series is taken for. And by which rule, and what the node would do with it."""
     from node.commands.explaining import explain
 
-    explanation = explain(folder, settings_of(data, config))
+    explanation = explain(folder, settings_of(data, config, rules))
     if json:
         print_json(explanation)
         return

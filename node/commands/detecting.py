@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.errors import InputError, NoSwiError
 from pipeline.findings import Findings
-from pipeline.identity import job_key
+from pipeline.recognition import Rules, load_rules
 from pipeline.study import Pick, Study, Unreadable, find_files, pick, read_studies
 
 DEFAULT_PROFILE = "frst"
@@ -31,7 +31,13 @@ class Detected:
 
 
 def detect_folder(
-    folder: Path, out: Path, profile: str | None, device: str, study_uid: str | None, progress: Callable[[str], None]
+    folder: Path,
+    out: Path,
+    profile: str | None,
+    device: str,
+    study_uid: str | None,
+    progress: Callable[[str], None],
+    rules: Path | None = None,
 ) -> Detected:
     """Analyse the study in `folder` and write its results to `out`.
 
@@ -43,14 +49,15 @@ def detect_folder(
     from pipeline.profile import load_profile
 
     with _all_or_nothing(out) as staging:
-        chosen = pick_study(folder, study_uid)
         recipe = load_profile(profile or DEFAULT_PROFILE)
+        table = load_rules(rules) if rules else None
+        chosen = pick_study(folder, study_uid, table, t2star=recipe.suits.t2star)
 
         from pipeline.detect import detect
         from pipeline.results import make_results, write_results
         from pipeline.results.source import read_planes
 
-        key = job_key(_instances(chosen), recipe.digest)
+        key = chosen.key(recipe.digest)
         detection = detect(chosen, recipe, key=key, device=device, progress=progress)
         progress("write results")
         write_results(make_results(detection, key=key, created=datetime.now(UTC)), staging)
@@ -61,7 +68,7 @@ def detect_folder(
     return Detected(detection.findings, written, numbers)
 
 
-def pick_study(folder: Path, study_uid: str | None = None) -> Pick:
+def pick_study(folder: Path, study_uid: str | None = None, rules: Rules | None = None, *, t2star: bool = False) -> Pick:
     """Read a folder and pick the series of its one study (or of the one named).
 
     Raises
@@ -69,12 +76,12 @@ def pick_study(folder: Path, study_uid: str | None = None) -> Pick:
     InputError
         If there is no study, several with none named, a broken DICOM file, or no SWI.
     """
-    studies, unreadable = read_studies(find_files(folder))
+    studies, unreadable = read_studies(find_files(folder), rules)
     broken = [file for file in unreadable if looks_like_dicom(file)]
     if broken:
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
         raise InputError(f"broken DICOM file{more}: {broken[0].why}", where=str(broken[0].path), do="send it again")
-    chosen = pick(choose_study(studies, folder, study_uid))
+    chosen = pick(choose_study(studies, folder, study_uid), t2star=t2star)
     if not chosen.analysable:
         raise NoSwiError(chosen.why, where=str(folder), do="`cmbnode route` says what each series is taken for")
     return chosen
@@ -104,11 +111,6 @@ def looks_like_dicom(file: Unreadable) -> bool:
             return opened.read(132)[128:] == b"DICM"
     except OSError:
         return False
-
-
-def _instances(chosen: Pick) -> list[str]:
-    used = [series for series in (chosen.swi, chosen.phase, chosen.magnitude) if series is not None]
-    return [instance.sop_instance_uid for series in used for instance in series.instances]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pydicom import dcmread
 
 from node.config import Settings
 from node.routing import Plan, SeriesPlan, plan
-from node.rules import Origin, load_table
+from node.rules import Origin, load_table, recognition
 from pipeline.errors import InputError
 from pipeline.study import Series, Study, find_files, read_studies
 
@@ -27,7 +27,7 @@ def explain(folder: Path, settings: Settings) -> Json:
     InputError
         If there is no folder, or no DICOM image in it.
     """
-    studies, unreadable = read_studies(find_files(folder))
+    studies, unreadable = read_studies(find_files(folder), recognition(settings))
     if not studies:
         why = f": {unreadable[0].path.name} {unreadable[0].why}" if unreadable else ""
         raise InputError(f"no DICOM images in it{why}", where=str(folder))

@@ -19,14 +19,19 @@ ConfigOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 FolderArgument = Annotated[Path, typer.Argument(metavar="DICOM_DIR", help="Searched recursively for DICOM files.")]
+RulesOption = Annotated[
+    Path | None,
+    typer.Option("--rules", metavar="FILE", help="Your own recognition rules (TOML), read first.", dir_okay=False),
+]
 PeerArgument = Annotated[str, typer.Argument(metavar="AET@HOST:PORT", help="The DICOM node to talk to.")]
 
 
-def settings_of(data: Path | None, config: Path | None) -> Settings:
-    """Read the settings; the option `data` wins over file and environment."""
+def settings_of(data: Path | None, config: Path | None, rules: Path | None = None) -> Settings:
+    """Read the settings; the options `data` and `rules` win over file and environment."""
     from node.config import load_settings
 
-    return load_settings(config, data_dir=data.expanduser().absolute() if data else None)
+    data_dir = data.expanduser().absolute() if data else None
+    return load_settings(config, data_dir=data_dir, recognition_file=rules)
 
 
 def open_ledger(settings: Settings) -> Ledger:
