@@ -1,15 +1,17 @@
 """Which voxels are dark? k-means on the grey values inside the brain, as Afzal et al. (2021) propose candidates.
 
-Four clusters; the paper keeps the one it calls K2, "with fewer false positives and a clear ROI", and
-gives no centres. Grey values are one-dimensional, so the clusters are intervals; numbered from the dark end, K1 is the
-darkest: on SWI with its skull removed, bleeds, veins and the remaining signal voids.
+Four clusters; the paper keeps the one it calls K2, for its fewer false positives, and gives no centres. With the skull
+removed its first cluster is taken to be the emptied background, which is left out here; so K2 is the darkest cluster
+*inside* the brain: bleeds, veins and signal voids. Grey values are one-dimensional, so clusters are intervals.
 """
 
 from __future__ import annotations
 
+from typing import Self
+
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy import ndimage
 
 from pipeline.candidates import Candidate
@@ -27,9 +29,14 @@ class Parameters(BaseParameters):
     clusters: int = Field(4, ge=2, le=16, description="How many clusters")
     keep: int = Field(1, ge=1, le=16, description="Clusters kept, from the darkest; 1 is the darkest alone")
     iterations: int = Field(100, ge=1, description="Most rounds of Lloyd's algorithm")
-    local_mm: float = Field(20.0, ge=0, description="Grey values are divided by their mean within this; 0 leaves them")
     volume_mm3: tuple[float, float] = Field((1.0, 600.0), description="Least and largest volume of a component")
     max_candidates: int = Field(3000, gt=0, description="The darkest are kept")
+
+    @model_validator(mode="after")
+    def _some_left_out(self) -> Self:
+        if self.keep >= self.clusters:
+            raise ValueError("keep must be less than clusters")
+        return self
 
 
 def propose(acquisition: Acquisition, brain: Mask, parameters: Parameters) -> list[Candidate]:
@@ -50,13 +57,12 @@ def propose(acquisition: Acquisition, brain: Mask, parameters: Parameters) -> li
         Darkest first; the score is how much darker the darkest voxel is than the brain's median, 0 to 1.
     """
     geometry = acquisition.swi.geometry
-    grey = _flatten(acquisition.swi.array, brain, geometry.spacing, parameters.local_mm)
+    grey = acquisition.swi.array
     inside = grey[brain]
     if not inside.size:
         return []
-    limit = cluster_limits(inside, parameters.clusters, parameters.iterations)[
-        min(parameters.keep, parameters.clusters - 1) - 1
-    ]
+    limits = cluster_limits(inside, parameters.clusters, parameters.iterations)
+    limit = np.float32(limits[parameters.keep - 1])
     labels, count = ndimage.label(brain & (grey < limit), ndimage.generate_binary_structure(3, 1))
     volume = np.bincount(labels.ravel(), minlength=count + 1)[1:] * geometry.voxel_volume
     least, most = parameters.volume_mm3
@@ -65,7 +71,7 @@ def propose(acquisition: Acquisition, brain: Mask, parameters: Parameters) -> li
         return []
     darkest = np.asarray(ndimage.minimum(grey, labels, kept))
     centres = np.asarray(ndimage.center_of_mass(np.maximum(limit - grey, 0), labels, kept))
-    scores = np.clip(1 - darkest / float(np.median(inside)), 0, 1)
+    scores = np.clip(1 - darkest / (float(np.median(inside)) or 1.0), 0, 1)
     order = np.lexsort((kept, -scores))[: parameters.max_candidates]
     return [
         Candidate((float(i), float(j), float(k)), float(s))
@@ -93,21 +99,3 @@ def cluster_limits(values: NDArray[np.float32], clusters: int, iterations: int) 
             break
         centres = moved
     return np.asarray((centres[1:] + centres[:-1]) / 2)
-
-
-def _flatten(
-    image: NDArray[np.float32], brain: Mask, spacing: tuple[float, float, float], scale_mm: float
-) -> NDArray[np.float32]:
-    """Divide by the local mean inside the brain, which takes coil shading away."""
-    if not scale_mm:
-        return image
-    sigma = [scale_mm / step for step in spacing[::-1]]
-    coarse = np.maximum(1, np.asarray(sigma) // 4).astype(int)  # the mean is smooth: a few samples a sigma suffice
-    step = tuple(slice(None, None, c) for c in coarse)
-    inside = brain.astype(np.float32)
-    s = [a / c for a, c in zip(sigma, coarse, strict=True)]
-    weight = ndimage.gaussian_filter(inside[step], s, truncate=3)
-    mean = ndimage.gaussian_filter((image * inside)[step], s, truncate=3) / np.maximum(weight, 1e-3)
-    zoom = [n / m for n, m in zip(image.shape, mean.shape, strict=True)]
-    fine = ndimage.zoom(mean, zoom, order=1, grid_mode=True, mode="nearest")
-    return np.asarray(image / np.maximum(fine, 1e-6 + 1e-3 * float(mean.max())), np.float32)
