@@ -243,9 +243,9 @@ def _decode_apart(wanted: Mapping[Path, Sequence[int]], pool: ThreadPoolExecutor
     todo: queue.SimpleQueue[Path] = queue.SimpleQueue()
     for path in wanted:
         todo.put(path)
-    decoders = [_Decoder() for _ in range(min(THREADS, 1 + len(wanted) // FILES_A_DECODER))]
+    decoders = [Decoder() for _ in range(min(THREADS, 1 + len(wanted) // FILES_A_DECODER))]
 
-    def work(decoder: _Decoder) -> list[tuple[Path, list[Image]]]:
+    def work(decoder: Decoder) -> list[tuple[Path, list[Image]]]:
         done: list[tuple[Path, list[Image]]] = []
         while True:
             try:
@@ -262,7 +262,7 @@ def _decode_apart(wanted: Mapping[Path, Sequence[int]], pool: ThreadPoolExecutor
             decoder.close()
 
 
-class _Decoder:
+class Decoder:
     """A process that decodes one file after the other."""
 
     def __init__(self) -> None:

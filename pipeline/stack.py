@@ -88,14 +88,15 @@ def _mixed_spaces(spaces: Counter[str], where: str) -> Iterator[str]:
 def _thinned(pieces: Sequence[Piece], step: float, where: str) -> Iterator[str]:
     """Say if slices seem to be missing at regular places, which leaves a regular, coarser grid.
 
-    Spacing Between Slices is the distance of slice centres (PS3.3 C.7.6.2.1.2); some write the gap instead, which is
-    recognised by its sum with Slice Thickness. Without it, slices of a 3D acquisition are held to fill the volume.
+    Spacing Between Slices is the distance of slice centres (PS3.3 C.8.3.1); some write the gap of a 2D acquisition
+    instead, which is recognised by its sum with Slice Thickness. Without it, slices of a 3D acquisition are held to fill the volume.
     """
     instance, frame = pieces[0]
     said, thickness = abs(frame.step_mm or 0), frame.thickness_mm or 0
     if said > 0:
-        fits = any(abs(step - distance) <= UNEVEN * step for distance in (said, said + thickness))
-        if not fits and step > said:
+        gap = said if instance.acquisition_type != "3D" and said < thickness / FULL else 0.0
+        distances = (said, gap + thickness) if gap else (said,)
+        if all(step - distance > UNEVEN * step for distance in distances):
             yield (
                 f"{where}: its slices lie {step:.2f} mm apart, but Spacing Between Slices is {said:.2f} mm: "
                 "slices seem to be missing at regular places"
