@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -137,18 +138,12 @@ class Part:
         return now - self._last_beat[1]
 
     def kill(self) -> None:
-        """End it and everything it started, at once."""
+        """End it and everything it started, at once: all of its process group, which the new session made."""
         if self.process is None:
             return
-        try:
-            family = psutil.Process(self.process.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            family = []
-        self.process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        for member in family:
-            if member.is_running():
-                member.kill()
 
 
 def stop_parts(parts: Sequence[Part]) -> None:

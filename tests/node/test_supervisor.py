@@ -140,8 +140,8 @@ def test_one_that_does_not_stop_is_killed_with_all_it_started(parts: Callable[..
     parent = psutil.Process(part.process.pid)
     wait_for(parent.children)
     (grandchild,) = parent.children()
-    part.command = []  # it is not started again
-    parent.suspend()  # SIGTERM has no effect on it now
+    parent.suspend()
+    wait_for(lambda: parent.status() == psutil.STATUS_STOPPED)  # SIGTERM has no effect on it now
     stop_parts([part])
     assert gone(parent.pid)
     wait_for(lambda: gone(grandchild.pid))
