@@ -7,6 +7,8 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC, datetime
 
+from sqlalchemy import text
+
 from node.ledger import JobState, Ledger, Stored
 from tests.node.conftest import Clock
 from tests.node.ledger_factory import analyse, findings, instance, job_of_new_study, results, uid
@@ -83,18 +85,29 @@ def test_threads_share_one_ledger(ledger: Ledger, clock: Clock) -> None:
     assert ledger.job(job.id).attempts == 1
 
 
-def claim_in_child(ledger: Ledger, job_id: int, answer: multiprocessing.Queue[bool]) -> None:
-    answer.put(ledger.claim_job(job_id, "child", 30) is not None)
+def claim_in_child(ledger: Ledger, job_id: int, answer: multiprocessing.Queue[tuple[bool, int]]) -> None:
+    answer.put((ledger.claim_job(job_id, "child", 30) is not None, server_process(ledger)))
+
+
+def server_process(ledger: Ledger) -> int:
+    """The PostgreSQL process behind the ledger's connection; SQLite has none."""
+    if ledger.engine.dialect.name == "sqlite":
+        return 0
+    with ledger.engine.connect() as connection:
+        return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
 
 
 def test_a_forked_worker_uses_connections_of_its_own(ledger: Ledger, clock: Clock) -> None:
     job = job_of_new_study(ledger, clock())
     fork = multiprocessing.get_context("fork")
-    answer: multiprocessing.Queue[bool] = fork.Queue()
+    answer: multiprocessing.Queue[tuple[bool, int]] = fork.Queue()
     child = fork.Process(target=claim_in_child, args=(ledger, job.id, answer))
-    child.start()
-    assert answer.get(timeout=30) is True
+    with ledger._turn:  # as if a thread of the parent were writing at this moment
+        child.start()
+        claimed, process = answer.get(timeout=30)
     child.join(30)
+    assert claimed
+    assert process == 0 or process != server_process(ledger)
     assert ledger.job(job.id).owner == "child"  # the parent's connection still works
     assert ledger.finish_analysis(job.id, "child", findings(), results("sr"))
     assert ledger.job(job.id).state is JobState.DELIVERING
