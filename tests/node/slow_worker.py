@@ -1,11 +1,13 @@
-"""A worker whose analyses only wait: ``python -m tests.node.slow_worker SETTINGS.json QUEUE SECONDS [deaf]``.
+"""A worker whose analyses only wait: ``python -m tests.node.slow_worker SETTINGS.json QUEUE SECONDS [deaf|fragile]``.
 
-Everything but the pipeline is the product's. A deaf one stops fetching messages once it is up, as Celery has been seen
+Everything but the pipeline is the product's. A fragile one aborts, as native code can, whenever it analyses the first
+job. A deaf one stops fetching messages once it is up, as Celery has been seen
 to do after Redis was away, and is to notice that within a second.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -28,6 +30,8 @@ class SlowWorker(Worker):
     seconds = 0.0
 
     def _run(self, job: Job, paths: list[Path], progress: Any) -> Any:
+        if "fragile" in sys.argv and job.id == 1:
+            os.abort()
         deadline = time.monotonic() + self.seconds
         while time.monotonic() < deadline:
             time.sleep(0.02)

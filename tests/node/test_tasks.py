@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,22 @@ def test_no_child_outlives_a_worker_that_is_killed(node: Node) -> None:
     worker.wait(timeout=20)
     wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
     assert node.ledger.job(job.id).state == JobState.RUNNING  # until its lease is over
+
+
+def test_a_study_that_crashes_every_analysis_is_failed_with_the_reason_and_holds_up_no_other(node: Node) -> None:
+    node.change(lease_s=1, max_attempts=2)
+    worker = node.start("analyse", 0, "fragile")
+    doomed, well = node.open("doomed"), node.open("well")
+
+    def swept() -> bool:
+        for job_id in node.ledger.expire_leases(datetime.now(UTC), 2):
+            node.bell.analyse(job_id, Priority.ROUTINE)
+        return node.ledger.job(doomed.id).state == JobState.FAILED
+
+    wait_for(swept)
+    assert "fell silent during attempt 2" in node.ledger.job(doomed.id).why
+    node.reaches(well, JobState.DELIVERING)
+    assert worker.poll() is None
 
 
 def test_an_analysis_beyond_the_time_limit_is_ended_and_says_so(node: Node) -> None:
