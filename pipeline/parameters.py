@@ -27,6 +27,6 @@ class BrainParameters(Parameters):
     darkest: float = Field(0.4, ge=0, lt=1, description="Darker than this is not brain tissue (bone, air, sinus)")
     erosion_mm: float = Field(6.0, gt=0, description="Erosion that cuts the brain from scalp, eyes and neck")
     closing_mm: float = Field(10.0, gt=0, description="Closing that takes the sulci in")
-    margin_mm: float = Field(1.5, ge=0, description="Added rim of cortex and cerebrospinal fluid")
+    margin_mm: float = Field(1.75, ge=0, description="Added rim of cortex and cerebrospinal fluid")
     plausible_ml: tuple[float, float] = Field((900.0, 2100.0), description="Volume of a brain covered as a whole")
     plausible_area_cm2: tuple[float, float] = Field((50.0, 260.0), description="Largest area of the brain in a slice")
