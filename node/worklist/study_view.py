@@ -105,7 +105,11 @@ def study_page(ledger: Ledger, uid: str, archive: Path) -> StudyPage | None:
     job = row.job
     series = ledger.series(uid)
     findings = ledger.findings(job.id) if job is not None else None
-    warnings = [*(job.warnings if job is not None else ()), *((findings or {}).get("quality", {}).get("warnings", []))]
+    warnings = [
+        *_replaced(ledger, job),
+        *(job.warnings if job is not None else ()),
+        *((findings or {}).get("quality", {}).get("warnings", [])),
+    ]
     return StudyPage(
         line=study_line(row, unsent_why(ledger, row)),
         birth_date=words.dicom_date(row.study.patient_birth_date),
@@ -117,8 +121,19 @@ def study_page(ledger: Ledger, uid: str, archive: Path) -> StudyPage | None:
         montage=_montage(ledger, job, uid, archive),
         series=tuple(_series_line(one, job) for one in series),
         deliveries=tuple(_delivery_line(one) for one in ledger.deliveries(job.id)) if job is not None else (),
-        history=_history(ledger, uid, job, series),
+        history=_history(ledger, uid, series),
     )
+
+
+def _replaced(ledger: Ledger, job: Job | None) -> tuple[str, ...]:
+    """Say that a result which may have been read already does not hold any more."""
+    before = ledger.predecessor(job.id) if job is not None else None
+    if job is None or before is None:
+        return ()
+    counts = (ledger.findings(before.id) or {}).get("counts", {})
+    number = f" ({counts['total']} marked)" if counts else ""
+    at = words.clock(before.finished_at)
+    return (f"Job {job.id} takes the place of job {before.id}{number} of {at}: other images came since.",)
 
 
 def capture_of(ledger: Ledger, job: Job) -> str | None:
@@ -213,13 +228,13 @@ def _tries(delivery: Delivery) -> str:
     return f"{delivery.attempts} tries" if delivery.attempts > 1 else ""
 
 
-def _history(ledger: Ledger, uid: str, job: Job | None, series: list[Series]) -> tuple[HistoryLine, ...]:
-    """What happened to the study, its series and its job, the newest first."""
+def _history(ledger: Ledger, uid: str, series: list[Series]) -> tuple[HistoryLine, ...]:
+    """What happened to the study, its series and its jobs, the newest first."""
     names = {one.series_instance_uid: one.description or one.series_instance_uid for one in series}
     changes = [*ledger.history("study", uid)]
     for one in series:
         changes += ledger.history("series", one.series_instance_uid)
-    if job is not None:
+    for job in ledger.jobs_of_study(uid):
         changes += ledger.history("job", job.id)
     newest = sorted(changes, key=lambda change: (change.at, change.id), reverse=True)[:_HISTORY]
     return tuple(HistoryLine(change.at, words.change_words(change, names), change.why) for change in newest)
