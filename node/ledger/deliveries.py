@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, select, update
 
-from node.ledger.engine import Store, clean
+from node.ledger.engine import Store, clean, locked
 from node.ledger.jobs import inputs_unchanged, state_unsent
 from node.ledger.models import deliveries, jobs, results
 from node.ledger.records import Delivery, DeliveryState, JobState
@@ -35,9 +35,8 @@ class Deliveries(Store):
                 .where(deliveries.c.destination == destination, _due(now), _SENDABLE)
                 .order_by(deliveries.c.priority, deliveries.c.id)
                 .limit(limit)
-                .with_for_update(of=deliveries, skip_locked=True)
             )
-            rows = connection.execute(query).mappings().all()
+            rows = connection.execute(locked(query, free=True, of=deliveries)).mappings().all()
             for row in rows:
                 values = {
                     "owner": owner,
@@ -94,7 +93,7 @@ class Deliveries(Store):
         """Put back what this owner has claimed and not sent, for a worker that is asked to stop."""
         with self._write() as connection:
             mine = and_(deliveries.c.owner == owner, deliveries.c.state == DeliveryState.SENDING)
-            rows = connection.execute(select(deliveries).where(mine).with_for_update()).mappings().all()
+            rows = connection.execute(locked(select(deliveries).where(mine))).mappings().all()
             for row in rows:
                 values = {"attempts": row["attempts"] - 1, **_FREE}
                 why = "given back: the worker stops"
@@ -105,9 +104,9 @@ class Deliveries(Store):
     def _lock_sending(self, connection: Connection, delivery_id: int, owner: str) -> Row | None:
         """The delivery, locked after its job: the order of `open_job`, so that neither waits for the other."""
         job_id = connection.scalar(select(deliveries.c.job_id).where(deliveries.c.id == delivery_id))
-        connection.execute(select(jobs.c.id).where(jobs.c.id == job_id).with_for_update())
+        connection.execute(locked(select(jobs.c.id).where(jobs.c.id == job_id)))
         mine = and_(deliveries.c.owner == owner, deliveries.c.state == DeliveryState.SENDING)
-        query = select(deliveries).where(deliveries.c.id == delivery_id, mine).with_for_update()
+        query = locked(select(deliveries).where(deliveries.c.id == delivery_id, mine))
         return connection.execute(query).mappings().one_or_none()
 
     def _close_job(self, connection: Connection, job_id: int, actor: str) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Select,
     Table,
     create_engine,
     event,
@@ -188,6 +189,15 @@ class Store:
         entity = {"series": "series", "jobs": "job", "deliveries": "delivery"}[table.name]
         connection.execute(update(table).where(key == row[key.name]).values(state=after, **values))
         self._log(connection, entity, row[key.name], row["state"], after, why, actor)
+
+
+def locked(query: Select[Any], *, free: bool = False, of: Table | None = None) -> Select[Any]:
+    """Lock the rows of a query until the transaction ends; `free`: only rows that nobody else has locked.
+
+    In PostgreSQL's mode FOR NO KEY UPDATE: a plain FOR UPDATE would also hold up the foreign key checks of rows that
+    refer to the locked ones, and then two transactions can wait for each other. SQLite has one writer anyway.
+    """
+    return query.with_for_update(key_share=True, skip_locked=free, of=of)
 
 
 def clean(value: str, limit: int = 1024) -> str:

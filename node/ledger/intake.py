@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, exists, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from node.ledger.engine import Store, clean
+from node.ledger.engine import Store, clean, locked
 from node.ledger.models import associations, instances, quarantine, series, studies
 from node.ledger.records import InstanceRecord, ReceivingSeries, SeriesState, Stored, Study
 from node.ledger.rows import study_of
@@ -114,11 +114,8 @@ class Intake(Store):
             raise _RacedError
 
     def _lock_or_create_series(self, connection: Connection, record: InstanceRecord) -> Any:
-        query = (
-            select(series.c.series_instance_uid, series.c.study_instance_uid, series.c.state, series.c.instance_count)
-            .where(series.c.series_instance_uid == record.series_instance_uid)
-            .with_for_update()
-        )
+        columns = (series.c.series_instance_uid, series.c.study_instance_uid, series.c.state, series.c.instance_count)
+        query = locked(select(*columns).where(series.c.series_instance_uid == record.series_instance_uid))
         row = connection.execute(query).mappings().one_or_none()
         if row is None:
             self._create_series(connection, record)
@@ -262,7 +259,7 @@ class Intake(Store):
         `whole` says that there is evidence that nothing is missing.
         """
         with self._write() as connection:
-            query = select(series).where(series.c.series_instance_uid == uid).with_for_update()
+            query = locked(select(series).where(series.c.series_instance_uid == uid))
             row = connection.execute(query).mappings().one_or_none()
             if row is None or row["state"] != SeriesState.RECEIVING:
                 return False

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, update
 
-from node.ledger.engine import Store, clean
+from node.ledger.engine import Store, clean, locked
 from node.ledger.models import deliveries, findings, jobs, results, series, studies
 from node.ledger.records import DeliveryState, Job, JobState, Json, NewJob, ResultFile
 from node.ledger.rows import Row, job_of
@@ -44,7 +44,7 @@ class Jobs(Store):
         """
         with self._write() as connection:
             where = studies.c.study_instance_uid == new.study_instance_uid
-            connection.execute(select(studies.c.revision).where(where).with_for_update()).one()
+            connection.execute(locked(select(studies.c.revision).where(where))).one()
             revision = self._input_revision(connection, new)
             same = connection.execute(select(jobs).where(jobs.c.key == new.key, LIVE)).mappings().one_or_none()
             if same is not None:
@@ -87,7 +87,7 @@ class Jobs(Store):
     def _supersede_others(self, connection: Connection, study_uid: str, job_id: int) -> None:
         """Put the new job in the place of all other live jobs of the study; it remembers the last of them."""
         where = and_(jobs.c.study_instance_uid == study_uid, jobs.c.id != job_id, LIVE)
-        others = connection.execute(select(jobs).where(where).order_by(jobs.c.id).with_for_update()).mappings().all()
+        others = connection.execute(locked(select(jobs).where(where).order_by(jobs.c.id))).mappings().all()
         for row in others:
             self._supersede(connection, row, f"superseded by job {job_id}", job_id)
         if others:
@@ -96,7 +96,7 @@ class Jobs(Store):
     def _supersede_stale(self, connection: Connection, study_uid: str, why: str) -> None:
         """Supersede undelivered jobs whose images have changed, without a successor."""
         where = and_(jobs.c.study_instance_uid == study_uid, LIVE, jobs.c.state.in_(UNDELIVERED), ~inputs_unchanged())
-        for row in connection.execute(select(jobs).where(where).order_by(jobs.c.id).with_for_update()).mappings().all():
+        for row in connection.execute(locked(select(jobs).where(where).order_by(jobs.c.id))).mappings().all():
             self._supersede(connection, row, f"its images changed and are not analysed any more: {why}", None)
 
     def _supersede(self, connection: Connection, row: Row, why: str, by: int | None) -> None:
@@ -107,7 +107,7 @@ class Jobs(Store):
         values = {"superseded_by": by, "owner": "", "lease_expires_at": None, "finished_at": self._clock()}
         self._set_job(connection, row, JobState.SUPERSEDED, why=why, actor="routing", **values)
         waiting = and_(deliveries.c.job_id == row["id"], deliveries.c.state == DeliveryState.WAITING)
-        for delivery in connection.execute(select(deliveries).where(waiting).with_for_update()).mappings().all():
+        for delivery in connection.execute(locked(select(deliveries).where(waiting))).mappings().all():
             self._change(connection, deliveries, delivery, DeliveryState.CANCELLED, why=why, actor="routing")
 
     def queued_jobs(self) -> list[Job]:
@@ -121,7 +121,7 @@ class Jobs(Store):
         """Take a queued job (attempts + 1, state running); none if it is not there to be taken."""
         with self._write() as connection:
             where = and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED, inputs_unchanged())
-            query = select(jobs).where(where).with_for_update(skip_locked=True)
+            query = locked(select(jobs).where(where), free=True)
             row = connection.execute(query).mappings().one_or_none()
             if row is None:
                 return None
@@ -251,7 +251,7 @@ class Jobs(Store):
         """
         with self._write() as connection:
             lost = and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_expires_at < now)
-            query = select(jobs).where(lost).order_by(jobs.c.id).with_for_update(skip_locked=True)
+            query = locked(select(jobs).where(lost).order_by(jobs.c.id), free=True)
             again = []
             for row in connection.execute(query).mappings().all():
                 why = f"worker {row['owner']} fell silent during attempt {row['attempts']}"
@@ -262,7 +262,7 @@ class Jobs(Store):
 
     def _expire_deliveries(self, connection: Connection, now: datetime) -> None:
         lost = and_(deliveries.c.state == DeliveryState.SENDING, deliveries.c.lease_expires_at < now)
-        query = select(deliveries).where(lost).order_by(deliveries.c.id).with_for_update(skip_locked=True)
+        query = locked(select(deliveries).where(lost).order_by(deliveries.c.id), free=True)
         for row in connection.execute(query).mappings().all():
             state = state_unsent(connection, int(row["job_id"]))
             why = f"sender {row['owner']} fell silent"
@@ -278,7 +278,7 @@ class Jobs(Store):
             If there is no such job or it has not failed.
         """
         with self._write() as connection:
-            row = connection.execute(select(jobs).where(jobs.c.id == job_id).with_for_update()).mappings().one_or_none()
+            row = connection.execute(locked(select(jobs).where(jobs.c.id == job_id))).mappings().one_or_none()
             if row is None:
                 raise InputError("no such job", where=f"job {job_id}", do="`cmbnode jobs` lists them")
             if row["state"] != JobState.FAILED:
@@ -288,7 +288,7 @@ class Jobs(Store):
             values: dict[str, Any] = {"attempts": row["attempts"] if analysed else 0, "finished_at": None}
             self._set_job(connection, row, state, why="", actor=actor, **values)
             again = and_(deliveries.c.job_id == job_id, deliveries.c.state == DeliveryState.FAILED)
-            for delivery in connection.execute(select(deliveries).where(again).with_for_update()).mappings().all():
+            for delivery in connection.execute(locked(select(deliveries).where(again))).mappings().all():
                 fresh: dict[str, Any] = {"next_attempt_at": self._clock(), "first_attempt_at": None}
                 self._change(connection, deliveries, delivery, DeliveryState.WAITING, actor=actor, **fresh)
             return self._job(connection, job_id)
@@ -297,7 +297,7 @@ class Jobs(Store):
     def _owned(connection: Connection, job_id: int, owner: str) -> Row | None:
         """The running job of this owner, locked."""
         where = and_(jobs.c.id == job_id, jobs.c.state == JobState.RUNNING, jobs.c.owner == owner)
-        return connection.execute(select(jobs).where(where).with_for_update()).mappings().one_or_none()
+        return connection.execute(locked(select(jobs).where(where))).mappings().one_or_none()
 
     @staticmethod
     def _job(connection: Connection, job_id: int) -> Job:

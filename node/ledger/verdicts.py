@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, select, update
 
-from node.ledger.engine import clean
+from node.ledger.engine import clean, locked
 from node.ledger.jobs import Jobs
 from node.ledger.models import series, studies
 from node.ledger.records import SeriesState, SeriesVerdict
@@ -40,7 +40,7 @@ class Verdicts(Jobs):
             where = studies.c.study_instance_uid == study_uid
             for verdict in sorted(verdicts, key=lambda v: v.series_instance_uid):  # one order: no deadlock
                 self._judge(connection, verdict)
-            study = connection.execute(select(studies).where(where).with_for_update()).mappings().one()
+            study = connection.execute(locked(select(studies).where(where))).mappings().one()
             if study["revision"] != revision:
                 connection.rollback()
                 return False
@@ -55,7 +55,7 @@ class Verdicts(Jobs):
 
     def _judge(self, connection: Connection, verdict: SeriesVerdict) -> None:
         where = series.c.series_instance_uid == verdict.series_instance_uid
-        row = connection.execute(select(series).where(where).with_for_update()).mappings().one_or_none()
+        row = connection.execute(locked(select(series).where(where))).mappings().one_or_none()
         if row is None or row["state"] == SeriesState.RECEIVING:
             return  # reopened meanwhile: the study is not up to date, and will be routed again
         values = {

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
+import random
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from sqlalchemy import text
 
-from node.ledger import JobState, Ledger, Stored
+from node.ledger import Filters, JobState, Ledger, SeriesVerdict, Stored
+from pipeline.errors import InputError
 from tests.node.conftest import Clock
-from tests.node.ledger_factory import analyse, findings, instance, job_of_new_study, results, uid
+from tests.node.ledger_factory import analyse, findings, instance, job_of_new_study, open_job, results, uid
 
 PROCESSES = 3
 SLICES = 40
@@ -83,6 +86,75 @@ def test_threads_share_one_ledger(ledger: Ledger, clock: Clock) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(claim, range(16))) == 1
     assert ledger.job(job.id).attempts == 1
+
+
+class Actor:
+    """Does whatever may happen to three studies, in any order."""
+
+    def __init__(self, url: str, seed: int) -> None:
+        self.ledger, self.name, self.random = Ledger(url), f"actor-{seed}", random.Random(seed)
+        self.studies = {uid(f"study-{n}"): f"study-{n}" for n in range(3)}
+
+    def act(self, steps: int) -> None:
+        for _ in range(steps):
+            acts = (self.receive, self.receive, self.settle, self.route, self.analyse, self.send, self.retry)
+            self.random.choice(acts)()
+        self.ledger.close()
+
+    def receive(self) -> None:
+        study, series = self.random.choice([*self.studies.values()]), self.random.choice(["swi", "t1"])
+        at = datetime.now(UTC)
+        self.ledger.record_instance(instance(study, series, self.random.randrange(400), at, association=self.name))
+
+    def settle(self) -> None:
+        for series in self.ledger.series_receiving():
+            self.ledger.settle_series(series.series_instance_uid, "quiet", seen=series.last_instance_at)
+
+    def route(self) -> None:
+        for study in self.ledger.studies_ready():
+            name, series = self.studies[study.study_instance_uid], self.ledger.series(study.study_instance_uid)
+            slices = sum(s.instance_count for s in series if s.description == "swi")
+            job = open_job(self.ledger, name, f"{name}: {slices}") if slices else None
+            verdicts = [SeriesVerdict(s.series_instance_uid, s.description == "swi", "", "", "") for s in series]
+            number = job.id if job is not None else None
+            self.ledger.mark_routed(study.study_instance_uid, study.revision, verdicts, job_id=number)
+
+    def analyse(self) -> None:
+        for job in self.ledger.queued_jobs()[:2]:
+            if self.ledger.claim_job(job.id, self.name, 30) is None:
+                continue
+            if self.random.random() < 0.3:
+                self.ledger.fail_attempt(job.id, self.name, "broken", 3)
+            else:
+                self.ledger.finish_analysis(job.id, self.name, findings(), results("sr", "seg"))
+
+    def send(self) -> None:
+        for delivery in self.ledger.claim_deliveries("pacs", self.name, 30, 3):
+            if self.random.random() < 0.3:
+                self.ledger.delivery_failed(delivery.id, self.name, "refused", None)
+            else:
+                self.ledger.delivery_accepted(delivery.id, self.name, 0)
+
+    def retry(self) -> None:
+        self.ledger.expire_leases(datetime.now(UTC), 3)
+        for summary in self.ledger.jobs(Filters(states=("failed",)), limit=1):
+            with suppress(InputError):  # another was faster
+                self.ledger.retry(summary.job.id, self.name)
+
+
+def test_whatever_happens_at_once_nobody_waits_for_ever(ledger_url: str) -> None:
+    actors = [Actor(ledger_url, seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        for acting in [pool.submit(actor.act, 150) for actor in actors]:
+            acting.result()  # a deadlock, or a database that is busy for too long, would be raised here
+    ledger = Ledger(ledger_url)
+    for study in actors[0].studies:
+        jobs = ledger.jobs_of_study(study)
+        assert jobs
+        assert sum(job.superseded_by is None and job.state is not JobState.SUPERSEDED for job in jobs) <= 1
+        for series in ledger.series(study):
+            assert series.instance_count == len(ledger.instances(series.series_instance_uid))
+    ledger.close()
 
 
 def claim_in_child(ledger: Ledger, job_id: int, answer: multiprocessing.Queue[tuple[bool, int]]) -> None:
