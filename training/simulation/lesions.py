@@ -53,7 +53,7 @@ class LesionParameters:
     iron: float = 0.3
     nulls: float = 4.0
     radius_mm: tuple[float, float, float] = (0.95, 0.3, 2.5)
-    chi_ppm: tuple[float, float, float] = (1.0, 0.2, 4.0)
+    chi_ppm: tuple[float, float, float] = (1.4, 0.2, 4.0)
     faint_share: float = 0.33
     separation_mm: float = 7.0
 

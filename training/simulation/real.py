@@ -182,7 +182,13 @@ def _noise_sd(image: Float32, brain: NDArray[np.bool_]) -> float:
 
 
 def insert_into(
-    scan: RealScan, inclusions: tuple[Inclusion, ...], seed: int, *, power: int = 4, width: int = 64
+    scan: RealScan,
+    inclusions: tuple[Inclusion, ...],
+    seed: int,
+    *,
+    brain: NDArray[np.bool_] | None = None,
+    power: int = 4,
+    width: int = 64,
 ) -> SimulatedStudy:
     """Put `inclusions` into a scan.
 
@@ -191,8 +197,9 @@ def insert_into(
     """
     before = (scan.magnitude * np.exp(1j * scan.phase)).astype(np.complex64)
     after = insert(before, scan.geometry, inclusions, scan.physics)
-    raw = np.angle(after).astype(np.float32)
-    magnitude = np.abs(after)
+    changed = after != before
+    raw = np.where(changed, np.angle(after), scan.phase).astype(np.float32)
+    magnitude = np.where(changed, np.abs(after), scan.magnitude).astype(np.float32)
     if scan.filtered:
         old, new = scan.phase, raw
     else:
@@ -204,7 +211,7 @@ def insert_into(
     else:
         floor = 0.02 * float(np.percentile(made_old, 95))
         swi_old, swi = scan.swi, scan.swi * np.clip((made_new + floor) / (made_old + floor), 0, 3)
-    brain = _brain(scan)
+    brain = _brain(scan) if brain is None else brain
     level = float(np.median(swi_old[brain]))
     truth = judge(inclusions, swi, swi_old, max(_noise_sd(swi_old, brain), 1e-6 * level), scan.geometry)
     slices = max(1, min(scan.geometry.shape[0], round(16 / scan.geometry.spacing[2])))
@@ -230,7 +237,8 @@ def _brain(scan: RealScan) -> NDArray[np.bool_]:
 
 def insert_random(scan: RealScan, parameters: LesionParameters, seed: int) -> SimulatedStudy:
     """Put a random patient's bleeds and mimics into a scan; the same seed puts the same."""
-    sites = BrainSites(_brain(scan), scan.geometry)
+    brain = _brain(scan)
+    sites = BrainSites(brain, scan.geometry)
     inclusions = draw_inclusions(sites, parameters, np.random.default_rng([seed, 8]))
     anywhere = tuple(i for i in inclusions if i.kind is not Kind.IRON)  # it belongs in nuclei, which are not known here
-    return insert_into(scan, anywhere, seed)
+    return insert_into(scan, anywhere, seed, brain=brain)

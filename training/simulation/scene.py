@@ -22,21 +22,21 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Texture:
-    """Grain of the tissue.
+    """Grain of the tissue; the defaults match the in-plane spectrum of a real 7 T scan.
 
     Parameters
     ----------
-    magnitude : float
-        Relative spread of the proton density.
+    r2star_hz_per_t : float
+        Spread of R2* per tesla; with the field it grows as iron's and myelin's share of R2* does.
     chi_ppm : float
         Spread of the susceptibility.
     exponent : float
         Fall of the amplitude with frequency.
     """
 
-    magnitude: float = 0.06
-    chi_ppm: float = 0.012
-    exponent: float = 0.9
+    r2star_hz_per_t: float = 1.35
+    chi_ppm: float = 0.026
+    exponent: float = 1.15
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ def _split_vessels(head: Head, veins: VeinImage) -> tuple[VeinImage, NDArray[np.
     index = np.stack(np.unravel_index(where, head.geometry.shape), axis=1)[:, ::-1]
     mni = head.to_mni(head.geometry.to_lps(index))
     x, y, z = np.abs(mni[:, 0]), mni[:, 1], mni[:, 2]
-    falx = (x < 7) & ((y > 35) | (z > 45))
+    # The sagittal sinus lies far out in the midline, the anterior cerebral arteries nearer the middle.
+    falx = (x < 7) & (np.hypot(y - 18, z - 12) > 62)
     tentorial = (y > 20) & (z < 8) & (z > -50) & ((y > 62) | (x > 40))
     venous = falx | tentorial | (z > 62)
     fraction = veins.fraction.copy()

@@ -39,7 +39,7 @@ def _tissue_signal(  # type: ignore[no-untyped-def]
                 rest = max(np.float32(255.0) - c - g - w, np.float32(0.0)) / np.float32(255.0)
                 inner = (c * level[1] + g * level[2] + w * level[3]) / np.float32(255.0)
                 inner = inner * (np.float32(1.0) - q) + q * level[inlay[k, j, i]]
-                inner *= np.float32(1.0) + amount * grain[k % 128, j % 128, i % 128]
+                inner *= max(np.float32(1.0) - amount * grain[k % 128, j % 128, i % 128], np.float32(0.0))
                 a = artery[k, j, i] / np.float32(255.0)
                 v = vein[k, j, i] / np.float32(255.0)
                 inner = (inner * (np.float32(1.0) - a) + a * level[9]) * (np.float32(1.0) - v) + v * level[19]
@@ -73,6 +73,7 @@ def fine_signal(scene: Scene, protocol: Protocol) -> Complex64:
     head = scene.head
     level = gradient_echo(tissue_table(head.tissue, protocol.field_strength_t), protocol)
     radians = np.float32(protocol.radians_per_ppm)
+    grain = scene.parameters.texture.r2star_hz_per_t * protocol.field_strength_t * protocol.echo_time_ms * 1e-3
     out = np.empty(head.geometry.shape, dtype=np.complex64)
     artery = scene.veins.artery if scene.veins.artery is not None else np.zeros(out.shape, dtype=np.uint8)
     _tissue_signal(
@@ -87,7 +88,7 @@ def fine_signal(scene: Scene, protocol: Protocol) -> Complex64:
         artery,
         scene.field_ppm,
         scene.grain,
-        np.float32(scene.parameters.texture.magnitude),
+        np.float32(grain),
         level,
         radians,
         np.float32(radians * FAT_SHIFT_PPM),

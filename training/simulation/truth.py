@@ -37,7 +37,8 @@ class Seen:
     conspicuity : float
         The same over the local spread (robust) of the noise-free picture without it.
     apparent_diameter_mm : float
-        Of the circle with the area of the largest in-plane section of its mask.
+        Of the circle with the area of the largest in-plane section of its mask, which reaches to where the darkening
+        falls below what can be seen (or below half its peak, if that is fainter).
     apparent_volume_mm3 : float
         Of its mask.
     """
@@ -128,7 +129,8 @@ def _see(
     empty = np.zeros(drop.shape, dtype=bool)
     if peak <= 0 or surround <= 0:
         return NOT_SEEN, empty
-    parts, _ = ndimage.label(own & (drop >= 0.5 * peak))
+    edge = min(0.5 * peak, VISIBLE_CONTRAST * surround)
+    parts, _ = ndimage.label(own & (drop >= edge))
     at = np.unravel_index(int(np.where(own, drop, -np.inf).argmax()), drop.shape)
     mask = np.asarray(parts == parts[at])
     area = float(mask.sum(axis=(1, 2)).max()) * grid.spacing[0] * grid.spacing[1]

@@ -7,6 +7,7 @@ rounded and made symmetric; caudate and dentate, which no ellipsoid fits, are a 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,6 +120,7 @@ def _dentate(x: NDArray[np.float32], y: NDArray[np.float32], z: NDArray[np.float
     return np.where(u < -0.75, 0, _soft(shell)).astype(np.float32)
 
 
+@lru_cache(maxsize=1)
 def draw_nuclei(spacing_mm: float = 0.5) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Vector]:
     """All nuclei on a grid of their own.
 

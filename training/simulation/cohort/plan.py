@@ -85,7 +85,7 @@ class StudySet(Model):
     texture: Texture = Texture()
     lesions: LesionParameters = LesionParameters()
     protocol: ProtocolRange = ProtocolRange()
-    fine_mm: float = Field(0.5, gt=0.1, le=2.0, description="Edge of the voxels that the physics runs on")
+    fine_mm: float = Field(0.5, gt=0.1, le=4.0, description="Edge of the voxels that the physics runs on")
     fov_mm: Voxel = (192.0, 224.0, 144.0)
     oblique_deg: float = Field(6.0, ge=0, le=45, description="Spread of the angles by which the slices are turned")
 

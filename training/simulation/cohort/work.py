@@ -163,11 +163,13 @@ def make_head_studies(task: HeadTask, output: Output, workers: int = 1) -> Itera
             yield there
     if not missing:
         return
+    plans = {}
+    for study in missing:  # before the long work, so that an impossible protocol ends it at once
+        rng = np.random.default_rng([task.study_seed(study), 6])
+        plans[study] = draw_protocol(task.set.protocol, study, rng), rng
     scene = make_scene(load_anatomy(task.anatomy), draw_scene(task), task.seed, workers=workers)
     sites = Sites(scene)
-    for study in missing:
-        rng = np.random.default_rng([task.study_seed(study), 6])
-        protocol = draw_protocol(task.set.protocol, study, rng)
+    for study, (protocol, rng) in plans.items():
         inclusions = draw_inclusions(sites, task.set.lesions, rng)
         made = simulate(scene, protocol, inclusions, task.study_seed(study), workers=workers)
         _write(task, study, made, scene, output)

@@ -1,0 +1,159 @@
+"""Cohorts: planned from a file, made once, gone on with after a stop, never half there."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import InputError
+from training.cli import main
+from training.simulation.anatomy import AnatomyRef
+from training.simulation.cohort import Budget, Options, available_cohorts, load_cohort, run_cohorts
+from training.simulation.cohort import work as work_module
+from training.simulation.cohort.draw import head_tasks
+from training.simulation.cohort.run import processes_for
+from training.simulation.cohort.splits import disjoint, split_anatomies
+from training.simulation.cohort.work import Output
+
+SMALL = """
+name = "small"
+seed = 7
+[[sets]]
+name = "train"
+split = "train"
+studies = 2
+studies_per_head = 2
+fine_mm = 3.0
+fov_mm = [180.0, 210.0, 132.0]
+veins = { cortical = 500, deep = 60 }
+lesions = { free_share = 0.0, median_count = 2.0 }
+[sets.protocol]
+voxel_mm = [[3.0, 3.0, 6.0]]
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def test_a_stopped_cohort_goes_on_and_ends_the_same(small: Path, tmp_path: Path) -> None:
+    cohort, said = load_cohort(str(small)), []
+    out = tmp_path / "out"
+    first = run_cohorts([cohort], Output(out), Options(), Budget(), said.append)
+    assert (first.studies, first.new) == (2, 2)
+    whole = _hashes(out)
+    # As a killed run leaves it: one study missing, a half-written one beside it.
+    shutil.rmtree(out / "small/train/train-0001")
+    half = out / "small/train/.train-0001.partial"
+    half.mkdir()
+    (half / "rubbish.dcm").write_bytes(b"half a slice")
+    second = run_cohorts([cohort], Output(out), Options(), Budget(), said.append)
+    assert (second.studies, second.new) == (2, 1)
+    assert _hashes(out) == whole
+    truth = json.loads((out / "small/train/train-0000/truth.json").read_text())
+    assert truth["seeds"]["cohort"] == 7
+    assert truth["parameters"]["protocol"]["voxel_mm"] == [3.0, 3.0, 6.0]
+    assert any("share them" in line for line in said)  # one anatomy cannot be split
+
+
+def test_a_full_disk_leaves_nothing_that_looks_whole(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: object, **_kw: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(work_module, "write_arrays", full)
+    cohort = load_cohort(str(small))
+    with pytest.raises(InputError, match="disk is full"):
+        run_cohorts([cohort], Output(tmp_path / "out", ("arrays",)), Options(limit=1), Budget(), lambda _: None)
+    assert list((tmp_path / "out/small/train").iterdir()) == []
+
+
+def test_another_version_of_the_cohort_does_not_mix_in(small: Path, tmp_path: Path) -> None:
+    there = tmp_path / "out/small/train/train-0000"
+    there.mkdir(parents=True)
+    (there / "truth.json").write_text(json.dumps({"cohort": {"sha256": "another"}, "lesions": []}))
+    with pytest.raises(InputError, match="another version"):
+        run_cohorts([load_cohort(str(small))], Output(tmp_path / "out"), Options(), Budget(), lambda _: None)
+
+
+@pytest.mark.parametrize("name", available_cohorts())
+def test_the_bundled_cohorts_are_sound(name: str) -> None:
+    cohort = load_cohort(name)
+    assert cohort.name == name
+    assert any(s.split == "test" for s in cohort.sets)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (("studies = 2\n", "studies = 0\n"), "studies"),
+        (("split = ", "slpit = "), "split"),
+        (("seed = 7", "seed = "), "not TOML"),
+        (("voxel_mm = [[3.0, 3.0, 6.0]]", "snr = [30, 10]"), "smaller number first"),
+    ],
+)
+def test_a_wrong_cohort_file_is_named(small: Path, change: tuple[str, str], complaint: str) -> None:
+    small.write_text(SMALL.replace(*change))
+    with pytest.raises(InputError, match=complaint):
+        load_cohort(str(small))
+
+
+def test_an_impossible_protocol_in_a_cohort_ends_with_status_2(small: Path, tmp_path: Path, capsys) -> None:
+    timing = "timing = { echo_time_ms = 40, repetition_time_ms = 20, flip_angle_deg = 15 }"
+    small.write_text(SMALL + timing + "\n")
+    assert main(["simulate", "--cohort", str(small), "--out", str(tmp_path / "out")]) == 2
+    assert "does not fit in a repetition time" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--cohort", "no-such", "--out", "x"],
+        ["--cohort", "stress", "--out", "x", "--anatomy", "/no/such/folder"],
+        ["--cohort", "stress", "--out", "x", "--set", "no-such"],
+        ["--cohort", "stress", "--out", "x", "--format", "jpeg"],
+        ["--cohort", "stress", "--out", "x", "--memory-gb", "0.2"],
+        ["--cohort", "stress"],
+        [],
+    ],
+)
+def test_bad_input_ends_with_status_2_and_one_line(arguments: list[str], capsys, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["simulate", *arguments]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@given(st.sets(st.text("abcdefgh0123456789", min_size=1), min_size=3, max_size=40))
+def test_splits_share_no_head_and_leave_none_out(names: set[str]) -> None:
+    splits = split_anatomies([AnatomyRef(n) for n in sorted(names)])
+    assert disjoint(splits)
+    assert {a.name for refs in splits.values() for a in refs} == names
+    assert all(splits.values())
+
+
+def test_splits_do_not_depend_on_the_order() -> None:
+    refs = [AnatomyRef(f"head{n}") for n in range(14)]
+    assert split_anatomies(refs) == split_anatomies(refs[::-1])
+
+
+def test_processes_fit_in_memory() -> None:
+    cohort = load_cohort("high-resolution")
+    tasks = head_tasks(cohort, cohort.sets[0], (AnatomyRef("icbm152"),))
+    assert processes_for(tasks, Budget(8, 9.0)) <= 2
