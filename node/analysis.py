@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,14 +121,15 @@ def run_pipeline(
     paths: list[Path],
     progress: Progress,
     device: str,
+    created: datetime,
     predecessor: str | None = None,
     rules: Rules | None = None,
 ) -> Outcome:
     """Analyse the images of a job.
 
-    The UIDs come from what is analysed and with which profile, the time from the job: a second analysis makes the same
-    objects, byte for byte, under the same UIDs. `predecessor` is the key of the job whose report this one replaces,
-    `rules` are those the job was routed by (by default those in the package).
+    The UIDs come from what is analysed and with which profile, the time from `created`, the job's own: a
+    second analysis makes the same objects, byte for byte, under the same UIDs. `predecessor` is the key of the job
+    whose report this one replaces, `rules` are those the job was routed by (by default those in the package).
 
     Raises
     ------
@@ -152,7 +154,7 @@ def run_pipeline(
     detection = detect(chosen, profile, key=key, device=device, progress=progress)
     warnings = tuple(dict.fromkeys((*job.warnings, *detection.findings.warnings)))
     detection = replace(detection, findings=replace(detection.findings, warnings=warnings))
-    return detection.findings, make_results(detection, key=key, created=job.created_at, predecessor=predecessor)
+    return detection.findings, make_results(detection, key=key, created=created, predecessor=predecessor)
 
 
 def _swi_uid(chosen: Pick) -> str | None:

@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     except typer.TyperException as error:  # wrong usage: a missing argument, an unknown option
         return _complain(f"{error.format_message()} (see cmbnode --help)", 2)
     except CmbError as error:
-        return _complain(str(error), 2)
+        return _complain(str(error), error.exit_status)
     except CommandFailed as error:
         return _complain(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from platformdirs import user_data_path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -25,7 +26,17 @@ def _ae_title(value: str) -> str:
     return title
 
 
+def _time_zone(value: str) -> str:
+    """Check the name of a time zone in the IANA data base."""
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("no such time zone; name one as Europe/Berlin") from None
+    return value
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
+TimeZoneName = Annotated[str, AfterValidator(_time_zone)]
 Network = IPv4Network | IPv6Network
 
 
@@ -126,6 +137,9 @@ class Settings(BaseSettings):
     recognition_file: Path | None = Field(
         None, description="TOML table of the site's own recognition rules, read before those in the package"
     )
+    time_zone: TimeZoneName | None = Field(
+        None, description="Zone of the times in results (`Europe/Berlin`); none: the host's"
+    )
     log_format: Literal["console", "json"] = Field("console", description="How log lines look")
     destinations: dict[str, DestinationSettings] = Field(default_factory=dict, description="Where results may go")
     receiver: ReceiverSettings = ReceiverSettings()
@@ -133,6 +147,11 @@ class Settings(BaseSettings):
     queue: QueueSettings = QueueSettings()
     archive: ArchiveSettings = ArchiveSettings()
     worklist: WorklistSettings = WorklistSettings()
+
+    @property
+    def zone(self) -> ZoneInfo | None:
+        """Time zone of the results; ``None`` is the host's."""
+        return ZoneInfo(self.time_zone) if self.time_zone else None
 
     @property
     def ledger_url(self) -> str:

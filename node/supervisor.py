@@ -40,6 +40,12 @@ class StartError(CmbError):
     """The node, or one part of it, does not start."""
 
 
+class PartError(StartError):
+    """A part of the node ends or hangs before it is ready; nothing that was asked for wrongly."""
+
+    exit_status = 1
+
+
 def run_up(settings: Settings) -> None:
     """Run the node until SIGTERM or SIGINT.
 
@@ -121,12 +127,12 @@ def _wait_ready(part: Part, stop: threading.Event) -> None:
     while not part.ready and not stop.wait(0.05):
         if part.status is not None:
             if part.repair is None:
-                raise StartError(f"the {part.name} does not start (exit status {part.status}); {part.words}")
+                raise PartError(f"the {part.name} does not start (exit status {part.status}); {part.words}")
             part.repair()
             part.repair = None
             part.start()
         if time.monotonic() > deadline:
-            raise StartError(f"the {part.name} is not ready after {START_LIMIT_S:.0f} s")
+            raise PartError(f"the {part.name} is not ready after {START_LIMIT_S:.0f} s")
 
 
 def _stages(settings: Settings, lock: int) -> list[list[Part]]:

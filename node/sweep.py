@@ -143,6 +143,7 @@ def run_sweep(settings: Settings, stop: threading.Event | None = None) -> None:
     archive = Archive(settings.data_dir, settings.archive.free_disk_mb)
     sweep = Sweep(settings, Ledger(settings.ledger_url), archive, Bell(make_app(settings)))
     _ = sweep.table, recognition(settings)  # complain now, not in every round
+    sweep.ledger.upgrade()  # whichever part starts first on a new database
     while not stop.is_set():
         sweep.round()
         stop.wait(settings.queue.sweep_s)

@@ -94,7 +94,9 @@ class Worker:
     def _run(self, job: Job, paths: list[Path], progress: Progress) -> Outcome:
         before = self.ledger.predecessor(job.id)
         rules = recognition(self.settings)
-        return run_pipeline(job, paths, progress, self.settings.device, before.key if before else None, rules)
+        created = job.created_at.astimezone(self.settings.zone)
+        predecessor = before.key if before else None
+        return run_pipeline(job, paths, progress, self.settings.device, created, predecessor, rules)
 
     def deliver(self, destination: str) -> None:
         """Task: deliver what is due to one destination, unless somebody here is at it already."""
@@ -117,6 +119,7 @@ class Worker:
 
     def run(self) -> int:
         """Work until SIGTERM or SIGINT; returns the exit status."""
+        self.ledger.upgrade()  # whichever part starts first on a new database
         signals.setup_logging.connect(_keep_logging, weak=False)
         signals.worker_ready.connect(self._on_ready, weak=False)
         signals.worker_process_init.connect(_on_child_start, weak=False)

@@ -1,7 +1,7 @@
 """What can go wrong with a study, in the project's own few types.
 
 Every error says *what* is wrong, *where*, and *what to do*; its text is one line, fit for a terminal, a log and the
-worklist. The command line turns :class:`InputError` into exit status 2.
+worklist. The command line ends with the error's `exit_status`: 2 for input and usage.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ class CmbError(Exception):
     do : str, optional
         What the reader can do about it.
     """
+
+    exit_status = 2
 
     def __init__(self, what: str, *, where: str = "", do: str = "") -> None:
         self.what, self.where, self.do = what, where, do

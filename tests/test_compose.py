@@ -57,6 +57,11 @@ def test_no_part_can_gain_privileges_or_write_outside_its_volume(name: str) -> N
     assert service["volumes"] == ["data:/data:rw"]
 
 
+@pytest.mark.parametrize("name", sorted(PARTS | {"worker", "worker-cpu", "redis", "postgres"}))
+def test_every_part_has_a_health_check(name: str) -> None:
+    assert _services("docker-compose.yml", "docker-compose.cpu.yml")[name]["healthcheck"]["test"]
+
+
 def test_databases_are_on_the_internal_network_only() -> None:
     done = yaml.safe_load(_compose("docker-compose.yml", POSTGRES_PASSWORD="a", REDIS_PASSWORD="b").stdout)
     assert done["networks"]["internal"]["internal"] is True

@@ -197,7 +197,7 @@ def test_the_pipeline_makes_the_same_bytes_whenever_it_analyses_a_job(
     made = []
     for _ in range(2):
         inputs = [archive.path(relative) for relative in ledger.job_paths(job.id)]
-        findings, objects = run_pipeline(job, inputs, stages.append, "cpu")
+        findings, objects = run_pipeline(job, inputs, stages.append, "cpu", job.created_at)
         folder = tmp_path / f"made {len(made)}"
         made.append({kind: path.read_bytes() for kind, path in write_results(objects, folder).items()})
         assert findings.study_instance_uid == study
@@ -210,4 +210,4 @@ def test_a_series_that_is_gone_from_the_archive_is_said_to_be(ledger: Ledger, ar
     study, paths = make_study(tmp_path / "study", "gone", slices=12, size=64)
     job = job_on(study, paths, ledger, archive)
     with pytest.raises(InputError, match=f"job {job.id}: its SWI series is not in the archive any more"):
-        run_pipeline(job, [], lambda _stage: None, "cpu")
+        run_pipeline(job, [], lambda _stage: None, "cpu", job.created_at)
