@@ -41,18 +41,20 @@ def utc_now() -> datetime:
 
 
 def connect(url: str) -> Engine:
-    """Make the engine for `url` (``sqlite:///path`` or ``postgresql://…``)."""
+    """Make the engine for `url` (``sqlite:///path`` or ``postgresql://…``); its errors quote no patient's data."""
     target = make_url(url)
     if target.get_backend_name() == "sqlite":
         if target.database in (None, "", ":memory:"):
             raise ValueError("the ledger needs a database file: several processes share it")
-        engine = create_engine(target, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
+        engine = create_engine(
+            target, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+        )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     else:
         if target.get_backend_name() == "postgresql":
             target = target.set(drivername="postgresql+psycopg")
-        engine = create_engine(target, pool_pre_ping=True, isolation_level="READ COMMITTED")
+        engine = create_engine(target, hide_parameters=True, pool_pre_ping=True, isolation_level="READ COMMITTED")
     return engine
 
 
