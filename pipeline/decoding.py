@@ -16,6 +16,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -95,28 +96,62 @@ Image = tuple[NDArray[Any], Encoding]
 """Stored values of one frame, shape (rows, columns), and what they mean."""
 
 
-def decode(wanted: Mapping[Path, Sequence[int]]) -> Iterator[tuple[Path, list[Image]]]:
-    """Decode frames of several files, in no particular order of files.
+class Decoding:
+    """Decodes files; starts processes for compressed ones when there are any, and ends them at the end of its block."""
 
-    Parameters
-    ----------
-    wanted : mapping of Path to sequence of int
-        Indices of the frames (from 0) wanted of each file.
+    def __init__(self) -> None:
+        self._decoders: list[Decoder] = []
+        self._pool = ThreadPoolExecutor(THREADS)
 
-    Raises
-    ------
-    InputError
-        Naming the first file that cannot be decoded.
-    """
-    compressed: dict[Path, Sequence[int]] = {}
-    with ThreadPoolExecutor(THREADS) as pool:
-        for path, images in zip(wanted, pool.map(_uncompressed, wanted, wanted.values()), strict=True):
+    def __enter__(self) -> Decoding:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for decoder in self._decoders:
+            decoder.close()
+        self._pool.shutdown()
+
+    def decode(self, wanted: Mapping[Path, Sequence[int]]) -> Iterator[tuple[Path, list[Image]]]:
+        """Decode frames of several files, in no particular order of files.
+
+        Parameters
+        ----------
+        wanted : mapping of Path to sequence of int
+            Indices of the frames (from 0) wanted of each file.
+
+        Raises
+        ------
+        InputError
+            Naming the first file that cannot be decoded.
+        """
+        compressed: dict[Path, Sequence[int]] = {}
+        for path, images in zip(wanted, self._pool.map(_uncompressed, wanted, wanted.values()), strict=True):
             if images is None:
                 compressed[path] = wanted[path]
             else:
                 yield path, images
         if compressed:
-            yield from _decode_apart(compressed, pool)
+            yield from self._decode_apart(compressed)
+
+    def _decode_apart(self, wanted: Mapping[Path, Sequence[int]]) -> Iterator[tuple[Path, list[Image]]]:
+        """Decode compressed files in processes of their own."""
+        todo: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        for path in wanted:
+            todo.put(path)
+
+        def work(decoder: Decoder) -> list[tuple[Path, list[Image]]]:
+            done: list[tuple[Path, list[Image]]] = []
+            while True:
+                try:
+                    path = todo.get_nowait()
+                except queue.Empty:
+                    return done
+                done.append((path, decoder.decode(path, wanted[path])))
+
+        needed = min(THREADS, 1 + len(wanted) // FILES_A_DECODER)
+        self._decoders += [Decoder() for _ in range(needed - len(self._decoders))]
+        for done in self._pool.map(work, self._decoders[:needed]):
+            yield from done
 
 
 def _uncompressed(path: Path, indices: Sequence[int]) -> list[Image] | None:
@@ -238,36 +273,16 @@ def _encoding(ds: pydicom.FileDataset, levels: list[Dataset]) -> Encoding:
 # The process apart: one line of JSON a file to it, one line and the bytes of the frames back.
 
 
-def _decode_apart(wanted: Mapping[Path, Sequence[int]], pool: ThreadPoolExecutor) -> Iterator[tuple[Path, list[Image]]]:
-    """Decode compressed files in processes of their own."""
-    todo: queue.SimpleQueue[Path] = queue.SimpleQueue()
-    for path in wanted:
-        todo.put(path)
-    decoders = [Decoder() for _ in range(min(THREADS, 1 + len(wanted) // FILES_A_DECODER))]
-
-    def work(decoder: Decoder) -> list[tuple[Path, list[Image]]]:
-        done: list[tuple[Path, list[Image]]] = []
-        while True:
-            try:
-                path = todo.get_nowait()
-            except queue.Empty:
-                return done
-            done.append((path, decoder.decode(path, wanted[path])))
-
-    try:
-        for done in pool.map(work, decoders):
-            yield from done
-    finally:
-        for decoder in decoders:
-            decoder.close()
-
-
 class Decoder:
-    """A process that decodes one file after the other."""
+    """A process that decodes one file after the other; one that ends is started again for the next file."""
 
     def __init__(self) -> None:
+        self._process = self._start()
+
+    @staticmethod
+    def _start() -> subprocess.Popen[bytes]:
         one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        self._process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "pipeline.decoder"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env={**os.environ, **one_thread},
@@ -286,8 +301,8 @@ class Decoder:
         try:
             return self._ask(path, indices)
         except (OSError, EOFError) as error:
-            self._process.kill()
-            status = self._process.wait()
+            self.close()
+            status, self._process = self._process.returncode, self._start()
             how = "takes too long to decode it" if late.finished.is_set() else f"crashes on it (status {status})"
             raise InputError(f"the decoder {how}", where=path.name, do="send the file again") from error
         finally:
@@ -313,7 +328,8 @@ class Decoder:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with suppress(OSError):
+                    pipe.close()
 
 
 def _receive(back: IO[bytes], one: dict[str, Any]) -> Image:
@@ -332,7 +348,7 @@ def _receive(back: IO[bytes], one: dict[str, Any]) -> Image:
 
 
 def send(images: Sequence[Image], to: IO[bytes]) -> None:
-    """Write decoded frames as :func:`decode` expects them from the process apart."""
+    """Write decoded frames as :class:`Decoder` expects them from the process apart."""
     described = [
         {"shape": frame.shape, "dtype": frame.dtype.newbyteorder("<").str, "encoding": asdict(encoding)}
         for frame, encoding in images

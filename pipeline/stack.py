@@ -89,7 +89,8 @@ def _thinned(pieces: Sequence[Piece], step: float, where: str) -> Iterator[str]:
     """Say if slices seem to be missing at regular places, which leaves a regular, coarser grid.
 
     Spacing Between Slices is the distance of slice centres (PS3.3 C.8.3.1); some write the gap of a 2D acquisition
-    instead, which is recognised by its sum with Slice Thickness. Without it, slices of a 3D acquisition are held to fill the volume.
+    instead, which is recognised by its sum with Slice Thickness. Without it, slices of a 3D
+    acquisition are held to fill the volume.
     """
     instance, frame = pieces[0]
     said, thickness = abs(frame.step_mm or 0), frame.thickness_mm or 0

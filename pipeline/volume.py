@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.decoding import MAX_VOXELS, Encoding, Image, decode
+from pipeline.decoding import MAX_VOXELS, Decoding, Encoding, Image
 from pipeline.errors import GeometryError, InputError, NoSwiError
 from pipeline.geometry import Acquisition, FrameReference, PhaseRecord, Volume
 from pipeline.pairing import Pick
@@ -44,7 +44,8 @@ def read_volume(series: Series) -> Volume:
     InputError
         A file cannot be decoded, or the volume is too large.
     """
-    return _image(series, [])
+    with Decoding() as decoding:
+        return _image(series, _Reading(decoding))
 
 
 def read_acquisition(pick: Pick, *, phase_sign: Literal[1, -1] | None = None) -> Acquisition:
@@ -75,33 +76,50 @@ def read_acquisition(pick: Pick, *, phase_sign: Literal[1, -1] | None = None) ->
     """
     if not pick.analysable:
         raise NoSwiError(pick.why, do="send the susceptibility-weighted series, or its phase and magnitude")
-    notes = [f"{s.label} was taken for {s.role} by its name alone" for s in pick.used if s.needs_confirmation]
-    if pick.swi is None:
-        return _computed(pick, phase_sign, notes)
-    if pick.swi.role == Role.T2STAR:
+    with Decoding() as decoding:
+        reading = _Reading(decoding)
+        unsure = (series for series in pick.used if series.needs_confirmation)
+        reading.notes.extend(f"{series.label} was taken for {series.role} by its name alone" for series in unsure)
+        return (
+            _computed(pick, phase_sign, reading) if pick.swi is None else _derived(pick, pick.swi, phase_sign, reading)
+        )
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One acquisition being read: what decodes its files, and what the reader of the result should know."""
+
+    decoding: Decoding
+    notes: list[str] = field(default_factory=list)
+
+
+def _derived(pick: Pick, series: Series, phase_sign: Literal[1, -1] | None, reading: _Reading) -> Acquisition:
+    """Acquisition of an SWI that the scanner has made (or of a T2*-weighted gradient echo in its place)."""
+    notes = reading.notes
+    if series.role == Role.T2STAR:
         notes.append("a T2*-weighted gradient echo was analysed for want of an SWI: it shows fewer microbleeds")
-    swi = _image(pick.swi, notes)
-    magnitude = _companion(pick.magnitude, swi, "magnitude", _image, notes)
-    phase = _companion(pick.phase, swi, "phase", _phase, notes)
+    swi = _image(series, reading)
+    magnitude = _companion(pick.magnitude, swi, "magnitude", _image, reading)
+    phase = _companion(pick.phase, swi, "phase", _phase, reading)
     record = None
     if phase is None:
         why = f" ({pick.no_phase})" if pick.no_phase else ""
         notes.append(f"analysed without phase{why}: calcification and bleeds cannot be told apart by it")
     else:
         record = _signed(phase, swi, pick.phase, phase_sign, notes)
-    echo, field = pick.swi.echo_time_ms, pick.swi.field_strength_t
-    return Acquisition(swi, phase, magnitude, echo, field, _once(notes), record)
+    return Acquisition(swi, phase, magnitude, series.echo_time_ms, series.field_strength_t, _once(notes), record)
 
 
 def _once(notes: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(notes))
 
 
-def _computed(pick: Pick, phase_sign: Literal[1, -1] | None, notes: list[str]) -> Acquisition:
+def _computed(pick: Pick, phase_sign: Literal[1, -1] | None, reading: _Reading) -> Acquisition:
     """Acquisition whose SWI is made from magnitude and phase, for want of a derived one."""
     if pick.magnitude is None or pick.phase is None:
         raise NoSwiError(pick.why)
-    magnitude, phase = _image(pick.magnitude, notes), _phase(pick.phase, notes)
+    notes = reading.notes
+    magnitude, phase = _image(pick.magnitude, reading), _phase(pick.phase, reading)
     if not magnitude.geometry.matches(phase.geometry):
         raise GeometryError("magnitude and phase lie on different grids", where=pick.phase.label, do="send both series")
     record = _signed(phase, magnitude, pick.phase, phase_sign, notes)
@@ -112,25 +130,24 @@ def _computed(pick: Pick, phase_sign: Literal[1, -1] | None, notes: list[str]) -
     return Acquisition(swi, phase, magnitude, echo, field, _once(notes), record)
 
 
-def _image(series: Series, notes: list[str]) -> Volume:
-    raw = _read(series)
-    notes.extend(raw.remarks)
+def _image(series: Series, reading: _Reading) -> Volume:
+    raw = _read(series, reading)
     return raw.volume(_modality(raw))
 
 
 def _companion(
-    series: Series | None, swi: Volume, kind: str, read: Callable[[Series, list[str]], V], notes: list[str]
+    series: Series | None, swi: Volume, kind: str, read: Callable[[Series, _Reading], V], reading: _Reading
 ) -> V | None:
     """Read a series that goes with the SWI; leave it out, with a warning, when it cannot."""
     if series is None:
         return None
     try:
-        volume = read(series, notes)
+        volume = read(series, reading)
     except InputError as error:
-        notes.append(f"the {kind} was left out: {error}")
+        reading.notes.append(f"the {kind} was left out: {error}")
         return None
     if not volume.geometry.matches(swi.geometry):
-        notes.append(f"the {kind} was left out: {series.label} does not lie on the grid of the SWI")
+        reading.notes.append(f"the {kind} was left out: {series.label} does not lie on the grid of the SWI")
         return None
     return volume
 
@@ -142,24 +159,22 @@ class _Phase(Volume):
     scale: str = ""
 
 
-def _phase(series: Series, notes: list[str]) -> _Phase:
+def _phase(series: Series, reading: _Reading) -> _Phase:
     """Phase in radians; the sign is still the maker's."""
     if series.parts:  # a real and an imaginary image
-        real, imaginary = (_read(part) for part in series.parts)
+        real, imaginary = (_read(part, reading) for part in series.parts)
         if not real.stack.geometry.matches(imaginary.stack.geometry):
             raise GeometryError("real and imaginary images lie on different grids", where=series.label)
         radians, turned = complex_phase(_modality(real), _modality(imaginary))
         scale = "the angle of real and imaginary images" + (", alternate slices turned" if turned else "")
-        notes.extend((*real.remarks, *imaginary.remarks))
         return real.phase(radians, scale)
-    raw = _read(series)
-    notes.extend(raw.remarks)
+    raw = _read(series, reading)
     try:
         radians, found = to_radians(raw.stored, raw.encodings, series.vendor)
     except InputError as error:
         raise InputError(error.what, where=series.label, do="leave the phase out or set its scale") from error
     if found.assumed:
-        notes.append(f"the scale of the phase is assumed: {found.rule}")
+        reading.notes.append(f"the scale of the phase is assumed: {found.rule}")
     return raw.phase(radians, found.rule)
 
 
@@ -190,7 +205,6 @@ class _Raw:
     stack: Stack
     stored: NDArray[Any]
     encodings: list[Encoding]
-    remarks: tuple[str, ...] = ()
 
     @property
     def frames(self) -> tuple[FrameReference, ...]:
@@ -220,7 +234,7 @@ def _modality(raw: _Raw) -> NDArray[np.float32]:
     return array
 
 
-def _read(series: Series) -> _Raw:
+def _read(series: Series, reading: _Reading) -> _Raw:
     """Decode every frame of a series into slice order."""
     if len(series.parts) > 1:
         raise InputError("holds several kinds of image", where=series.label, do="read one of its parts")
@@ -233,10 +247,12 @@ def _read(series: Series) -> _Raw:
             by_file[piece[0].path].append((k, piece))
     loading = _Loading(series, stack)
     wanted = {path: [(piece[1].number or 1) - 1 for _, piece in places] for path, places in by_file.items()}
-    for path, images in decode(wanted):
+    for path, images in reading.decoding.decode(wanted):
         for (k, piece), image in zip(by_file[path], images, strict=True):
             loading.put(k, piece, image)
-    return loading.done()
+    raw = loading.done()
+    reading.notes.extend((*stack.remarks, *loading.remarks))
+    return raw
 
 
 class _Loading:
@@ -266,7 +282,10 @@ class _Loading:
     def done(self) -> _Raw:
         pieces, encodings = zip(*(self._kept[k] for k in sorted(self._kept)), strict=True)
         assert self._stored is not None  # noqa: S101 - a stack has at least two places
-        remarks = list(self._stack.remarks)
-        if self._again:
-            remarks.append(f"{self._series.label}: the same slices twice, one of each is used: {name(self._again)}")
-        return _Raw(self._series, pieces, self._stack, self._stored, list(encodings), tuple(remarks))
+        return _Raw(self._series, pieces, self._stack, self._stored, list(encodings))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        if not self._again:
+            return ()
+        return (f"{self._series.label}: the same slices twice, one of each is used: {name(self._again)}",)
