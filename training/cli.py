@@ -39,3 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _complain(message: str, status: int) -> int:
     print(f"cmbtrain: {message}", file=sys.stderr)
     return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
