@@ -177,7 +177,7 @@ def describe(error: BaseException) -> str:
     """Say in one line why a file cannot be decoded."""
     if isinstance(error, InputError):
         return error.what
-    reason = next(iter(str(error).splitlines()), "")[:160]
+    reason = " ".join(str(error).split())[:240]
     return f"the pixel data cannot be decoded ({type(error).__name__}: {reason})"
 
 
