@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import NamedTuple
 
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from pipeline import __version__
 from pipeline.brain import extract_brain, implausible, require_usable
-from pipeline.errors import GeometryError
+from pipeline.errors import GeometryError, InputError
 from pipeline.findings import Certainty, Findings, Lesion, Point, ScoredCandidate, SeriesUsed
-from pipeline.geometry import Acquisition, Geometry
+from pipeline.geometry import Acquisition, Geometry, Volume
 from pipeline.identity import derive_uid
 from pipeline.measure import Region, grow
 from pipeline.pairing import Pick
@@ -101,7 +101,7 @@ def analyse(
 ) -> Detection:
     """Find the microbleeds of images that have been read; :func:`detect` says the rest."""
     watch = watch or Stopwatch()
-    check(acquisition)
+    acquisition = usable(acquisition)
     swi = acquisition.swi
     with watch("brain"):
         head = acquisition.magnitude or swi
@@ -156,13 +156,22 @@ class Stopwatch:
         self.seconds[stage] = round(perf_counter() - start, 3)
 
 
-def check(acquisition: Acquisition) -> None:
-    """Refuse images that cannot be analysed."""
-    for volume in (acquisition.swi, acquisition.phase, acquisition.magnitude):
-        if volume is not None:
+def usable(acquisition: Acquisition) -> Acquisition:
+    """Refuse an SWI that cannot be analysed; leave out, with a warning, a phase or magnitude that cannot."""
+    require_usable(acquisition.swi)
+    kept: dict[str, Volume | None] = {"phase": acquisition.phase, "magnitude": acquisition.magnitude}
+    warnings = list(acquisition.warnings)
+    for kind, volume in kept.items():
+        if volume is None:
+            continue
+        try:
             require_usable(volume)
             if volume.array.shape != acquisition.swi.array.shape:
-                raise GeometryError("phase and magnitude are not on the grid of the SWI", do="send one acquisition")
+                raise GeometryError("it is not on the grid of the SWI")
+        except InputError as error:
+            kept[kind] = None
+            warnings.append(f"the {kind} was left out: {error}")
+    return replace(acquisition, phase=kept["phase"], magnitude=kept["magnitude"], warnings=tuple(warnings))
 
 
 def outside(geometry: Geometry, profile: Profile) -> list[str]:

@@ -29,13 +29,13 @@ class ShapeParameters(Parameters):
     """What passes. Lengths are millimetres; see :class:`Shape` for what the others mean."""
 
     diameter_mm: tuple[float, float] = Field((1.0, 10.0), description="Least and largest")
-    extent_mm: float = Field(10.0, gt=0, description="Largest")
-    contrast: float = Field(0.25, ge=0, le=1, description="Least")
-    contrast_to_noise: float = Field(4.0, ge=0, description="Least")
+    extent_mm: float = Field(12.0, gt=0, description="Largest")
+    contrast: float = Field(0.3, ge=0, le=1, description="Least")
+    contrast_to_noise: float = Field(1.5, ge=0, description="Least")
     circularity: float = Field(0.73, ge=0, le=1, description="Least")
     shift: float = Field(0.5, gt=0, description="Largest")
     isolation: float = Field(0.5, ge=0, le=1, description="Least")
-    compactness: float = Field(0.08, ge=0, le=1, description="Least")
+    compactness: float = Field(0.02, ge=0, le=1, description="Least")
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class Shape:
         Clearness of the rim around it: one less the depth of the rim's dark end over `contrast`, 0 to 1.
     compactness : float
         The region's volume over what hangs together at half its level, 0 to 1; a vessel goes on.
+    bounded : float
+        1 when the region ended by itself, 0 when it was cut at the largest size: most likely a vessel.
     phase : float or None
         Mean phase of the region, radians, held within ±0.3: blood is paramagnetic (positive), calcium is not. None
         without a phase image.
@@ -76,6 +78,7 @@ class Shape:
     shift: float
     isolation: float
     compactness: float
+    bounded: float = 1.0
     phase: float | None = None
 
 
@@ -135,6 +138,7 @@ def describe(region: Region, rim_mm: float, phase: Volume | None = None) -> Shap
         shift=_shift(region, slices),
         isolation=_isolation(region, rim_mm),
         compactness=_compactness(region),
+        bounded=float(region.bounded),
         phase=None if phase is None else float(np.clip(phase.array[region.voxels].mean(), -PHASE_LIMIT, PHASE_LIMIT)),
     )
 

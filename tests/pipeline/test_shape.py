@@ -19,7 +19,7 @@ from tests.pipeline import phantom
 SHAPE = (15, 64, 64)
 SPACING = (0.5, 0.5, 1.0)
 CENTRE = (16.0, 16.0, 7.0)
-BLEED = Shape(0.8, 3.0, 4.0, 0.9, 8.0, 1.0, 0.1, 0.8, 0.5, 0.3)
+BLEED = Shape(0.8, 3.0, 4.0, 0.9, 8.0, 1.0, 0.1, 0.8, 0.5, 1.0, 0.3)
 
 
 def _distance(way: tuple[float, float, float] | None = None, half_length: float = 0.0) -> NDArray[np.float64]:
@@ -70,6 +70,7 @@ def test_a_vessel_that_slants_through_the_slices_moves_from_slice_to_slice() -> 
 def test_a_vessel_that_crosses_the_slices_runs_through_too_many() -> None:
     shape = _shape(_distance((0, 0, 1), 20), 1.0)
     assert shape.extent_mm > 8
+    assert shape.bounded == 0
     assert not passes(shape, ShapeParameters(extent_mm=8.0))
     assert passes(_shape(_distance(), 1.0), ShapeParameters(extent_mm=8.0))
 
