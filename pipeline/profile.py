@@ -56,9 +56,16 @@ class Stage(Parameters):
         """The method's module."""
         return importlib.import_module(f"pipeline.{self.registry}.{self.method}")
 
+    @property
+    def ready(self) -> bool:
+        """Whether it can run: a learned method (its module says so) needs weights."""
+        return self.weights is not None or not getattr(self.module, "LEARNED", False)
+
     def call(self, function: str, *arguments: object, device: str) -> Any:
         """Call the module's `function`, parameters last; a method with weights also gets them and the device."""
         module = self.module
+        if not self.ready:
+            raise ProfileError(f"method {self.method} has no weights", do="train it with cmbtrain")
         learned = {"weights": self.weights, "device": device} if self.weights else {}
         return getattr(module, function)(*arguments, module.Parameters(**self.parameters), **learned)
 
@@ -133,6 +140,26 @@ class Profile(Parameters):
         """SHA-256 of every weights file, by name."""
         stages = (self.candidates, self.classifier)
         return {s.weights.name: s.weights.sha256 for s in stages if s is not None and s.weights is not None}
+
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """Learned methods that have no weights yet; with any, the profile cannot run."""
+        stages = (self.candidates, self.classifier)
+        return tuple(s.method for s in stages if s is not None and not s.ready)
+
+    def require_trained(self) -> None:
+        """Refuse to run without weights.
+
+        Raises
+        ------
+        ProfileError
+            When a learned method has none; the message says how to train it.
+        """
+        if self.untrained:
+            raise ProfileError(
+                f"profile {self.name} has no trained weights for {' and '.join(self.untrained)}",
+                do=f"train it with `cmbtrain fit {self.name}` and `cmbtrain export`, or use another profile",
+            )
 
     @cached_property
     def digest(self) -> str:

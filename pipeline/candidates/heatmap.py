@@ -1,0 +1,145 @@
+"""Where might a bleed be? The peaks of the map that a 3D network draws (:mod:`pipeline.networks.heatmap`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pipeline.candidates import Candidate
+from pipeline.geometry import Acquisition
+from pipeline.inputs import Grid, Inputs, prepare
+from pipeline.parameters import Parameters as BaseParameters
+from pipeline.weights import Weights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Mask = NDArray[np.bool_]
+LEARNED = True
+OVERLAP = 8
+"""Slices of context that neighbouring slabs share; beyond it the network hardly sees."""
+
+
+class Parameters(BaseParameters):
+    """Settings of the network and of how peaks are read."""
+
+    channels: tuple[Literal["swi", "cosine", "sine", "magnitude", "brain"], ...] = Field(
+        ("swi", "cosine", "sine"), min_length=1, description="What the network sees, see `pipeline.inputs`"
+    )
+    width: int = Field(16, ge=4, description="Channels of the finest resolution")
+    step_mm: tuple[float, float, float] = Field((0.5, 0.5, 2.0), description="Grid along (i, j, k)")
+    mirror: bool = Field(True, description="Mean of the image and its mirror image")
+    slab: int = Field(32, ge=4, description="Slices at a time, which bounds the memory")
+    threshold: float = Field(0.02, ge=0, lt=1, description="Least probability of a peak")
+    separation_mm: float = Field(2.0, gt=0, description="Of two peaks nearer than this the higher is kept")
+    max_candidates: int = Field(200, gt=0, description="The strongest are kept")
+
+
+def build(parameters: Parameters) -> nn.Module:
+    """Make the network with fresh weights."""
+    from pipeline.networks.heatmap import HeatmapNet
+
+    return HeatmapNet(len(parameters.channels), parameters.width)
+
+
+def propose(
+    acquisition: Acquisition, brain: Mask, parameters: Parameters, *, weights: Weights, device: str = "cpu"
+) -> list[Candidate]:
+    """Find the peaks of the map of bleeds.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        The study.
+    brain : ndarray of bool, shape (slices, rows, columns)
+        The brain mask; peaks outside it are left out.
+    parameters : Parameters
+        The settings.
+    weights : Weights
+        Of the network.
+    device : str
+        ``auto``, ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    list of Candidate
+        Strongest first; the score is the height of the peak, 0 to 1.
+    """
+    from pipeline.networks.loading import load_network
+
+    loaded = load_network(build, parameters, weights, device)
+    if not brain.any():
+        return []
+    return locate(loaded.network, prepare(acquisition, brain), parameters, loaded.device)
+
+
+def locate(network: nn.Module, inputs: Inputs, parameters: Parameters, device: torch.device) -> list[Candidate]:
+    """Find the peaks that a network draws for one study."""
+    grid = inputs.grid(parameters.step_mm, parameters.channels)
+    return peaks(respond(network, grid.values, parameters, device), grid, inputs, parameters)
+
+
+def respond(network: nn.Module, values: Tensor, parameters: Parameters, device: torch.device) -> Tensor:
+    """Probability of a bleed's centre on the folded grid, ``(k, j / 2, i / 2)``."""
+    import torch
+    from torch.nn import functional as F  # noqa: N812
+
+    from pipeline.networks.heatmap import FOLD, MULTIPLE
+
+    slices, rows, columns = values.shape[1:]
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, slices, parameters.slab):
+            low, high = max(0, start - OVERLAP), min(slices, start + parameters.slab + OVERLAP)
+            slab = values[None, :, low:high].to(device)
+            missing = [(-n) % m for n, m in zip(slab.shape[2:], MULTIPLE, strict=True)]
+            slab = F.pad(slab, (0, missing[2], 0, missing[1], 0, missing[0]), mode="replicate")
+            heat = _one(network, slab)
+            if parameters.mirror:
+                heat = (heat + _one(network, slab.flip(-1)).flip(-1)) / 2
+            heat = heat[: high - low, : -(-rows // FOLD), : -(-columns // FOLD)]
+            parts.append(heat[start - low : start - low + parameters.slab].float().cpu())
+    return torch.cat(parts)
+
+
+def _one(network: nn.Module, slab: Tensor) -> Tensor:
+    heat: Tensor = network(slab)[0, 0].sigmoid()
+    return heat
+
+
+def peaks(heat: Tensor, grid: Grid, inputs: Inputs, parameters: Parameters) -> list[Candidate]:
+    """Read the peaks of a map, in the brain, strongest first."""
+    import torch
+    from torch.nn import functional as F  # noqa: N812
+
+    from pipeline.networks.heatmap import FOLD
+
+    # Size of a voxel of the map, along k, j, i.
+    steps = [grid.scale[a] * inputs.spacing[a] * (1 if a == 2 else FOLD) for a in (2, 1, 0)]
+    reach = [max(1, round(parameters.separation_mm / step)) for step in steps]
+    highest = F.max_pool3d(heat[None], [2 * r + 1 for r in reach], 1, reach)[0]
+    found = torch.nonzero((heat == highest) & (heat >= parameters.threshold) & (heat > 0)).numpy()
+    kept = []
+    array = heat.numpy()
+    for peak in found:
+        k, j, i = _refine(array, peak)
+        on_grid = np.array([FOLD * i + (FOLD - 1) / 2, FOLD * j + (FOLD - 1) / 2, k])
+        at = grid.to_crop(on_grid)
+        voxel = np.clip(np.rint(at[::-1]).astype(int), 0, np.array(inputs.brain.shape) - 1)
+        if inputs.brain[tuple(voxel)]:
+            x, y, z = inputs.to_study(at).tolist()
+            kept.append(Candidate((x, y, z), float(array[tuple(peak)])))
+    kept.sort(key=lambda c: (-c.score, c.ijk))
+    return kept[: parameters.max_candidates]
+
+
+def _refine(heat: NDArray[np.float32], peak: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Centre of the map within a voxel of the peak, axes (k, j, i)."""
+    low = np.maximum(peak - 1, 0)
+    box = heat[tuple(slice(a, b + 2) for a, b in zip(low, peak, strict=True))].astype(np.float64)
+    axes = np.meshgrid(*(np.arange(n) for n in box.shape), indexing="ij")
+    return np.asarray([low[a] + float((axes[a] * box).sum() / box.sum()) for a in range(3)])
