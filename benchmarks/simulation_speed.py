@@ -25,6 +25,7 @@ from training.simulation.study import simulate
 from training.simulation.writers.identity import StudyIdentity
 from training.simulation.writers.vendors import Packing, write_dicom
 
+PACKING = Packing(JPEGLSLossless)
 ROWS: list[tuple[str, float, float]] = []
 
 
@@ -54,9 +55,8 @@ def main() -> None:
             f"{name} scan, truth", lambda i=inclusions, p=protocol: simulate(scene, p, i, 1, workers=a.workers)
         )
         with tempfile.TemporaryDirectory() as folder:
-            packing = Packing(JPEGLSLossless)
             timed(
-                f"{name} DICOM, JPEG-LS", lambda s=study, f=folder: write_dicom(s, StudyIdentity("t"), Path(f), packing)
+                f"{name} DICOM, JPEG-LS", lambda s=study, f=folder: write_dicom(s, StudyIdentity("t"), Path(f), PACKING)
             )
     print("| step | wall, s | processor, s |\n|---|---|---|")
     for name, wall, cpu in ROWS:

@@ -51,7 +51,7 @@ class SwiFilter:
 
     kind: PhaseFilter = PhaseFilter.HOMODYNE
     width: int = 64
-    sigma_mm: float = 4.0
+    sigma_mm: float = 2.5
     power: int = 4
     mip_mm: float = 16.0
 

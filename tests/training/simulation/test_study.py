@@ -75,7 +75,7 @@ def test_white_matter_is_about_one_at_every_field_strength(scene: Scene, field_s
 
 def test_an_unwrapping_scanner_shows_the_same_bleed(scene: Scene) -> None:
     bleed = _inclusion(scene, Kind.BLEED, 1.0, (25.0, 40.0, 25.0))
-    how = SwiFilter(PhaseFilter.UNWRAP, sigma_mm=5.0)
+    how = SwiFilter(PhaseFilter.UNWRAP, sigma_mm=4.0)
     assert simulate(scene, replace(PROTOCOL, filter=how), (bleed,), 1).truth.entries[0].seen.visible
 
 

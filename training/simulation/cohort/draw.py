@@ -105,7 +105,7 @@ def draw_protocol(ranges: ProtocolRange, study: int, rng: Rng) -> Protocol:
     how = SwiFilter(
         kind=ranges.filters[int(rng.integers(len(ranges.filters)))],
         width=ranges.width[int(rng.integers(len(ranges.width)))],
-        sigma_mm=round(float(rng.uniform(3, 6)), 2),
+        sigma_mm=round(float(rng.uniform(1.8, 3.5)), 2),
         power=ranges.power[int(rng.integers(len(ranges.power)))],
         mip_mm=_within(ranges.mip_mm, rng),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,13 @@ class Stack:
     bits: int = 12
     tags: dict[str, Any] = field(default_factory=dict)
     private: Private = ()
+
+    @cached_property
+    def window(self) -> tuple[float, float]:
+        """Width and centre for display, of the whole stack."""
+        slope, base = self.slope or 1.0, self.intercept or 0.0
+        top = max(1.0, float(np.percentile(self.stored[:, ::4, ::4].astype(np.float32), 99.5))) * slope + base
+        return round(top - base, 1), round((top + base) / 2, 1)
 
 
 def mip_geometry(images: Images) -> Geometry:
@@ -141,13 +149,7 @@ def slice_dataset(stack: Stack, k: int, identity: StudyIdentity, protocol: Proto
         ds.RescaleSlope, ds.RescaleIntercept, ds.RescaleType = stack.slope, stack.intercept, "US"
     if np.issubdtype(stack.stored.dtype, np.unsignedinteger):
         ds.SmallestImagePixelValue, ds.LargestImagePixelValue = int(stack.stored[k].min()), int(stack.stored[k].max())
-    top = max(1.0, float(np.percentile(stack.stored.astype(np.float32), 99.5))) * (stack.slope or 1) + (
-        stack.intercept or 0
-    )
-    ds.WindowWidth, ds.WindowCenter = (
-        round(top - (stack.intercept or 0), 1),
-        round((top + (stack.intercept or 0)) / 2, 1),
-    )
+    ds.WindowWidth, ds.WindowCenter = stack.window
     for keyword, value in stack.tags.items():
         setattr(ds, keyword, value(k) if callable(value) else value)
     for group, creator, element, vr, value in stack.private:

@@ -1,0 +1,199 @@
+"""What is measured? Studies with a truth, and the answers that a profile gave to them.
+
+A cohort is any folder with a ``truth.json`` in the folder of every study, as ``cmbtrain simulate`` writes them; the
+images lie beside it or in its folder ``dicom``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError
+
+Point = tuple[float, float, float]
+TRUTH_FILE = "truth.json"
+NULL = "null"
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A true bleed, or something that looks like one.
+
+    Parameters
+    ----------
+    centre_lps_mm : tuple of float
+        Patient coordinates.
+    kind : str
+        ``bleed``, or what the mimic is.
+    visible : bool
+        Whether a perfect reader could see it; what cannot be seen is neither missed nor false.
+    diameter_mm : float or None
+        Apparent diameter, blooming included.
+    region, placement : str
+        Lobar, deep or infratentorial; how a simulated site was drawn. Empty when unknown.
+    """
+
+    centre_lps_mm: Point
+    kind: str = "bleed"
+    visible: bool = True
+    diameter_mm: float | None = None
+    region: str = ""
+    placement: str = ""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is in one study, and what `visible` means there."""
+
+    bleeds: tuple[Thing, ...]
+    mimics: tuple[Thing, ...] = ()
+    rule: str = "every bleed of the reference counts"
+
+    @property
+    def visible(self) -> tuple[Thing, ...]:
+        """The bleeds to be found."""
+        return tuple(bleed for bleed in self.bleeds if bleed.visible)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A study to measure on.
+
+    Parameters
+    ----------
+    name : str
+        Of the study, unique in its cohort.
+    subject, anatomy : str
+        Whose head; what is drawn again by the bootstrap, and what training and test may not share.
+    images : Path
+        Folder of its DICOM files.
+    truth : Truth
+        What is in it.
+    simulated : bool
+        Whether nobody was ever scanned.
+    study_instance_uid : str
+        Which study of the folder, if there are several.
+    """
+
+    name: str
+    subject: str
+    anatomy: str
+    images: Path
+    truth: Truth
+    simulated: bool = False
+    study_instance_uid: str = ""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place that was reported or scored."""
+
+    centre_lps_mm: Point
+    probability: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What of a ``findings.json`` is measured: `lesions` are reported, `candidates` all that were scored."""
+
+    lesions: tuple[Mark, ...]
+    candidates: tuple[Mark, ...]
+    warnings: tuple[str, ...] = ()
+    timing_s: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Answer:
+        """Read it from the document of schema cmb-findings/1."""
+        return cls(
+            tuple(map(_mark, document["lesions"])),
+            tuple(map(_mark, document["candidates"])),
+            tuple(document["quality"]["warnings"]),
+            dict(document["timing_s"]),
+        )
+
+
+def _mark(entry: Mapping[str, Any]) -> Mark:
+    return Mark(_point(entry["centroid_lps_mm"]), float(entry["probability"]))
+
+
+def _point(values: Sequence[float]) -> Point:
+    x, y, z = map(float, values)
+    return x, y, z
+
+
+def read_cohort(folder: Path, limit: int = 0) -> list[Case]:
+    """Find the studies of a cohort, by name; only the first `limit` unless 0.
+
+    Raises
+    ------
+    InputError
+        If there is none, or a truth file is not one.
+    """
+    if not folder.is_dir():
+        raise InputError("no such folder", where=str(folder), do="give the folder that cmbtrain simulate wrote")
+    files = sorted(path for path in folder.rglob(TRUTH_FILE) if not _hidden(path.relative_to(folder)))
+    if not files:
+        raise InputError(f"no {TRUTH_FILE} below", where=str(folder), do="give the folder that cmbtrain simulate wrote")
+    cases = [read_case(path) for path in (files[:limit] if limit else files)]
+    names = [case.name for case in cases]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"several studies are called {twice[0]}", where=str(folder), do="evaluate one cohort at a time")
+    return cases
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def read_case(path: Path) -> Case:
+    """Read one truth file.
+
+    Raises
+    ------
+    InputError
+        If it is not one; the message names what is wrong.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        bleeds = tuple(_thing(entry, "bleed") for entry in document["lesions"])
+        mimics = tuple(_thing(entry, "mimic") for entry in document.get("mimics", ()))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"is no truth file: {error}", where=str(path)) from error
+    except KeyError as error:
+        raise InputError(f"is no truth file: {error} is missing", where=str(path)) from error
+    folder = path.parent
+    name = str(document.get("study", folder.name))
+    anatomy = str(document.get("anatomy", name))
+    head = document.get("seeds", {}).get("head")
+    return Case(
+        name=name,
+        subject=str(document.get("subject", name if head is None else f"{anatomy}/{head}")),
+        anatomy=anatomy,
+        images=folder / "dicom" if (folder / "dicom").is_dir() else folder,
+        truth=Truth(bleeds, mimics, _rule(document.get("visible_means"))),
+        simulated="simulated" in f"{document.get('schema', '')} {document.get('note', '')}".lower(),
+        study_instance_uid=str(document.get("study_instance_uid", "")),
+    )
+
+
+def _thing(entry: Mapping[str, Any], kind: str) -> Thing:
+    diameter = entry.get("apparent_diameter_mm")
+    return Thing(
+        centre_lps_mm=_point(entry["centre_lps_mm"]),
+        kind=str(entry.get("kind", kind)),
+        visible=bool(entry.get("visible", True)),
+        diameter_mm=None if diameter is None else float(diameter),
+        region=str(entry.get("region") or ""),
+        placement=str(entry.get("placement") or ""),
+    )
+
+
+def _rule(means: Mapping[str, float] | None) -> str:
+    if not means:
+        return "a bleed counts when its truth file calls it visible"
+    limits = " and ".join(f"{name} ≥ {limit:g}" for name, limit in means.items())
+    return f"a bleed counts when it is visible in the noise-free image: {limits}"

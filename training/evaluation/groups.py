@@ -1,0 +1,90 @@
+"""Which bleeds are found, which are not, and what do false positives lie on?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.evaluation.bootstrap import Estimate, Resamples
+from training.evaluation.cases import NULL, Thing
+from training.evaluation.matching import Verdict
+from training.evaluation.metrics import StudyResult, ratio
+
+SIZES_MM = (2.0, 3.0, 5.0)
+"""Limits between classes of apparent diameter; a bleed blooms to about twice its size."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Bleeds of one kind: how many there are, how many were found."""
+
+    name: str
+    bleeds: int
+    found: int
+    sensitivity: Estimate
+
+
+@dataclass(frozen=True)
+class FalseKind:
+    """What false positives lie on: `count` of them, among `things` such mimics that show (``None`` if not mimics)."""
+
+    name: str
+    count: int
+    per_study: Estimate
+    things: int | None
+
+
+def size_class(bleed: Thing) -> str:
+    """Class of apparent diameter."""
+    if bleed.diameter_mm is None:
+        return ""
+    low, *middle, high = SIZES_MM
+    if bleed.diameter_mm < low:
+        return f"< {low:g} mm"
+    for a, b in zip((low, *middle), (*middle, high), strict=True):
+        if bleed.diameter_mm < b:
+            return f"{a:g}–{b:g} mm"
+    return f"≥ {high:g} mm"
+
+
+def size_classes() -> list[str]:
+    """All classes, from small to large."""
+    middles = [(a + b) / 2 for a, b in zip(SIZES_MM, SIZES_MM[1:], strict=False)]
+    diameters = (SIZES_MM[0] / 2, *middles, SIZES_MM[-1] + 1)
+    return [size_class(Thing((0, 0, 0), diameter_mm=d)) for d in diameters]
+
+
+BY: dict[str, Callable[[Thing], str]] = {
+    "size": size_class,
+    "region": lambda bleed: bleed.region,
+    "placement": lambda bleed: bleed.placement,
+}
+
+
+def sensitivity_by(
+    results: Sequence[StudyResult], of: Callable[[Thing], str], resamples: Resamples, order: Sequence[str] = ()
+) -> list[Group]:
+    """Sensitivity of each group of visible bleeds that `of` names; an empty name leaves a bleed out."""
+    names = {name for r in results for bleed in r.case.truth.visible if (name := of(bleed))}
+    groups = []
+    for name in [*(n for n in order if n in names), *sorted(names - set(order))]:
+        bleeds = np.array([sum(of(b) == name for b in r.case.truth.visible) for r in results], dtype=float)
+        missed = np.array([sum(of(b) == name for b in r.missed) for r in results], dtype=float)
+        found = bleeds - missed
+        groups.append(Group(name, int(bleeds.sum()), int(found.sum()), resamples.estimate(ratio(found, bleeds))))
+    return groups
+
+
+def false_kinds(results: Sequence[StudyResult], resamples: Resamples) -> list[FalseKind]:
+    """What the reported false positives lie on, the most frequent first."""
+    each = [Counter(j.lies_on for j in r.lesions if j.verdict is Verdict.FALSE) for r in results]
+    shown = Counter(m.kind for r in results for m in r.case.truth.mimics if m.visible and m.kind != NULL)
+    kinds = []
+    for name in {*shown, *(name for counter in each for name in counter)}:
+        counts = np.array([counter[name] for counter in each], dtype=float)
+        per_study = resamples.estimate(ratio(counts, np.ones_like(counts)))
+        kinds.append(FalseKind(name, int(counts.sum()), per_study, shown.get(name)))
+    return sorted(kinds, key=lambda kind: (-kind.count, kind.name))
