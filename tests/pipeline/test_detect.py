@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,13 +26,14 @@ def _demo() -> Detection:
     return detect(pick(study), load_profile("frst"))
 
 
+def _quick(**tables: object) -> Profile:
+    """The frst profile with a coarse skull removal, which is enough for a head of ellipsoids, and other `tables`."""
+    return Profile.model_validate({**load_profile("frst").model_dump(), "brain": {"grid_mm": 2.0}, **tables})
+
+
 @cache
 def _head() -> Detection:
-    return analyse(phantom.acquisition(), load_profile("frst"), key=KEY)
-
-
-def _changed(profile: Profile, **tables: object) -> Profile:
-    return Profile.model_validate({**profile.model_dump(), **tables})
+    return analyse(phantom.acquisition(), _quick(), key=KEY)
 
 
 def test_every_planted_bleed_of_the_demo_study_is_found_with_few_others() -> None:
@@ -87,15 +87,14 @@ def test_the_label_map_has_each_lesions_volume() -> None:
 
 
 def test_the_same_images_give_the_same_answer() -> None:
-    again = analyse(phantom.acquisition(), load_profile("frst"), key=KEY)
+    again = analyse(phantom.acquisition(), _quick(), key=KEY)
     assert replace(again.findings, timing_s={}) == replace(_head().findings, timing_s={})
     assert np.array_equal(again.labels, _head().labels)
 
 
 def test_the_thresholds_of_the_profile_decide_what_is_reported() -> None:
-    profile = load_profile("frst")
-    strict = _changed(profile, thresholds={"possible": 1.0, "definite": 1.0})
-    loose = _changed(profile, thresholds={"possible": 0.0, "definite": 0.0}, max_lesions=5)
+    strict = _quick(thresholds={"possible": 1.0, "definite": 1.0})
+    loose = _quick(thresholds={"possible": 0.0, "definite": 0.0}, max_lesions=5)
     none, many = (analyse(phantom.acquisition(), p, key=KEY).findings for p in (strict, loose))
     assert none.lesions == ()
     assert none.candidates == many.candidates
@@ -104,12 +103,10 @@ def test_the_thresholds_of_the_profile_decide_what_is_reported() -> None:
     assert any("only the 5 most probable of" in warning for warning in many.warnings)
 
 
-def test_k_means_is_another_profile_and_nothing_else(tmp_path: Path) -> None:
-    document = load_profile("frst").model_dump()
-    document["candidates"] = {"method": "kmeans"}
-    document["rating"]["weights"] = {"contrast": 5.0, "isolation": 15.0, "circularity": 12.0}
-    document["rating"]["offset"] = -26.0
-    found = [le.voxel_ijk for le in analyse(phantom.acquisition(), Profile(**document), key=KEY).findings.lesions]
+def test_k_means_is_another_profile_and_nothing_else() -> None:
+    rating = {"offset": -26.0, "weights": {"contrast": 5.0, "isolation": 15.0, "circularity": 12.0}}
+    profile = _quick(candidates={"method": "kmeans"}, rating=rating)
+    found = [lesion.voxel_ijk for lesion in analyse(phantom.acquisition(), profile, key=KEY).findings.lesions]
     for bleed in phantom.BLEEDS:
         assert min(np.linalg.norm(np.subtract(f, phantom.to_ijk(bleed))) for f in found) < 2
 
@@ -118,7 +115,7 @@ def test_a_vessel_makes_no_definite_finding() -> None:
     """The ends of a thick straight one may still be called possible, its course may not."""
     tubes = (((-40.0, -20.0, 12.0, 1.0), (50.0, 30.0, 0.0)), ((20.0, -40.0, -25.0, 1.2), (3.0, 2.0, 40.0)))
     image, _ = phantom.head(tubes=tubes)
-    findings = analyse(Acquisition(phantom.volume(image)), load_profile("frst"), key=KEY).findings
+    findings = analyse(Acquisition(phantom.volume(image)), _quick(), key=KEY).findings
     for lesion in findings.lesions:
         nearest = min(np.linalg.norm(np.subtract(lesion.voxel_ijk, phantom.to_ijk(b))) for b in phantom.BLEEDS)
         if nearest >= 2:
@@ -129,7 +126,7 @@ def test_a_vessel_makes_no_definite_finding() -> None:
 def test_thick_slices_are_analysed_with_a_warning() -> None:
     spacing = (1.0, 1.0, 5.0)
     image, _ = phantom.head(shape=(28, *phantom.SHAPE[1:]), spacing=spacing)
-    findings = analyse(Acquisition(phantom.volume(image, spacing)), load_profile("frst"), key=KEY).findings
+    findings = analyse(Acquisition(phantom.volume(image, spacing)), _quick(), key=KEY).findings
     assert any("slice step 5.00 mm is outside the 0.8 to 3 mm" in warning for warning in findings.warnings)
     assert findings.candidates
 
@@ -137,7 +134,7 @@ def test_thick_slices_are_analysed_with_a_warning() -> None:
 def test_a_phase_that_cannot_be_used_is_left_out_with_a_warning() -> None:
     good = phantom.acquisition()
     blank = replace(good, phase=phantom.volume(np.zeros(phantom.SHAPE, np.float32), uid="1.2.4"))
-    findings = analyse(blank, load_profile("frst"), key=KEY).findings
+    findings = analyse(blank, _quick(), key=KEY).findings
     assert findings.series.phase is None
     assert any("the phase was left out: series 1.2.4" in warning for warning in findings.warnings)
     assert len(findings.lesions) == len(phantom.BLEEDS)
@@ -147,7 +144,7 @@ def test_a_phase_that_cannot_be_used_is_left_out_with_a_warning() -> None:
 def test_an_swi_that_cannot_be_used_is_refused(value: float) -> None:
     image = phantom.volume(np.full((20, 64, 64), value, np.float32))
     with pytest.raises(InputError, match=r"series 1\.2\.3: "):
-        analyse(Acquisition(image), load_profile("frst"), key=KEY)
+        analyse(Acquisition(image), _quick(), key=KEY)
 
 
 def test_progress_names_each_stage_once() -> None:
@@ -158,5 +155,5 @@ def test_progress_names_each_stage_once() -> None:
         chosen, phase=None, magnitude=None, swi=chosen.swi and replace(chosen.swi, instances=chosen.swi.instances[:2])
     )
     with pytest.raises(InputError):
-        detect(broken, load_profile("frst"), progress=told.append)
+        detect(broken, _quick(), progress=told.append)
     assert told == ["read"]
