@@ -6,7 +6,8 @@ import sys
 
 import typer
 
-from pipeline.errors import CmbError, InputError
+from pipeline.errors import CmbError, InputError, ProfileError
+from training.commands.evaluation import evaluate
 from training.commands.simulation import insert, simulate
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.command()(simulate)
 app.command()(insert)
+app.command()(evaluate)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         return status if isinstance(status, int) else 0
     except typer.TyperException as error:
         return _complain(f"{error.format_message()} (see cmbtrain --help)", 2)
-    except InputError as error:
+    except (InputError, ProfileError) as error:
         return _complain(str(error), 2)
     except CmbError as error:
         return _complain(str(error), 1)

@@ -34,9 +34,9 @@ class Resamples:
     Parameters
     ----------
     subjects : sequence of str
-        The subject of every study.
+        The subject of every study; at least one.
     draws : int
-        How many resamples; 0 gives no intervals.
+        How many resamples; 0 gives no intervals, nor does a single subject.
     seed : int
         The same seed draws the same subjects, whatever profile is measured.
     """
@@ -44,7 +44,9 @@ class Resamples:
     def __init__(self, subjects: Sequence[str], draws: int = 1000, seed: int = 0) -> None:
         names, member = np.unique(np.asarray(subjects, dtype=str), return_inverse=True)
         rng = np.random.default_rng(seed)
-        counts = rng.multinomial(len(names), np.full(len(names), 1 / max(len(names), 1)), size=draws if names.size else 0)
+        counts = rng.multinomial(
+            len(names), np.full(len(names), 1 / max(len(names), 1)), size=draws if names.size else 0
+        )
         self.subjects = len(names)
         self.studies = len(member)
         self.weights: Weights = counts[:, member].astype(np.float64)

@@ -141,7 +141,9 @@ def read_cohort(folder: Path, limit: int = 0) -> list[Case]:
     cases = [read_case(path) for path in (files[:limit] if limit else files)]
     names = [case.name for case in cases]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"several studies are called {twice[0]}", where=str(folder), do="evaluate one cohort at a time")
+        raise InputError(
+            f"several studies are called {twice[0]}", where=str(folder), do="evaluate one cohort at a time"
+        )
     return cases
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -37,24 +39,14 @@ class FalseKind:
     things: int | None
 
 
-def size_class(bleed: Thing) -> str:
-    """Class of apparent diameter."""
-    if bleed.diameter_mm is None:
-        return ""
-    low, *middle, high = SIZES_MM
-    if bleed.diameter_mm < low:
-        return f"< {low:g} mm"
-    for a, b in zip((low, *middle), (*middle, high), strict=True):
-        if bleed.diameter_mm < b:
-            return f"{a:g}–{b:g} mm"
-    return f"≥ {high:g} mm"
-
-
 def size_classes() -> list[str]:
-    """All classes, from small to large."""
-    middles = [(a + b) / 2 for a, b in zip(SIZES_MM, SIZES_MM[1:], strict=False)]
-    diameters = (SIZES_MM[0] / 2, *middles, SIZES_MM[-1] + 1)
-    return [size_class(Thing((0, 0, 0), diameter_mm=d)) for d in diameters]
+    """All classes of apparent diameter, from small to large."""
+    return [f"< {SIZES_MM[0]:g} mm", *(f"{a:g}–{b:g} mm" for a, b in pairwise(SIZES_MM)), f"≥ {SIZES_MM[-1]:g} mm"]
+
+
+def size_class(bleed: Thing) -> str:
+    """Class of apparent diameter; empty when it is not known."""
+    return "" if bleed.diameter_mm is None else size_classes()[bisect_right(SIZES_MM, bleed.diameter_mm)]
 
 
 BY: dict[str, Callable[[Thing], str]] = {

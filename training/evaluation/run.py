@@ -1,0 +1,126 @@
+"""What does a profile answer to every study of a cohort? From DICOM, through the pipeline that the node runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pipeline
+from pipeline.detect import detect
+from pipeline.errors import InputError, NoSwiError
+from pipeline.profile import Profile
+from pipeline.study import Pick, find_files, pick, read_studies
+from training.evaluation.cases import Answer, Case
+from training.evaluation.metrics import StudyResult
+
+Say = Callable[[str], None]
+
+
+@cache
+def code_digest() -> str:
+    """SHA-256 of the pipeline's source: findings of other code are not taken for those of this one."""
+    root = Path(pipeline.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def pick_case(case: Case, profile: Profile) -> Pick:
+    """Find the images of a case.
+
+    Raises
+    ------
+    InputError
+        If its folder does not hold one study with an SWI.
+    """
+    studies, _ = read_studies(path for path in find_files(case.images) if path.suffix != ".json")
+    if case.study_instance_uid:
+        studies = [study for study in studies if study.study_instance_uid == case.study_instance_uid]
+    if len(studies) != 1:
+        raise InputError(f"holds {len(studies)} studies, not the one of {case.name}", where=str(case.images))
+    chosen = pick(studies[0], t2star=profile.suits.t2star)
+    if not chosen.analysable:
+        raise NoSwiError(chosen.why, where=str(case.images))
+    return chosen
+
+
+def run_profile(
+    cases: Iterable[Case],
+    profile: Profile,
+    cache: Path,
+    *,
+    device: str = "auto",
+    fresh: bool = False,
+    say: Say = lambda _: None,
+) -> Iterator[StudyResult]:
+    """Analyse the cases one by one; what was answered before is not asked again.
+
+    Parameters
+    ----------
+    cases : iterable of Case
+        The studies.
+    profile : Profile
+        The recipe.
+    cache : Path
+        Folder that keeps each ``findings.json`` under the key of its job: images, profile and weights, code.
+    device : str
+        ``auto``, ``cpu`` or ``cuda``.
+    fresh : bool
+        Analyse again even so.
+    say : callable
+        Told one line a study.
+
+    Raises
+    ------
+    ProfileError
+        The profile cannot run at all. A study that cannot be analysed is a result without an answer instead.
+    """
+    for case in cases:
+        try:
+            document, new = _findings(case, profile, cache / profile.name, device, fresh)
+        except InputError as error:
+            result = StudyResult.of(case, None, str(error))
+        else:
+            result = StudyResult.of(case, Answer.of(document))
+        say(_line(result, profile, "" if result.refused or new else ", analysed before"))
+        yield result
+
+
+def _findings(case: Case, profile: Profile, folder: Path, device: str, fresh: bool) -> tuple[dict[str, Any], bool]:
+    chosen = pick_case(case, profile)
+    key = chosen.key(profile.digest)
+    path = folder / f"{hashlib.sha256((key + code_digest()).encode()).hexdigest()}.json"
+    if path.is_file() and not fresh:
+        return json.loads(path.read_text(encoding="utf-8")), False
+    document = detect(chosen, profile, key=key, device=device).findings.to_json()
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(document, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+    return json.loads(path.read_text(encoding="utf-8")), True
+
+
+def _line(result: StudyResult, profile: Profile, note: str) -> str:
+    start = f"{profile.name} {result.case.name}"
+    if result.refused:
+        return f"{start}: refused, {result.refused}"
+    visible, false = len(result.case.truth.visible), len(result.false)
+    return f"{start}: {result.hits} of {visible} visible bleeds, {false} false{note}"
+
+
+def require_names(profiles: Sequence[Profile]) -> None:
+    """Refuse two profiles of one name: their columns could not be told apart.
+
+    Raises
+    ------
+    InputError
+        If there are two.
+    """
+    names = [profile.name for profile in profiles]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"two profiles are called {twice[0]}", do="give each its own name in its file")
