@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import Celery
 from kombu.entity import Exchange, Queue
-from kombu.exceptions import ChannelError
+from kombu.exceptions import ChannelError, OperationalError
 
 from node.config import ConfigError, Settings
 from node.ledger import Priority
@@ -14,6 +14,9 @@ from node.ledger import Priority
 ANALYSE, DELIVER = "analyse", "deliver"
 VISIBILITY_S = 86_400
 """Messages are acknowledged before the work starts, so this bounds nothing but how late a stray one returns."""
+
+QueueAwayError = OperationalError
+"""Redis cannot be reached."""
 
 
 def make_app(settings: Settings) -> Celery:
@@ -60,7 +63,7 @@ def make_app(settings: Settings) -> Celery:
 
 
 class Bell:
-    """Rings for work. Every method raises :class:`kombu.exceptions.OperationalError` when Redis is away."""
+    """Rings for work. Every method raises `QueueAwayError` when Redis is away."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app

@@ -18,11 +18,10 @@ import structlog
 from celery import signals
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.worker import state as worker_state
-from kombu.exceptions import OperationalError
 
 from node.analysis import Analyst, Outcome, Progress, run_pipeline
 from node.archive import Archive
-from node.bell import ANALYSE, DELIVER, Bell, make_app
+from node.bell import ANALYSE, DELIVER, Bell, QueueAwayError, make_app
 from node.config import Settings
 from node.delivery import Courier
 from node.destinations import open_destination
@@ -82,7 +81,7 @@ class Worker:
                     self.bell.deliver(destination)
             elif job is not None and job.state == JobState.QUEUED:
                 self.bell.analyse(job.id, job.priority)
-        except OperationalError as error:
+        except QueueAwayError as error:
             _log.warning("Redis is away; the sweep will ring", error=str(error))
 
     def _work(self, job: Job, paths: list[Path], progress: Progress) -> Outcome:
@@ -169,7 +168,7 @@ class Worker:
     def _ignores_work(self) -> bool:
         try:
             return not worker_state.reserved_requests and self.bell.depth(self.queue) > 0
-        except (OperationalError, OSError):
+        except (QueueAwayError, OSError):
             return False  # Redis is away; Celery waits for it
 
     def _on_stopping(self, **_: object) -> None:

@@ -10,14 +10,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import JSONResponse
-from kombu.exceptions import OperationalError
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
-from node.bell import ANALYSE, DELIVER
+from node.bell import ANALYSE, DELIVER, QueueAwayError
 from node.ledger.records import Counts, DeliveryState, JobState, SeriesState
 from node.worklist.context import VERSION, Context, context_of
 
@@ -50,7 +49,7 @@ def _redis(shared: Context) -> str:
         return "none is named (CMBNODE_REDIS_URL)"
     try:
         shared.bell.depth(ANALYSE)
-    except OperationalError:
+    except QueueAwayError:
         return "does not answer"
     return "ok"
 
@@ -106,7 +105,7 @@ class NodeCollector(Collector):
                 values: Numbers = {(queue,): bell.depth(queue) for queue in (ANALYSE, DELIVER)}
                 yield _gauge("cmbnode_queue_length", "Messages that no worker has fetched", values, ["queue"])
                 up = 1
-            except OperationalError:
+            except QueueAwayError:
                 pass
         yield _gauge("cmbnode_redis_up", "Whether Redis answers", {(): up})
 
