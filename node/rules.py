@@ -168,6 +168,7 @@ def _check(rule: Rule, where: str, settings: Settings) -> None:
 
         try:
             profile = load_profile(rule.profile)
+            profile.require_trained()
         except ProfileError as error:
             raise ConfigError(f"profile: {error}", where=where, do="`cmbnode profiles` lists them") from error
         if rule.role == (Role.T2STAR,) and not profile.suits.t2star:

@@ -17,10 +17,11 @@ from pipeline.errors import GeometryError, InputError
 from pipeline.findings import Certainty, Findings, Lesion, Point, ScoredCandidate, SeriesUsed
 from pipeline.geometry import Acquisition, Geometry, Volume
 from pipeline.identity import derive_uid
-from pipeline.measure import Region, grow
+from pipeline.measure import Region
 from pipeline.pairing import Pick
 from pipeline.profile import Profile
-from pipeline.shape import Shape, describe, passes, rate
+from pipeline.regions import Described, find_regions
+from pipeline.shape import rate
 from pipeline.volume import read_acquisition
 
 Mask = NDArray[np.bool_]
@@ -37,13 +38,6 @@ class Detection:
     findings: Findings
     labels: NDArray[np.uint16]
     acquisition: Acquisition
-
-
-class Described(NamedTuple):
-    """A region and its shape."""
-
-    region: Region
-    shape: Shape
 
 
 class Scored(NamedTuple):
@@ -83,6 +77,7 @@ def detect(
     ProfileError
         The profile's weights are missing or not the right ones.
     """
+    profile.require_trained()
     watch = Stopwatch(progress)
     with watch("read"):
         acquisition = read_acquisition(pick)
@@ -100,6 +95,7 @@ def analyse(
     watch: Stopwatch | None = None,
 ) -> Detection:
     """Find the microbleeds of images that have been read; :func:`detect` says the rest."""
+    profile.require_trained()
     watch = watch or Stopwatch()
     acquisition = usable(acquisition)
     swi = acquisition.swi
@@ -109,10 +105,7 @@ def analyse(
     with watch("candidates"):
         candidates = profile.candidates.call("propose", acquisition, brain, device=device)
     with watch("regions"):
-        grown = [grow(candidate, swi, brain, profile.measure) for candidate in candidates]
-        regions = [Described(r, describe(r, profile.measure.rim_mm, acquisition.phase)) for r in grown if r is not None]
-        if profile.shape:
-            regions = [r for r in regions if passes(r.shape, profile.shape)]
+        regions = find_regions(candidates, acquisition, brain, profile)
     with watch("scores"):
         scored = once_each(score(regions, acquisition, brain, profile, device), swi.array.shape)
     with watch("lesions"):

@@ -106,14 +106,17 @@ def _label(series: dict[str, Any]) -> str:
 
 
 def profiles(json: JsonOption = False) -> None:
-    """List the recipes that can be run."""
+    """List the recipes, and whether each is ready to run."""
     from pipeline.profile import available_profiles
 
     listed = available_profiles()
     if json:
         print_json(
-            [{"name": profile.name, "description": profile.description, "digest": profile.digest} for profile in listed]
+            [
+                {"name": p.name, "description": p.description, "digest": p.digest, "untrained": list(p.untrained)}
+                for p in listed
+            ]
         )
         return
-    rows = [[profile.name, profile.digest[:12], profile.description] for profile in listed]
-    print_table(["profile", "digest", "description"], rows)
+    rows = [[p.name, p.digest[:12], "not trained" if p.untrained else "ready", p.description] for p in listed]
+    print_table(["profile", "digest", "state", "description"], rows)
