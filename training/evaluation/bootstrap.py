@@ -43,10 +43,8 @@ class Resamples:
 
     def __init__(self, subjects: Sequence[str], draws: int = 1000, seed: int = 0) -> None:
         names, member = np.unique(np.asarray(subjects, dtype=str), return_inverse=True)
-        rng = np.random.default_rng(seed)
-        counts = rng.multinomial(
-            len(names), np.full(len(names), 1 / max(len(names), 1)), size=draws if names.size else 0
-        )
+        drawable = draws if len(names) > 1 else 0
+        counts = np.random.default_rng(seed).multinomial(len(names), [1 / len(names)] * len(names), size=drawable)
         self.subjects = len(names)
         self.studies = len(member)
         self.weights: Weights = counts[:, member].astype(np.float64)
