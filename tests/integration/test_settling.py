@@ -16,11 +16,10 @@ from pydicom import Dataset, dcmread
 from node.destinations.scu import Peer, read_outgoing, send
 from node.ledger import Job, JobState, Ledger
 from tests.dicom_factory import Patient, affine, siemens_swi, write
+from tests.heads import BLEEDS, SPACING, small_head
 from tests.orthanc import Orthanc, free_port, run_orthanc
 from tests.running_node import AE_TITLE, RunningNode, run_node, wait_until
 
-SLICES, SIZE = 24, 96
-LESIONS = ((12, 40, 40), (14, 60, 50), (9, 50, 62))
 SR, IMAGE = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.4"
 pytestmark = pytest.mark.integration
 
@@ -52,17 +51,9 @@ class Site:
 
     def study(self, seed: str) -> Study:
         """Make a head with three dark spots: magnitude 8, phase 9, mIP 10, SWI 11."""
-        k, j, i = np.mgrid[:SLICES, :SIZE, :SIZE]
-        z, y, x = (k - SLICES / 2) / (SLICES / 2), (j - SIZE / 2) / (SIZE / 2), (i - SIZE / 2) / (SIZE / 2)
-        radius = np.sqrt(x**2 / 0.7 + y**2 / 0.85 + z**2 / 0.9)
-        image = np.where(radius < 0.8, 600.0, np.where(radius < 0.9, 40.0, np.where(radius < 1.0, 800.0, 10.0)))
-        phase = np.zeros(image.shape)
-        for at in LESIONS:
-            near = np.sqrt(((k - at[0]) * 2) ** 2 + ((j - at[1]) * 1.8) ** 2 + ((i - at[2]) * 1.8) ** 2) < 4
-            image, phase = np.where(near, 60.0, image), np.where(near, 1.0, phase)
-        stored = np.clip(image + np.random.default_rng(5).normal(0, 12, image.shape), 0, 4000).astype(np.uint16)
+        swi, phase = small_head()
         patient = Patient(seed=seed, patient_id=f"P-{seed}")
-        datasets = siemens_swi(stored, phase, stored, patient=patient, matrix=affine(spacing=(1.8, 1.8, 2.0)))
+        datasets = siemens_swi(swi, phase, swi, patient=patient, matrix=affine(spacing=SPACING))
         files: dict[int, list[Path]] = {}
         for path, ds in zip(write(datasets, self.folder / seed, names="{n:04d}.dcm"), datasets, strict=True):
             files.setdefault(int(ds.SeriesNumber), []).append(path)
@@ -114,7 +105,7 @@ class Site:
         )
         findings = self.ledger.findings(job.id)
         assert findings is not None
-        assert findings["counts"]["total"] == len(LESIONS)
+        assert findings["counts"]["total"] == len(BLEEDS)
         assert job.warnings == ()
         assert sorted(ds.Modality for ds in self.results(study)) == ["OT", "SEG", "SR"]
         return job
