@@ -1,0 +1,143 @@
+"""``cmbtrain evaluate`` from DICOM to tables and plots, what it keeps, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pipeline.errors import InputError
+from pipeline.profile import load_profile
+from tests.training.evaluation.cohort import write_cohort
+from training.cli import main
+from training.evaluation.cases import read_case, read_cohort
+from training.evaluation.run import run_profile
+from training.evaluation.tables import SIMULATED
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cohort(tmp_path_factory.mktemp("cohort"))
+
+
+@pytest.fixture(scope="module")
+def evaluated(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "new"
+    other = out.parent / "strict.toml"
+    text = (Path(load_profile.__code__.co_filename).parent / "profiles" / "frst.toml").read_text()
+    other.write_text(text.replace('name = "frst"', 'name = "strict"').replace("definite = 0.6", "definite = 1.0")
+                     .replace("possible = 0.2", "possible = 1.0"))  # fmt: skip
+    arguments = ["evaluate", str(cohort), "--profile", "frst", "--profile", str(other), "--out", str(out)]
+    assert main([*arguments, "--bootstrap", "50"]) == 0
+    return out
+
+
+def _document(evaluated: Path) -> dict[str, Any]:
+    return dict(json.loads((evaluated / "evaluation.json").read_text()))
+
+
+def test_bleeds_of_plain_heads_are_found_and_counted(evaluated: Path) -> None:
+    document = _document(evaluated)
+    assert document["measured"]["visible"] == 4
+    assert document["measured"]["anatomies"] == 2
+    frst = document["profiles"]["frst"]
+    assert frst["sensitivity"][0] == 1.0
+    assert frst["candidate_sensitivity"][0] == 1.0
+    assert frst["fp_per_study"][0] <= 1
+    assert sum(map(sum, frst["burden"]["true_by_reported"])) == 2
+    assert {"read", "brain", "candidates", "regions", "scores", "lesions", "total"} == set(frst["seconds"])
+    assert {group["name"]: group["bleeds"] for group in frst["sensitivity_by"]["region"]} == {"deep": 2, "lobar": 2}
+
+
+def test_profiles_stand_side_by_side_on_the_same_studies(evaluated: Path) -> None:
+    document = _document(evaluated)
+    strict = document["profiles"]["strict"]
+    assert strict["sensitivity"][0] == 0
+    assert strict["silent_empty"] == []  # a plain head has no phase: the answer says so
+    assert strict["froc"] == document["profiles"]["frst"]["froc"]
+    page = (evaluated / "evaluation.md").read_text()
+    assert "|  | frst | strict |" in page
+    assert page.count("\n## ") >= 6
+
+
+def test_a_figure_on_simulated_images_is_called_that(evaluated: Path) -> None:
+    page = (evaluated / "evaluation.md").read_text()
+    assert SIMULATED in page
+    assert "contrast ≥ 0.25 and cnr ≥ 4 and conspicuity ≥ 1.5" in page
+    assert "only 4 visible bleeds" in page
+
+
+def test_the_plots_are_pictures(evaluated: Path) -> None:
+    for name in ("froc", "sensitivity-by-size", "calibration"):
+        with Image.open(evaluated / f"{name}.png") as picture:
+            assert picture.size == (768, 576)
+            assert len(picture.convert("L").getcolors() or []) > 10
+
+
+def test_what_was_analysed_is_not_analysed_again(
+    evaluated: Path, cohort: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = _document(evaluated)["profiles"]["frst"]
+    arguments = ["evaluate", str(cohort), "--profile", "frst", "--out", str(evaluated), "--bootstrap", "50"]
+    assert main(arguments) == 0
+    assert capsys.readouterr().err.count("analysed before") == 2
+    assert _document(evaluated)["profiles"]["frst"] == before
+
+
+def test_another_threshold_is_another_analysis(cohort: Path, evaluated: Path) -> None:
+    profile = load_profile("frst").model_copy(update={"max_lesions": 1})
+    (result,) = run_profile(read_cohort(cohort, 1), profile, evaluated / "findings")
+    assert len(result.lesions) == 1
+
+
+def test_a_study_that_cannot_be_analysed_misses_its_bleeds(tmp_path: Path, cohort: Path) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "truth.json").write_text((cohort / "head-0" / "truth.json").read_text())
+    assert main(["evaluate", str(tmp_path), "--profile", "frst", "--out", str(tmp_path / "out")]) == 0
+    frst = _document(tmp_path / "out")["profiles"]["frst"]
+    assert frst["sensitivity"][0] == 0
+    assert list(frst["refused"]) == ["head-0"]
+    assert "refused head-0" in (tmp_path / "out" / "evaluation.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{tmp}/nowhere", "--profile", "frst"], "no such folder"),
+        (["{tmp}", "--profile", "frst"], "no truth.json below"),
+        (["{cohort}", "--profile", "nope"], "there is no profile 'nope'"),
+        (["{cohort}", "--profile", "frst", "--profile", "frst"], "two profiles are called frst"),
+        (["{cohort}"], "Missing option '--profile'"),
+    ],
+)
+def test_an_input_error_is_one_line_and_status_two(
+    arguments: list[str], said: str, cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled = [a.format(tmp=tmp_path, cohort=cohort) for a in arguments]
+    assert main(["evaluate", *filled, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_truth_file_that_is_none_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "truth.json"
+    path.write_text('{"mimics": []}')
+    with pytest.raises(InputError, match=r"truth\.json: is no truth file: 'lesions' is missing"):
+        read_case(path)
+    path.write_text("[")
+    with pytest.raises(InputError, match="is no truth file"):
+        read_case(path)
+
+
+def test_a_truth_without_visibility_counts_every_bleed(tmp_path: Path) -> None:
+    path = tmp_path / "truth.json"
+    path.write_text('{"lesions": [{"centre_lps_mm": [1, 2, 3]}]}')
+    case = read_case(path)
+    assert len(case.truth.visible) == 1
+    assert not case.simulated
+    assert case.subject == tmp_path.name
