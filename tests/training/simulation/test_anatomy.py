@@ -15,6 +15,7 @@ from training.simulation.regions import region_of
 from training.simulation.scene import Scene
 from training.simulation.tissue import PROPERTIES, Tissue, draw_tissue_state, tissue_table
 from training.simulation.veins import Generator, VeinParameters, grow_veins
+from training.simulation.veins.end_on import end_on_veins
 
 
 def _labelled(folder: Path, labels: np.ndarray, name: str = "head1_labels.nii.gz") -> None:
@@ -129,6 +130,15 @@ def test_veins_obey_murray_and_stay_in_the_head(scene: Scene, generator: Generat
     assert np.linalg.norm(tree.end - tree.start, axis=1).max() < 12
     other = grow_veins(scene.head, generator, parameters, 6)
     assert other.start.shape != tree.start.shape or not np.array_equal(other.start, tree.start)
+
+
+def test_veins_that_cross_the_slices_are_known(scene: Scene) -> None:
+    found = end_on_veins(scene)
+    assert len(found) > 3
+    centres = np.array([c for c, _ in found])
+    apart = np.linalg.norm(centres[:, None] - centres[None], axis=-1) + 100 * np.eye(len(centres))
+    assert apart.min() > 6.0
+    assert all(0.18 < r < 0.9 for _, r in found)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from training.simulation.scene import Scene, make_scene
 from training.simulation.sites import Sites
 from training.simulation.study import SimulatedStudy, simulate
 from training.simulation.truth import VISIBLE_CNR, VISIBLE_CONSPICUITY, VISIBLE_CONTRAST
+from training.simulation.veins.end_on import end_on_veins
 from training.simulation.writers.arrays import write_arrays
 from training.simulation.writers.identity import SIMULATED, Patient, StudyIdentity
 from training.simulation.writers.nifti import write_nifti
@@ -97,6 +98,10 @@ def truth_document(task: HeadTask, study: int, made: SimulatedStudy, scene: Scen
         "split": task.set.split,
         "lesions": [e.to_json() for e in entries if e.inclusion.kind.is_lesion],
         "mimics": [e.to_json() for e in entries if not e.inclusion.kind.is_lesion],
+        "end_on_veins": [
+            {"kind": Kind.VEIN.value, "centre_lps_mm": c.round(3).tolist(), "radius_mm": round(r, 4)}
+            for c, r in end_on_veins(scene)
+        ],
         "visible_means": {"contrast": VISIBLE_CONTRAST, "cnr": VISIBLE_CNR, "conspicuity": VISIBLE_CONSPICUITY},
         "vein_volume_ml": round(scene.tree.volume_ml, 2),
         "seeds": {"cohort": task.cohort.seed, "head": task.seed, "study": task.study_seed(study)},

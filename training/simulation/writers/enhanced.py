@@ -23,6 +23,7 @@ from training.simulation.writers.identity import SIMULATED, StudyIdentity
 from training.simulation.writers.scaling import MILLIRADIANS_INTERCEPT, MILLIRADIANS_SLOPE, intensity, milliradians
 
 UInt16 = NDArray[np.uint16]
+SCAN_SECONDS = 300.0
 Plan = tuple[str, int, str, tuple["Part", ...], Geometry, float]
 """Name, series number, description, parts, geometry and slice thickness of one object."""
 
@@ -54,7 +55,9 @@ def _one(ds: Dataset) -> DicomSequence:
     return DicomSequence([ds])
 
 
-def _frame(part: Part, geometry: Geometry, k: int, thickness_mm: float, protocol: Protocol, number: int) -> Dataset:
+def _frame(
+    part: Part, geometry: Geometry, k: int, thickness_mm: float, protocol: Protocol, number: int, moment: str
+) -> Dataset:
     """Functional groups of one frame."""
     x, y, z = (round(float(v), 6) for v in geometry.to_lps([0, 0, k]))
     columns = geometry.direction
@@ -62,7 +65,14 @@ def _frame(part: Part, geometry: Geometry, k: int, thickness_mm: float, protocol
     frame_type = ["ORIGINAL", "PRIMARY", part.token, letter, "FFE"]
     echo = _item(EffectiveEchoTime=float(protocol.echo_time_ms))
     stack = _item(
-        StackID="1", InStackPositionNumber=k + 1, DimensionIndexValues=[1, k + 1, number + 1], TemporalPositionIndex=1
+        StackID="1",
+        InStackPositionNumber=k + 1,
+        DimensionIndexValues=[1, k + 1, number + 1],
+        TemporalPositionIndex=1,
+        FrameAcquisitionNumber=1,
+        FrameAcquisitionDateTime=moment,
+        FrameReferenceDateTime=moment,
+        FrameAcquisitionDuration=SCAN_SECONDS * 1000,
     )
     return _item(
         FrameContentSequence=_one(stack),
@@ -94,11 +104,67 @@ def _frame(part: Part, geometry: Geometry, k: int, thickness_mm: float, protocol
     )
 
 
-def _shared(protocol: Protocol) -> Dataset:
-    timing = _item(
-        RepetitionTime=float(protocol.repetition_time_ms), FlipAngle=float(protocol.flip_angle_deg), EchoTrainLength=1
+def _code(value: str, meaning: str) -> Dataset:
+    return _item(CodeValue=value, CodingSchemeDesignator="SCT", CodeMeaning=meaning)
+
+
+def _sampling(geometry: Geometry) -> Dataset:
+    """MR FOV/Geometry macro."""
+    _, rows, columns = geometry.shape
+    return _item(
+        InPlanePhaseEncodingDirection="COLUMN",
+        MRAcquisitionFrequencyEncodingSteps=columns,
+        MRAcquisitionPhaseEncodingStepsInPlane=rows,
+        PercentSampling=100.0,
+        PercentPhaseFieldOfView=100.0,
     )
-    return _item(MRTimingAndRelatedParametersSequence=_one(timing))
+
+
+def _shared(protocol: Protocol, geometry: Geometry) -> Dataset:
+    """Functional groups that all frames share (PS3.3 A.36.2.3 and C.8.13.5)."""
+    timing = _item(
+        RepetitionTime=float(protocol.repetition_time_ms),
+        FlipAngle=float(protocol.flip_angle_deg),
+        EchoTrainLength=1,
+        RFEchoTrainLength=0,
+        GradientEchoTrainLength=1,
+        SpecificAbsorptionRateSequence=_one(
+            _item(SpecificAbsorptionRateDefinition="IEC_HEAD", SpecificAbsorptionRateValue=0.1)
+        ),
+        GradientOutputType="DB_DT",
+        GradientOutput=0.0,
+        OperatingModeSequence=_one(_item(OperatingModeType="RF", OperatingMode="IEC_NORMAL")),
+    )
+    coil = {"MultiCoilElementName": "SENSE", "MultiCoilElementUsed": "YES"}
+    receive = _item(
+        ReceiveCoilName="SENSE-Head",
+        ReceiveCoilManufacturerName="",
+        ReceiveCoilType="MULTICOIL",
+        QuadratureReceiveCoil="YES",
+        MultiCoilDefinitionSequence=_one(_item(**coil)),
+    )
+    modifier = _item(
+        InversionRecovery="NO", FlowCompensation="ACQUISITION", FlowCompensationDirection="PHASE_AND_FREQ",
+        Spoiling="RF",
+        T2Preparation="NO", SpectrallySelectedExcitation="NONE", SpatialPresaturation="NONE", PartialFourier="NO",
+        ParallelAcquisition="NO",
+    )  # fmt: skip
+    imaging = _item(
+        MagnetizationTransfer="NONE", BloodSignalNulling="NO", Tagging="NONE",
+        TransmitterFrequency=42.577 * protocol.field_strength_t, PixelBandwidth=120.0,
+    )  # fmt: skip
+    anatomy = _item(FrameLaterality="U", AnatomicRegionSequence=_one(_code("12738006", "Brain")))
+    transmit = _item(TransmitCoilName="Body", TransmitCoilManufacturerName="", TransmitCoilType="BODY")
+    return _item(
+        MRTimingAndRelatedParametersSequence=_one(timing),
+        FrameAnatomySequence=_one(anatomy),
+        MRAveragesSequence=_one(_item(NumberOfAverages=1.0)),
+        MRModifierSequence=_one(modifier),
+        MRImagingModifierSequence=_one(imaging),
+        MRReceiveCoilSequence=_one(receive),
+        MRTransmitCoilSequence=_one(transmit),
+        MRFOVGeometrySequence=_one(_sampling(geometry)),
+    )
 
 
 def _dimensions(ds: Dataset, identity: StudyIdentity, name: str) -> None:
@@ -139,11 +205,13 @@ def _object(
     ds.AcquisitionDateTime, ds.ResonantNucleus = identity.date + identity.time, "1H"
     ds.ContentQualification, ds.BurnedInAnnotation, ds.LossyImageCompression = "RESEARCH", "NO", "00"
     ds.PresentationLUTShape, ds.SamplesPerPixel, ds.PhotometricInterpretation = "IDENTITY", 1, "MONOCHROME2"
+    ds.AcquisitionContextSequence = DicomSequence()
+    _pulse_sequence(ds, protocol)
     _dimensions(ds, identity, name)
     order = [(k, n) for k in range(geometry.shape[0]) for n in range(len(parts))]
-    ds.SharedFunctionalGroupsSequence = _one(_shared(protocol))
+    ds.SharedFunctionalGroupsSequence = _one(_shared(protocol, geometry))
     ds.PerFrameFunctionalGroupsSequence = DicomSequence(
-        [_frame(parts[n], geometry, k, thickness_mm, protocol, n) for k, n in order]
+        [_frame(parts[n], geometry, k, thickness_mm, protocol, n, identity.date + identity.time) for k, n in order]
     )
     stack = np.stack([parts[n].stored[k] for k, n in order])
     ds.NumberOfFrames, ds.Rows, ds.Columns = stack.shape
@@ -151,6 +219,20 @@ def _object(
     ds.PixelData = stack.astype("<u2").tobytes()
     ds["PixelData"].VR = "OW"
     return ds
+
+
+def _pulse_sequence(ds: Dataset, protocol: Protocol) -> None:
+    """MR pulse sequence and acquisition attributes of an original image (PS3.3 C.8.13.4 and C.8.13.2)."""
+    volume = protocol.sequence is not Sequence.T2STAR_2D
+    ds.KSpaceFiltering, ds.MagneticFieldStrength = "NONE", protocol.field_strength_t
+    ds.ApplicableSafetyStandardAgency, ds.AcquisitionDuration = "IEC", SCAN_SECONDS
+    ds.AcquisitionNumber, ds.MultiPlanarExcitation, ds.PhaseContrast, ds.TimeOfFlightContrast = 1, "NO", "NO", "NO"
+    ds.SteadyStatePulseSequence, ds.EchoPlanarPulseSequence, ds.SaturationRecovery = "NONE", "NO", "NO"
+    ds.SpectrallySelectedSuppression, ds.OversamplingPhase = "NONE", "NONE"
+    ds.GeometryOfKSpaceTraversal, ds.SegmentedKSpaceTraversal = "RECTILINEAR", "SINGLE"
+    ds.RectilinearPhaseEncodeReordering, ds.NumberOfKSpaceTrajectories = "LINEAR", 1
+    if volume:
+        ds.CoverageOfKSpace = "FULL"
 
 
 def _phase_part(token: str, phase: NDArray[np.float32]) -> Part:
