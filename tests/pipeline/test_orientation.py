@@ -1,4 +1,4 @@
-"""A bleed at a known place of the patient is found there by findings, segmentation and report alike, however it lies."""
+"""A bleed at a known place of the patient is found there by findings, segmentation and report, however it lies."""
 
 from __future__ import annotations
 
