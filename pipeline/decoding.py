@@ -29,8 +29,8 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels.utils import iter_pixels
 
 from pipeline.codestream import declared_size
+from pipeline.elements import flatten, integer, number, text
 from pipeline.errors import InputError
-from pipeline.headers import flatten, integer, number, text
 
 MAX_VOXELS = 1 << 28
 """Largest volume that is read (1 GiB as float32)."""

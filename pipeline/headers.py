@@ -11,16 +11,16 @@ import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import pydicom
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
-from pydicom.values import convert_SQ
+
+from pipeline.elements import flatten, integer, number, text, values
 
 MAX_INFLATED_BYTES = 1 << 30
 """A deflated file that grows beyond this is refused before pydicom inflates it in one piece."""
@@ -43,7 +43,6 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "text": ("SeriesDescription", "ProtocolName"),
 }
 DERIVED = {"vendor", "tokens", "value3", "value4", "component"}
-_ITEM = b"\xfe\xff\x00\xe0"
 SIEMENS_IMAGE_TYPE = Tag(0x0021, 0x1175)
 
 _ATTRIBUTES = [
@@ -214,8 +213,13 @@ def _read_dataset(path: Path, fields: Iterable[str]) -> pydicom.FileDataset:
     no_preamble = start[128:132] != b"DICM" and start[:2] in (b"\x08\x00", b"\x02\x00")
     if DeflatedExplicitVRLittleEndian.encode() in start:
         _check_inflated_size(path)
-    tags = sorted({tag for name in (*_ATTRIBUTES, *fields) for tag in _tags(name)} | {SIEMENS_IMAGE_TYPE})
-    return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=no_preamble)
+    tags = _wanted(tuple(fields))
+    return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(tags), force=no_preamble)
+
+
+@lru_cache(maxsize=8)
+def _wanted(fields: tuple[str, ...]) -> tuple[BaseTag, ...]:
+    return tuple(sorted({tag for name in (*_ATTRIBUTES, *fields) for tag in _tags(name)} | {SIEMENS_IMAGE_TYPE}))
 
 
 def _check_inflated_size(path: Path) -> None:
@@ -234,12 +238,13 @@ def _check_inflated_size(path: Path) -> None:
                     raise ValueError(f"inflates to more than {MAX_INFLATED_BYTES >> 20} MiB")
 
 
-def _tags(field: str) -> list[BaseTag]:
+@cache
+def _tags(field: str) -> tuple[BaseTag, ...]:
     if field in DERIVED:
-        return []
+        return ()
     if field.startswith("("):
-        return [Tag(int(field[1:5], 16), int(field[6:10], 16))]
-    return [Tag(name) for name in ALIASES.get(field, (field,))]
+        return (Tag(int(field[1:5], 16), int(field[6:10], 16)),)
+    return tuple(Tag(name) for name in ALIASES.get(field, (field,)))
 
 
 def _instance(path: Path, ds: pydicom.FileDataset, fields: tuple[str, ...]) -> Instance:
@@ -291,18 +296,6 @@ def _frames(ds: Dataset, vendor: str, fields: tuple[str, ...]) -> tuple[Frame, .
     )
 
 
-def flatten(groups: Dataset | None) -> Dataset:
-    """Lift the attributes of each functional group macro (PS3.3 C.7.6.16.2) into one flat dataset."""
-    flat = Dataset()
-    for element in groups or ():
-        items: Any = element.value if element.VR == "SQ" else ()
-        if element.VR == "UN" and element.value[:4] == _ITEM:  # a private sequence in an implicit VR file
-            items = convert_SQ(element.value, True, True)
-        if len(items):
-            flat.update(items[0])
-    return flat
-
-
 def _frame(number_: int | None, levels: list[Dataset], vendor: str, fields: tuple[str, ...]) -> Frame:
     return Frame(
         number=number_,
@@ -340,41 +333,6 @@ def _facts(levels: list[Dataset], vendor: str, fields: tuple[str, ...]) -> Facts
 
 def _first(levels: list[Dataset], name: str | BaseTag) -> tuple[str, ...]:
     return next((got for level in levels if (got := values(level, name))), ())
-
-
-def values(ds: Dataset, name: str | BaseTag) -> tuple[str, ...]:
-    """Values of an attribute as stripped text; empty when it is absent or cannot be decoded."""
-    try:
-        value: Any = ds[name].value if name in ds else None
-    except Exception:  # pydicom raises many types on malformed values; an unusable value counts as absent
-        return ()
-    if value is None or isinstance(value, pydicom.Sequence):
-        return ()
-    if isinstance(value, bytes):  # private attribute of unknown VR in an implicit VR file
-        value = value.decode("latin-1").strip("\0 ").split("\\")
-    parts = value if isinstance(value, list | tuple | pydicom.multival.MultiValue) else [value]
-    texts = tuple(str(part).strip() for part in parts)
-    return texts if any(texts) else ()
-
-
-def text(ds: Dataset, name: str) -> str:
-    """Value of an attribute as text, empty when absent."""
-    return "\\".join(values(ds, name))
-
-
-def number(ds: Dataset, name: str | BaseTag) -> float | None:
-    """First value of an attribute as a finite number, or ``None``."""
-    try:
-        value = float(values(ds, name)[0])
-    except (IndexError, ValueError):
-        return None
-    return value if abs(value) < float("inf") else None
-
-
-def integer(ds: Dataset, name: str) -> int | None:
-    """First value of an attribute as a whole number, or ``None``."""
-    value = number(ds, name)
-    return None if value is None else int(value)
 
 
 def _vector(levels: list[Dataset], name: str, length: int) -> Vector | None:
