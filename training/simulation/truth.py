@@ -19,7 +19,9 @@ VISIBLE_CNR = 4.0
 """… by this many times the noise …"""
 VISIBLE_CONSPICUITY = 1.5
 """… and by this many times the local spread of the picture without it."""
-_WINDOW_MM = 9.0
+_WINDOW_MM = 6.0
+_TISSUE_LEVEL = 0.3
+"""Share of the bright end of the window below which a voxel is not tissue."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Seen:
     visible : bool
         Whether it passes the three thresholds of this module.
     contrast : float
-        Largest darkening, relative to the median of the tissue round it.
+        Largest darkening, relative to the median of the tissue round it (within about 6 mm).
     cnr : float
         Mean darkening in its mask over the standard deviation of the noise.
     conspicuity : float
@@ -120,12 +122,21 @@ def _own_part(
     return np.asarray((distance.argmin(axis=-1) == n) & np.isfinite(drop))
 
 
+def _tissue_around(swi_without: Float32, own: NDArray[np.bool_]) -> Float32:
+    """Values of the window's tissue: not bone, air or a sinus, which nobody compares a bleed with."""
+    values = swi_without[own]
+    if values.size == 0:
+        return values
+    return np.asarray(values[values > _TISSUE_LEVEL * np.percentile(values, 90)])
+
+
 def _see(
     swi_without: Float32, drop: Float32, own: NDArray[np.bool_], noise_sd: float, grid: Geometry
 ) -> tuple[Seen, NDArray[np.bool_]]:
     """What is seen of one inclusion in its window, and its mask."""
     peak = float(drop[own].max(initial=0.0))
-    surround = float(np.median(swi_without[own])) if own.any() else 0.0
+    around = _tissue_around(swi_without, own)
+    surround = float(np.median(around)) if around.size else 0.0
     empty = np.zeros(drop.shape, dtype=bool)
     if peak <= 0 or surround <= 0:
         return NOT_SEEN, empty
@@ -135,7 +146,6 @@ def _see(
     mask = np.asarray(parts == parts[at])
     area = float(mask.sum(axis=(1, 2)).max()) * grid.spacing[0] * grid.spacing[1]
     mean = float(drop[mask].mean())
-    around = swi_without[own]
     spread = float(np.subtract(*np.percentile(around, [75, 25]))) / 1.349
     contrast, cnr = peak / surround, mean / max(noise_sd, 1e-9)
     conspicuity = mean / max(spread, 1e-9)
