@@ -2,10 +2,10 @@
 
     python -m benchmarks.reading [--slices 100] [--repeats 7]
 
-Every way reads the same images from files in the disk cache, in turns, and the shortest of several repeats is
-shown. "cmb-node" is from the list of files to a float32 volume with its geometry: headers, recognition, sorting, checks,
+Every way reads the same images from files in the disk cache, in turns, and the shortest of several repeats is shown.
+"cmb-node" is from the list of files to a float32 volume with its geometry: headers, recognition, sorting, checks,
 decoding and rescale. "SimpleITK" is GetGDCMSeriesFileNames and ImageSeriesReader, cast to float32; it does not read
-deflated files, nor enhanced objects as a volume. Compressed images are decoded by the node in processes of their own.
+enhanced objects as a volume. Compressed images are decoded by the node in processes of their own.
 """
 
 from __future__ import annotations

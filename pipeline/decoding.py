@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels.utils import iter_pixels
+from pydicom.uid import JPEGLSLossless, JPEGLSNearLossless
 
 from pipeline.codestream import declared_size
 from pipeline.elements import flatten, integer, number, text
@@ -65,6 +66,8 @@ _PIXEL_ATTRIBUTES = [
     "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths",
 ]
+
+_FASTEST = {JPEGLSLossless: "pyjpegls", JPEGLSNearLossless: "pyjpegls"}
 
 
 @dataclass(frozen=True)
@@ -230,7 +233,8 @@ def _encapsulated(ds: pydicom.FileDataset, indices: Sequence[int]) -> list[NDArr
         if declared not in (None, (ds.Rows, ds.Columns)):
             raise InputError(f"the compressed image declares another size than its header {declared}")
     distinct = sorted(set(indices))
-    decoded = dict(zip(distinct, iter_pixels(ds, indices=distinct, raw=True), strict=True))
+    plugin = _FASTEST.get(ds.file_meta.TransferSyntaxUID, "")
+    decoded = dict(zip(distinct, iter_pixels(ds, indices=distinct, raw=True, decoding_plugin=plugin), strict=True))
     return [_stored_bits(decoded[n], ds) for n in indices]
 
 
