@@ -72,6 +72,8 @@ def test_numbers_are_compared(tmp_path: Path) -> None:
         ("[[rule]", "not valid TOML"),
         ('[[rule]]\nname = "x"\nrole = "swi"', "rule.0.why"),
         ('[[rule]]\nname = "x"\nrole = "best"\nwhy = "y"', "rule.0.role"),
+        ('[[rule]]\nname = "x"\nrole = "swi"\nwhy = "y"\nphase_sign = 1', "phase_sign means nothing"),
+        ('[[rule]]\nname = "x"\nrole = "phase"\nwhy = "y"\nphase_sign = 2', "rule.0.phase_sign"),
         ('[define.a]\nany = [{ field = "NoSuchKeyword", has = ["1"] }]', "NoSuchKeyword"),
         ('[define.a]\nany = [{ field = "Modality", matches = "(" }]', "regular expression"),
         ('[define.a]\nany = [{ field = "Modality" }]', "a test needs"),
