@@ -12,6 +12,7 @@ from pydantic import Field
 from scipy import ndimage
 
 from pipeline.candidates import Candidate
+from pipeline.candidates._peaks import strongest_peaks
 from pipeline.geometry import Acquisition
 from pipeline.parameters import Parameters as BaseParameters
 
@@ -57,15 +58,15 @@ def propose(acquisition: Acquisition, brain: Mask, parameters: Parameters) -> li
     """
     spacing = acquisition.swi.geometry.spacing
     response = respond(acquisition.swi.array, spacing, brain, parameters)
-    inside = response[brain]
-    if not inside.size or inside.max() <= 0:
-        return []
-    unit = float(np.percentile(inside, parameters.unit_percentile)) or float(inside.max())
-    threshold = float(np.percentile(inside, parameters.keep_percentile))
-    peaks = _peaks(response, threshold, spacing, parameters)
-    scores = response[tuple(peaks.T)] / unit
-    order = np.lexsort((*peaks.T, -scores))[: parameters.max_candidates]
-    return [Candidate(_refine(response, peaks[n]), float(scores[n])) for n in order]
+    return strongest_peaks(
+        response,
+        response[brain],
+        spacing,
+        unit_percentile=parameters.unit_percentile,
+        keep_percentile=parameters.keep_percentile,
+        separation_mm=parameters.separation_mm,
+        most=parameters.max_candidates,
+    )
 
 
 def respond(
@@ -124,20 +125,3 @@ def _respond_slice(image: FloatSlice, mask: Mask, radii: list[int], parameters: 
         # Kernels of sum n make radii comparable (Loy and Zelinsky, section 3.1).
         total += n * ndimage.gaussian_filter(score, parameters.sigma_per_radius * n, truncate=3)
     return np.asarray(total / len(radii), np.float32)
-
-
-def _peaks(
-    response: FloatVolume, threshold: float, spacing: tuple[float, float, float], parameters: Parameters
-) -> NDArray[np.intp]:
-    """Voxels ``(k, j, i)`` that are highest around: in their slice, and in the slices next to it."""
-    i, j, k = (max(1, round(parameters.separation_mm / step)) for step in spacing)
-    highest = ndimage.maximum_filter(response, size=(2 * k + 1, 2 * j + 1, 2 * i + 1))
-    return np.argwhere((response == highest) & (response > max(threshold, 0.0)))
-
-
-def _refine(response: FloatVolume, peak: NDArray[np.intp]) -> tuple[float, float, float]:
-    """Centre of the response within a voxel of the peak, as ``(i, j, k)``."""
-    low = np.maximum(peak - 1, 0)
-    box = response[tuple(slice(a, b + 2) for a, b in zip(low, peak, strict=True))].astype(np.float64)
-    k, j, i = (low + np.asarray(ndimage.center_of_mass(box))).tolist()
-    return i, j, k
