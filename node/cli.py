@@ -39,6 +39,7 @@ _COMMANDS: tuple[tuple[str, Any], ...] = (
     (_QUEUE, jobs.jobs),
     (_QUEUE, jobs.show),
     (_QUEUE, jobs.retry),
+    (_QUEUE, jobs.reroute),
     (_NETWORK, network.send),
     (_NETWORK, network.echo),
     (_NODE, demo.demo),

@@ -74,6 +74,20 @@ def retry(job: JobArgument, data: DataOption = None, config: ConfigOption = None
     print(f"job {job} is {again.state} again")
 
 
+def reroute(
+    study: Annotated[str, typer.Argument(metavar="STUDY_UID", help="Study Instance UID.")],
+    data: DataOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Look through a study again. After a change of the rules (and a restart of the node), without sending it again."""
+    ledger = open_ledger(settings_of(data, config))
+    try:
+        ledger.route_again(study, actor=_actor())
+    finally:
+        ledger.close()
+    print(f"study {study} will be routed again by the running node")
+
+
 def _actor() -> str:
     try:
         return f"{getpass.getuser()} (command line)"

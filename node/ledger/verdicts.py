@@ -10,6 +10,7 @@ from node.ledger.engine import clean, locked
 from node.ledger.jobs import Jobs
 from node.ledger.models import series, studies
 from node.ledger.records import SeriesState, SeriesVerdict
+from pipeline.errors import InputError
 
 _ACTOR = "routing"
 
@@ -52,6 +53,22 @@ class Verdicts(Jobs):
             if job_id is None:
                 self._supersede_stale(connection, study_uid, why)
             return True
+
+    def route_again(self, study_uid: str, actor: str) -> None:
+        """Ask for a study to be routed again, as after a change of the rules.
+
+        Raises
+        ------
+        InputError
+            If the node has no such study.
+        """
+        with self._write() as connection:
+            where = studies.c.study_instance_uid == study_uid
+            revision = connection.scalar(select(studies.c.revision).where(where).with_for_update())
+            if revision is None:
+                raise InputError("no such study", where=f"study {study_uid}", do="the worklist shows its UID")
+            connection.execute(update(studies).where(where).values(revision=revision + 1))
+            self._log(connection, "study", study_uid, f"routed {revision}", "to be routed again", "", actor)
 
     def _judge(self, connection: Connection, verdict: SeriesVerdict) -> None:
         where = series.c.series_instance_uid == verdict.series_instance_uid

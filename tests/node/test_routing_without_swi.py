@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydicom import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
 
+from node.archive import Archive
 from node.cli import main
 from node.config import ConfigError, Settings
-from node.routing import Action, Plan, plan
+from node.ledger import InstanceRecord, Ledger
+from node.routing import Action, Plan, plan, route_ready
 from node.rules import load_table, recognition
+from node.settling import slice_place
 from pipeline.errors import InputError
 from pipeline.study import read_studies
 from tests.dicom_factory import affine, classic, siemens_swi, write
@@ -166,3 +171,34 @@ def test_a_faulty_site_table_is_one_line(command: str, tmp_path: Path, capsys: p
 def test_a_missing_site_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.toml: cannot be read"):
         recognition(Settings(data_dir=tmp_path, recognition_file=tmp_path / "none.toml"))
+
+
+def test_a_study_is_looked_through_again_when_the_rules_changed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "site.toml").write_text(SITE)
+    old = Settings(data_dir=tmp_path)
+    new = Settings(data_dir=tmp_path, recognition_file=tmp_path / "site.toml")
+    images = venbold()
+    uid = str(images[0].StudyInstanceUID)
+    ledger, archive = Ledger(old.ledger_url), Archive(tmp_path, 0)
+    ledger.upgrade()
+    for ds, path in zip(images, write(images, tmp_path / "images"), strict=True):
+        stored = archive.store(ds.SOPInstanceUID, ds.SeriesInstanceUID, uid, path.read_bytes())
+        key, position = slice_place(ds.ImageOrientationPatient, ds.ImagePositionPatient)
+        record = InstanceRecord(
+            sop_instance_uid=ds.SOPInstanceUID, sop_class_uid=ds.SOPClassUID,
+            transfer_syntax_uid=ExplicitVRLittleEndian, series_instance_uid=ds.SeriesInstanceUID, study_instance_uid=uid,
+            path=stored.path, size=stored.size, sha256=stored.sha256, received_at=datetime.now(UTC), orientation=key, position=position, modality="MR",
+        )  # fmt: skip
+        ledger.record_instance(record)
+    ledger.settle_series(images[0].SeriesInstanceUID, "quiet")
+    assert route_ready(ledger, archive, load_table(old), old) == []
+    assert route_ready(ledger, archive, load_table(new), new) == []  # it was routed
+    assert main(["reroute", uid, "--data", str(tmp_path)]) == 0
+    (job,) = route_ready(ledger, archive, load_table(new), new)
+    assert job.swi_series_uid == images[0].SeriesInstanceUID
+    assert "to be routed again" in {change.to_state for change in ledger.history("study", uid)}
+    assert main(["reroute", "1.2.3", "--data", str(tmp_path)]) == 2
+    assert "no such study" in capsys.readouterr().err
+    ledger.close()
