@@ -8,6 +8,7 @@ import typer
 
 from pipeline.errors import CmbError, InputError, ProfileError
 from training.commands.evaluation import evaluate
+from training.commands.fitting import cache, check, export, fit
 from training.commands.simulation import insert, simulate
 
 app = typer.Typer(
@@ -20,6 +21,8 @@ app = typer.Typer(
 )
 app.command()(simulate)
 app.command()(insert)
+for _command in (check, cache, fit, export):
+    app.command()(_command)
 app.command()(evaluate)
 
 

@@ -45,6 +45,16 @@ def build(parameters: Parameters) -> nn.Module:
     return Cnn3dNet(parameters.dropout)
 
 
+def channels(_parameters: Parameters) -> tuple[str, ...]:
+    """Names of the channels of a patch."""
+    return CHANNELS
+
+
+def step(parameters: Parameters) -> float:
+    """Between the voxels of a patch in plane, mm."""
+    return parameters.step_mm[0]
+
+
 def cut(
     inputs: Inputs, centres: NDArray[np.float64], parameters: Parameters, device: torch.device | str = "cpu"
 ) -> Tensor:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Mask = NDArray[np.bool_]
 LEARNED = True
 BLEED = 1
+CHANNELS = ("unit",)
 SLICES = 3
 
 
@@ -44,13 +45,23 @@ def build(parameters: Parameters) -> nn.Module:
     return make_transfer(parameters.backbone)
 
 
+def channels(_parameters: Parameters) -> tuple[str, ...]:
+    """Names of the channels of a patch."""
+    return CHANNELS
+
+
+def step(parameters: Parameters) -> float:
+    """Between the voxels of a patch in plane, mm."""
+    return parameters.side_mm / parameters.samples
+
+
 def cut(
     inputs: Inputs, centres: NDArray[np.float64], parameters: Parameters, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Patches ``(n, 1, 3, samples, samples)`` of the SWI in [0, 1]; :func:`join` makes them the network's input."""
     step = parameters.side_mm / parameters.samples
     shape = (SLICES, parameters.samples, parameters.samples)
-    return cut_patches(inputs, centres, shape, (step, step, parameters.slice_mm), ("unit",), device)
+    return cut_patches(inputs, centres, shape, (step, step, parameters.slice_mm), CHANNELS, device)
 
 
 def join(patches: Tensor) -> Tensor:

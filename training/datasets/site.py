@@ -1,0 +1,134 @@
+"""How is a site's own DICOM read? Images anywhere below a folder, marked by a CSV, a report (TID 1500) or a SEG.
+
+Of several the first in this order counts: ``lesions.csv`` at the top of the folder (for the studies it names), the
+newest report, all segmentations. A report that was corrected by a person therefore decides which of the node's own
+segments are bleeds.
+"""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+
+from pipeline.errors import InputError, NoSwiError
+from pipeline.geometry import Acquisition
+from pipeline.study import Study, find_files, pick, read_studies
+from pipeline.volume import read_acquisition
+from training.datasets.annotations import marks_of_report, marks_of_segmentations
+from training.datasets.record import Labelled, Mark, Record
+
+TABLE = "lesions.csv"
+COLUMNS = ("study_instance_uid", "x", "y", "z")
+
+
+def read_dicom(folder: Path) -> Acquisition:
+    """Read the one study of a folder.
+
+    Raises
+    ------
+    InputError
+        When there is none, or several, or no SWI.
+    """
+    studies, _ = read_studies(find_files(folder))
+    if len(studies) != 1:
+        raise InputError(f"holds {len(studies)} studies, not one", where=str(folder))
+    return _acquire(studies[0])
+
+
+def _acquire(study: Study) -> Acquisition:
+    chosen = pick(study, t2star=True)
+    if not chosen.analysable:
+        raise NoSwiError(chosen.why, where=study.study_instance_uid)
+    return read_acquisition(chosen)
+
+
+def is_site(folder: Path) -> bool:
+    """Whether there is any DICOM below a folder."""
+    return any(_header(p) is not None for p in find_files(folder)[:50])
+
+
+def list_site(folder: Path) -> list[Record]:
+    """One record for each study with images."""
+    files = find_files(folder)
+    studies, _ = read_studies(files)
+    marked = _marked(files)
+    table = _read_table(folder / TABLE) if (folder / TABLE).is_file() else {}
+    records = []
+    for study in studies:
+        uid = study.study_instance_uid
+        if not pick(study, t2star=True).analysable:
+            continue
+        person = _patient(study)
+        records.append(Record(uid, person, person, None, False, partial(_read, study, table.get(uid), marked[uid])))
+    return records
+
+
+def _patient(study: Study) -> str:
+    header = _header(study.series[0].instances[0].path)
+    return str(getattr(header, "PatientID", "") or study.study_instance_uid)
+
+
+def _header(path: Path) -> Dataset | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return dcmread(path, stop_before_pixels=True)
+        except (InvalidDicomError, OSError, ValueError, EOFError):
+            return None
+
+
+def _marked(files: list[Path]) -> dict[str, list[Path]]:
+    """Reports and segmentations by study."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in files:
+        header = _header(path)
+        if header is not None and header.get("Modality") in ("SR", "SEG"):
+            found[str(header.StudyInstanceUID)].append(path)
+    return found
+
+
+def _read(study: Study, points: tuple[Mark, ...] | None, files: list[Path]) -> Labelled:
+    acquisition = _acquire(study)
+    if points is not None:
+        return Labelled(acquisition, points)
+    objects = [dcmread(path) for path in files]
+    segmentations = [o for o in objects if o.Modality == "SEG"]
+    reports = sorted((o for o in objects if o.Modality == "SR"), key=_made)
+    if reports:
+        return Labelled(acquisition, marks_of_report(reports[-1], segmentations, acquisition.swi))
+    if segmentations:
+        return Labelled(acquisition, marks_of_segmentations(segmentations, acquisition.swi.geometry))
+    raise InputError(
+        "is not marked", where=study.study_instance_uid, do=f"add a report, a segmentation, or lines of {TABLE}"
+    )
+
+
+def _made(report: Dataset) -> tuple[str, str, str]:
+    return str(report.get("ContentDate", "")), str(report.get("ContentTime", "")), str(report.SOPInstanceUID)
+
+
+def _read_table(path: Path) -> dict[str, tuple[Mark, ...]]:
+    """``study_instance_uid,x,y,z[,diameter_mm][,kind]`` (LPS); without x a line names a study that has none."""
+    marks: dict[str, list[Mark]] = {}
+    with path.open(encoding="utf-8-sig", newline="") as opened:
+        reader = csv.DictReader(opened)
+        missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
+        if missing:
+            raise InputError(f"has no column {', '.join(missing)}", where=str(path))
+        for number, row in enumerate(reader, start=2):
+            of_study = marks.setdefault(row["study_instance_uid"].strip(), [])
+            if not (row["x"] or "").strip():
+                continue
+            try:
+                x, y, z = (float(row[c]) for c in ("x", "y", "z"))
+                size = float(row["diameter_mm"]) if (row.get("diameter_mm") or "").strip() else None
+            except (TypeError, ValueError):
+                raise InputError(f"line {number} holds no numbers x, y, z", where=str(path)) from None
+            of_study.append(Mark((x, y, z), (row.get("kind") or "").strip() or "bleed", size))
+    return {uid: tuple(found) for uid, found in marks.items()}

@@ -1,0 +1,139 @@
+"""How does a training become a profile? Weights, a complete TOML file that names them by hash, and a model card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError
+from pipeline.profile import Profile, load_profile
+from training.fit.recipe import recipe_digest, without_weights
+from training.fit.run import FITTED, SCHEMA
+from training.fit.weights import sha256_of
+
+
+def export(run: Path, out: Path, recipe: Profile, name: str | None = None) -> Profile:
+    """Write the profile of a finished training.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of the training.
+    out : Path
+        Where to: ``NAME.toml``, ``NAME-METHOD.safetensors`` and ``NAME.md``.
+    recipe : Profile
+        The profile that was trained.
+    name : str, optional
+        What to call it; the recipe's name without it.
+
+    Returns
+    -------
+    Profile
+        As it is read back from `out`.
+
+    Raises
+    ------
+    InputError
+        When the training is not finished, was of another recipe, or its weights were changed since.
+    """
+    fitted = read_fitted(run)
+    if fitted["recipe"] != recipe_digest(recipe):
+        raise InputError(f"profile {recipe.name} has changed since it was trained", where=str(run), do="train it again")
+    name = name or recipe.name
+    document = without_weights(recipe).model_dump(mode="json", exclude_none=True)
+    document |= {"name": name, "thresholds": fitted["thresholds"]}
+    document["caveats"] = [caveat.replace(recipe.name, name) for caveat in recipe.caveats]
+    out.mkdir(parents=True, exist_ok=True)
+    for file, sha256 in fitted["weights"].items():
+        if sha256_of(run / file) != sha256:
+            raise InputError("is not the file that was trained", where=str(run / file), do="train it again")
+        method = Path(file).stem.removeprefix(f"{recipe.name}-")
+        stage = next(s for s in ("candidates", "classifier") if document.get(s, {}).get("method") == method)
+        kept = f"{name}-{method}.safetensors"
+        shutil.copyfile(run / file, out / kept)
+        document[stage]["weights"] = {"name": Path(kept).stem, "file": kept, "sha256": sha256}
+    header = f"# Written by `cmbtrain export`; {name}.md says what the weights were trained on.\n\n"
+    (out / f"{name}.toml").write_text(header + to_toml(document))
+    profile = load_profile(str(out / f"{name}.toml"))
+    (out / f"{name}.md").write_text(model_card(profile, fitted))
+    return profile
+
+
+def read_fitted(run: Path) -> dict[str, Any]:
+    """What a finished training left.
+
+    Raises
+    ------
+    InputError
+        When it is not finished, or of another version.
+    """
+    path = run / FITTED
+    try:
+        document: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError("holds no finished training", where=str(run), do="run `cmbtrain fit` to its end") from error
+    if document.get("schema") != SCHEMA:
+        raise InputError(f"has schema {document.get('schema')}, not {SCHEMA}", where=str(path))
+    return document
+
+
+def to_toml(document: dict[str, Any], table: str = "") -> str:
+    """Write plain data as TOML: values first, then tables."""
+    values = {k: v for k, v in document.items() if not isinstance(v, dict)}
+    tables = {k: v for k, v in document.items() if isinstance(v, dict)}
+    lines = [f"[{table}]"] if table and (values or not tables) else []
+    lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+    text = "\n".join(lines) + "\n\n" if lines else ""
+    return text + "".join(to_toml(v, f"{table}.{k}" if table else k) for k, v in tables.items())
+
+
+def model_card(profile: Profile, fitted: dict[str, Any]) -> str:
+    """Say in Markdown what the weights are, what they were trained on, and what they cannot do."""
+    training, validation = fitted["training"], fitted["validation"]
+    heads = {"training": training["anatomies"], "validation": validation["anatomies"]}
+    figures = "\n".join(f"| {k.replace('_', ' ')} | {v:.3f} |" for k, v in sorted(fitted["figures"].items()))
+    rows = "\n".join(
+        f"| {n} | {s['studies']} | {len(s['anatomies'])} | {s['visible_bleeds']} | `{s['sha256'][:16]}` |"
+        for n, s in (("training", training), ("validation", validation))
+    )
+    weights = "\n".join(f"| `{w}` | `{sha}` |" for w, sha in profile.weights.items())
+    return f"""# {profile.name}
+
+{profile.description}. Research use only; not a medical device.
+
+Profile digest `{profile.digest}`.
+
+| weights | SHA-256 |
+|---|---|
+{weights}
+
+## Trained on
+
+| | studies | heads | visible bleeds | SHA-256 of the studies' names |
+|---|---|---|---|---|
+{rows}
+
+Heads in training: {", ".join(heads["training"])}. In validation: {", ".join(heads["validation"])}.
+Seed {fitted["seed"]}, source commit `{fitted["commit"]}`, recipe `{fitted["recipe"][:16]}`.
+
+## Figures
+
+On the validation studies, which also chose the epoch, the calibration and the thresholds: they flatter. Figures on
+held-out heads come from `cmbtrain evaluate`.
+
+| figure | value |
+|---|---|
+{figures}
+
+Thresholds: possible {profile.thresholds.possible}, definite {profile.thresholds.definite}.
+
+## Limits
+
+{chr(10).join(f"- {caveat}." for caveat in profile.caveats) or "- none stated"}
+- Voxels of {profile.suits.in_plane_mm[0]} to {profile.suits.in_plane_mm[1]} mm in plane, slices of \
+{profile.suits.slice_mm[0]} to {profile.suits.slice_mm[1]} mm; others are analysed with a warning.
+- Figures on simulated images are no claim of clinical sensitivity.
+- Superficial siderosis and macrobleeds are not looked for.
+"""

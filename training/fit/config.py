@@ -1,0 +1,101 @@
+"""What can be set of a training? A TOML file; two for each profile come with the package, for a processor and a GPU."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from pipeline.errors import InputError
+from pipeline.parameters import Parameters
+
+FOLDER = Path(__file__).parents[1] / "configs"
+
+
+class Augmentation(Parameters):
+    """How samples are varied; lengths of ranges are drawn uniformly."""
+
+    kind: Literal["none", "random", "six-fold"] = Field(
+        "random", description="six-fold: two flips, ±30°, blur, as Afzal et al. (2021)"
+    )
+    rotate_deg: float = Field(15.0, ge=0, le=180, description="In-plane rotation, either way")
+    scale: float = Field(0.15, ge=0, lt=1, description="In-plane zoom, either way")
+    shift_mm: float = Field(1.0, ge=0, description="Of the candidate in its patch, either way")
+    contrast: float = Field(0.2, ge=0, lt=1, description="Grey values to a power of 1 ± this")
+    brightness: float = Field(0.1, ge=0, lt=1, description="Grey values times 1 ± this")
+    noise: float = Field(0.04, ge=0, description="Largest standard deviation, in brain medians")
+    phase_scale: float = Field(0.3, ge=0, lt=1, description="Phase times 1 ± this: field strength and echo time differ")
+    no_phase: float = Field(0.25, ge=0, le=1, description="Share of samples that lose their phase")
+    no_magnitude: float = Field(0.4, ge=0, le=1, description="Share of samples that lose their magnitude")
+
+
+class StageConfig(Parameters):
+    """How one network is trained."""
+
+    epochs: int = Field(gt=0)
+    steps: int = Field(gt=0, description="Batches an epoch")
+    batch: int = Field(gt=0)
+    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of sgd")
+    schedule: Literal["cosine", "steps", "constant"] = "cosine"
+    warmup: int = Field(100, ge=0, description="Batches in which the learning rate rises")
+    validate_every: int = Field(1, gt=0, description="Epochs between validations")
+    validation_studies: int = Field(0, ge=0, description="At most so many; 0: all")
+    positive_share: float = Field(0.5, gt=0, lt=1, description="Share of samples with a bleed in them")
+    mimic_share: float = Field(0.2, ge=0, lt=1, description="Share of samples with a mimic or a null insertion")
+    bleed_weight: float = Field(1.0, gt=0, description="Weight of a bleed in the classifier's loss")
+    crop: tuple[int, int, int] = Field((16, 96, 96), description="Voxels (k, j, i) of a detector's sample")
+    freeze: bool = Field(False, description="Train the replaced last layers only (transfer)")
+    augmentation: Augmentation = Augmentation()
+
+
+class MiningConfig(Parameters):
+    """How the second stage's samples are found with the first."""
+
+    candidates: int = Field(200, gt=0, description="At most so many from a study, the strongest")
+    match_mm: float = Field(3.0, gt=0, description="A candidate this near to a bleed is one")
+    ignore_mm: float = Field(6.0, gt=0, description="Candidates between the two distances are left out")
+    add_bleeds: bool = Field(True, description="Also the marked bleeds that no candidate found")
+
+
+class FitConfig(Parameters):
+    """One training of all learned stages of a profile."""
+
+    seed: int = Field(1, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = Field(1, gt=0, description="GPUs; more than one train with DDP")
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    workers: int = Field(0, ge=0, description="Processes that prepare samples")
+    pretrained: Literal["none", "imagenet"] = Field("none", description="Start of a transfer network")
+    validation_share: float = Field(0.2, gt=0, lt=1, description="Of the heads, where the data set has no split")
+    false_positives: float = Field(0.5, gt=0, description="A validation study, at the threshold `possible`")
+    detector: StageConfig | None = None
+    mining: MiningConfig = MiningConfig()
+    classifier: StageConfig | None = None
+
+
+def load_config(name_or_path: str) -> FitConfig:
+    """Read a configuration: a file, or one of the package by its name, such as ``heatmap-gpu``.
+
+    Raises
+    ------
+    InputError
+        When there is none, or it is not complete and correct.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = FOLDER / f"{name_or_path}.toml"
+    try:
+        return FitConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
+        raise InputError("there is no such configuration", where=name_or_path, do=f"use {known}, or a file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"is not TOML: {error}", where=str(path)) from error
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise InputError(problems, where=str(path)) from error

@@ -1,0 +1,206 @@
+"""How does each kind of network learn? Lightning modules: a loss, an optimiser, and what chooses the best epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchmetrics.functional.classification import binary_average_precision
+
+from pipeline.candidates import Candidate, heatmap
+from pipeline.classifiers._learned import bleed_odds
+from pipeline.inputs import Inputs
+from pipeline.networks.heatmap import FOLD
+from pipeline.networks.yolo import YoloNet
+from training.augmentation import SIX, augment_volumes, six_fold
+from training.datasets.cache import CachedStudy
+from training.fit.config import StageConfig
+from training.fit.losses import classifier_loss, heatmap_loss, yolo_loss
+from training.fit.matching import Matched, froc, match
+from training.fit.samples import inputs_of
+from training.fit.targets import draw_heatmaps
+
+SCORE = "validation_score"
+"""What the best epoch is chosen by; larger is better."""
+SIGMA_MM = 1.2
+"""Width of a peak of the heat map."""
+
+Locate = Callable[[nn.Module, Inputs, torch.device], list[Candidate]]
+
+
+class StageModule(lightning.LightningModule):
+    """A network with its optimiser and schedule."""
+
+    def __init__(self, network: nn.Module, config: StageConfig, seed: int) -> None:
+        super().__init__()
+        self.network, self.config, self.seed = network, config, seed
+
+    def on_train_start(self) -> None:
+        """Give every process of a distributed run samples of its own."""
+        torch.manual_seed(self.seed + 1000 * self.global_rank + self.current_epoch)
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser and, per batch, the learning rate."""
+        c = self.config
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        optimiser: torch.optim.Optimizer
+        if c.optimiser == "sgd":
+            optimiser = torch.optim.SGD(parameters, c.learning_rate, c.momentum, weight_decay=c.weight_decay)
+        else:
+            kind = torch.optim.AdamW if c.optimiser == "adamw" else torch.optim.Adam
+            optimiser = kind(parameters, c.learning_rate, weight_decay=c.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self.rate)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def rate(self, step: int) -> float:
+        """Share of the full learning rate at a batch: rising first, then by the schedule."""
+        c = self.config
+        total = c.epochs * c.steps
+        rise = min(1.0, (step + 1) / c.warmup) if c.warmup else 1.0
+        if c.schedule == "constant":
+            return rise
+        if c.schedule == "steps":  # a tenth after a quarter and again after three quarters, as yolov2.cfg
+            return rise * 0.1 ** ((step >= total / 4) + (step >= 3 * total / 4))
+        return rise * (0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, step / total))) / 2)
+
+
+class DetectorModule(StageModule):
+    """A detector; its best epoch is the one that finds most on whole validation studies, read as in the clinic."""
+
+    def __init__(
+        self, network: nn.Module, config: StageConfig, seed: int, locate: Locate, validation: list[CachedStudy]
+    ) -> None:
+        super().__init__(network, config, seed)
+        self._locate = locate
+        self._studies = validation
+        self._matched: list[Matched] = []
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last validation."""
+        self._matched = []
+
+    def validation_step(self, batch: Tensor, _index: int) -> None:
+        """Find candidates in one study."""
+        study = self._studies[int(batch)]
+        candidates = self._locate(self.network, inputs_of(study), self.device)
+        points = study.geometry.to_lps(np.array([c.ijk for c in candidates]).reshape(-1, 3))
+        visible, hidden = (
+            np.array([m.centre_lps_mm for m in study.bleeds(visible=v)]).reshape(-1, 3) for v in (True, False)
+        )
+        self._matched.append(match(points, np.array([c.score for c in candidates]), visible, hidden))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean sensitivity over false-positive rates, and two of them."""
+        curve = froc(self._matched)
+        self.log(SCORE, float(np.mean(curve)), prog_bar=True, rank_zero_only=True)
+        self.log("sensitivity_at_1_fp", curve[1], rank_zero_only=True)
+        self.log("sensitivity_at_32_fp", curve[-1], rank_zero_only=True)
+
+
+class HeatmapModule(DetectorModule):
+    """The centre heat map."""
+
+    def __init__(self, parameters: heatmap.Parameters, *args: Any) -> None:
+        super().__init__(*args)
+        self.parameters_of_method = parameters
+
+    def on_after_batch_transfer(self, batch: Any, _loader: int) -> Any:
+        """Vary the crops on the device they train on."""
+        if not self.trainer.training:
+            return batch
+        with torch.autocast(batch["image"].device.type, enabled=False):
+            images, points = augment_volumes(
+                batch["image"].float(),
+                self.parameters_of_method.channels,
+                self.config.augmentation,
+                self.parameters_of_method.step_mm[0],
+                batch["points"],
+            )
+        return {**batch, "image": images, "points": points}
+
+    def training_step(self, batch: dict[str, Tensor], _index: int) -> Tensor:
+        """Loss of a batch of crops."""
+        logits = self.network(batch["image"]).float()
+        k, j, i = logits.shape[2:]
+        step = batch["step_mm"][0] * batch["step_mm"].new_tensor([1, FOLD, FOLD])
+        maps = draw_heatmaps(batch["points"], batch["kinds"], (k, j, i), step, SIGMA_MM)
+        loss = heatmap_loss(logits, maps, batch["mimics_known"])
+        self.log("training_loss", loss, prog_bar=True)
+        return loss
+
+
+class YoloModule(DetectorModule):
+    """The 2D detector."""
+
+    def training_step(self, batch: tuple[Tensor, list[Tensor]], _index: int) -> Tensor:
+        """Loss of a batch of slices."""
+        assert isinstance(self.network, YoloNet)  # noqa: S101
+        images, boxes = batch
+        loss = yolo_loss(self.network, self.network(images).float(), boxes)
+        self.log("training_loss", loss, prog_bar=True, batch_size=len(images))
+        return loss
+
+
+class ClassifierModule(StageModule):
+    """A classifier; its best epoch is the one of the highest average precision on the validation candidates.
+
+    Parameters
+    ----------
+    join : callable
+        Patches to the network's input, of the method's module.
+    channels : tuple of str
+        Of the patches.
+    bleed : int
+        Class of a bleed.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        config: StageConfig,
+        seed: int,
+        join: Callable[[Tensor], Tensor],
+        channels: tuple[str, ...],
+        bleed: int,
+        step_mm: float,
+    ) -> None:
+        super().__init__(network, config, seed)
+        self._join, self._channels, self._bleed, self._step_mm = join, channels, bleed, step_mm
+        self._odds: list[Tensor] = []
+        self._truth: list[Tensor] = []
+
+    def on_after_batch_transfer(self, batch: Any, _loader: int) -> Any:
+        """Vary the patches on the device they train on, and make them the network's input."""
+        patches = batch["patch"].float()
+        settings, classes = self.config.augmentation, batch["class"]
+        with torch.autocast(patches.device.type, enabled=False):
+            if not self.trainer.training:
+                return {"patch": self._join(patches), "class": classes}
+            if settings.kind == "six-fold":
+                return {"patch": six_fold(self._join(patches)), "class": classes.repeat(SIX)}
+            varied, _ = augment_volumes(patches, self._channels, settings, self._step_mm)
+            return {"patch": self._join(varied), "class": classes}
+
+    def training_step(self, batch: dict[str, Tensor], _index: int) -> Tensor:
+        """Loss of a batch of patches."""
+        logits = self.network(batch["patch"]).float()
+        loss = classifier_loss(logits, batch["class"], self._bleed, self.config.bleed_weight)
+        self.log("training_loss", loss, prog_bar=True, batch_size=len(logits))
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], _index: int) -> None:
+        """Log odds of a batch."""
+        self._odds.append(bleed_odds(self.network(batch["patch"]).float(), self._bleed).cpu())
+        self._truth.append((batch["class"] == self._bleed).cpu())
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the average precision."""
+        odds, truth = torch.cat(self._odds), torch.cat(self._truth)
+        self._odds, self._truth = [], []
+        precision = binary_average_precision(odds.sigmoid(), truth.long()) if truth.any() else torch.tensor(0.0)
+        self.log(SCORE, float(precision), prog_bar=True, rank_zero_only=True)

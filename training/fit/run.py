@@ -1,0 +1,93 @@
+"""How is a profile trained from start to end? First stage, what it proposes, second stage, calibration, thresholds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.errors import InputError
+from training.datasets.cache import CachedStudy
+from training.fit.classifier import fit_classifier
+from training.fit.detector import fit_detector
+from training.fit.job import Job
+from training.fit.recipe import commit, recipe_digest
+from training.fit.weights import sha256_of, with_weights
+
+FITTED = "fitted.json"
+SCHEMA = "cmb-fitted/1"
+_SETTINGS = "settings.json"
+
+
+def fit(job: Job) -> dict[str, Any]:
+    """Train every learned stage of a profile that is not trained in `job.out` yet.
+
+    Returns
+    -------
+    dict
+        What ``fitted.json`` holds: weights, thresholds, calibration, figures on the validation studies.
+
+    Raises
+    ------
+    InputError
+        When the configuration lacks a stage, or the folder holds a run of other settings.
+    """
+    learned = _learned(job)
+    if "classifier" not in learned:
+        raise InputError(f"profile {job.profile.name} has no classifier to train")
+    _claim(job)
+    profile, scores = job.profile, {}
+    if "candidates" in learned:
+        path = job.out / f"{profile.name}-{profile.candidates.method}.safetensors"
+        if not path.is_file():
+            scores["detector_score"] = fit_detector(job, path)
+        profile = with_weights(profile, "candidates", path)
+    path = job.out / f"{profile.name}-{learned['classifier']}.safetensors"
+    document = {**_about(job), **fit_classifier(job, profile, path)}
+    document["figures"] |= scores
+    names = [f"{profile.name}-{method}.safetensors" for method in learned.values()]
+    document["weights"] = {name: sha256_of(job.out / name) for name in names}
+    (job.out / FITTED).write_text(json.dumps(document, indent=1) + "\n")
+    return document
+
+
+def _learned(job: Job) -> dict[str, str]:
+    """Methods of the stages that learn."""
+    stages = {"candidates": job.profile.candidates, "classifier": job.profile.classifier}
+    return {n: s.method for n, s in stages.items() if s is not None and getattr(s.module, "LEARNED", False)}
+
+
+def _claim(job: Job) -> None:
+    """Mark the folder with what is trained in it, so that a run goes on only with the same."""
+    names = sorted(s.name for side in job.split for s in side)
+    settings = {"config": job.config.model_dump(mode="json"), "recipe": recipe_digest(job.profile), "studies": names}
+    mark = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    path = job.out / _SETTINGS
+    if path.is_file() and json.loads(path.read_text())["sha256"] != mark:
+        raise InputError("holds a training of other settings or studies", where=str(job.out), do="use another --out")
+    job.out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"sha256": mark, **settings}, indent=1) + "\n")
+
+
+def _about(job: Job) -> dict[str, Any]:
+    """What the weights come from, for their model card."""
+    return {
+        "schema": SCHEMA,
+        "profile": job.profile.name,
+        "recipe": recipe_digest(job.profile),
+        "commit": commit(),
+        "seed": job.config.seed,
+        "config": job.config.model_dump(mode="json"),
+        "training": _side(job.split.train),
+        "validation": _side(job.split.validation),
+    }
+
+
+def _side(studies: Sequence[CachedStudy]) -> dict[str, Any]:
+    return {
+        "studies": len(studies),
+        "anatomies": sorted({s.anatomy for s in studies}),
+        "visible_bleeds": sum(len(s.bleeds()) for s in studies),
+        "sha256": hashlib.sha256("\n".join(sorted(s.name for s in studies)).encode()).hexdigest(),
+    }
