@@ -192,6 +192,18 @@ def test_a_slice_that_never_comes_is_named_and_when_it_comes_the_study_is_analys
     assert "PredecessorDocumentsSequence" not in site.reports(study)[0]  # nobody has seen another
 
 
+def test_without_swi_it_is_computed_and_the_report_says_so(site: Site) -> None:
+    study = site.study("computed")
+    site.send(study[(8, 9)])
+    job = site.job(study)
+    assert job.swi_series_uid is None
+    assert (site.ledger.findings(job.id) or {})["counts"]["total"] == len(BLEEDS)
+    (report,) = site.reports(study)
+    said = " ".join(str(element.value) for element in report.iterall() if element.keyword == "TextValue")
+    assert "the SWI was computed from magnitude and phase" in said
+    assert "paramagnetic is positive" in said
+
+
 def test_a_result_that_a_later_one_replaces_is_named_in_the_report_and_on_the_page(site: Site) -> None:
     study = site.study("superseded")
     site.send([path for path in study.all if path not in study[9]])

@@ -187,10 +187,19 @@ def test_a_study_is_looked_through_again_when_the_rules_changed(
         stored = archive.store(ds.SOPInstanceUID, ds.SeriesInstanceUID, uid, path.read_bytes())
         key, position = slice_place(ds.ImageOrientationPatient, ds.ImagePositionPatient)
         record = InstanceRecord(
-            sop_instance_uid=ds.SOPInstanceUID, sop_class_uid=ds.SOPClassUID,
-            transfer_syntax_uid=ExplicitVRLittleEndian, series_instance_uid=ds.SeriesInstanceUID, study_instance_uid=uid,
-            path=stored.path, size=stored.size, sha256=stored.sha256, received_at=datetime.now(UTC), orientation=key, position=position, modality="MR",
-        )  # fmt: skip
+            sop_instance_uid=ds.SOPInstanceUID,
+            sop_class_uid=ds.SOPClassUID,
+            transfer_syntax_uid=ExplicitVRLittleEndian,
+            series_instance_uid=ds.SeriesInstanceUID,
+            study_instance_uid=uid,
+            path=stored.path,
+            size=stored.size,
+            sha256=stored.sha256,
+            received_at=datetime.now(UTC),
+            orientation=key,
+            position=position,
+            modality="MR",
+        )
         ledger.record_instance(record)
     ledger.settle_series(images[0].SeriesInstanceUID, "quiet")
     assert route_ready(ledger, archive, load_table(old), old) == []
