@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,7 +42,6 @@ def evaluate(
         results = list(run_profile(cases, one, out / "findings", device=device, fresh=fresh, say=_say))
         summaries.append(summarise(one.name, results, caveats=one.caveats, draws=bootstrap))
     measured = Measured.of(results)
-    command = shlex.join(["cmbtrain", *sys.argv[1:]])
     document = {
         "schema": "cmb-evaluation/1",
         "cohort": str(cohort),
@@ -52,11 +51,59 @@ def evaluate(
             for one, summary in zip(profiles, summaries, strict=True)
         },
     }
-    (out / "evaluation.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    page = report(f"Evaluation on {cohort.resolve().name}", measured, summaries, command)
+    _write_json(out / "evaluation.json", document)
+    page = report(f"Evaluation on {cohort.resolve().name}", measured, summaries, _command())
     (out / "evaluation.md").write_text(page, encoding="utf-8")
     write_plots(out, measured, summaries)
     typer.echo(f"{measured}\n\n{main_table(summaries)}\n\n{out / 'evaluation.md'}")
+
+
+def crossval(
+    cohort: Annotated[Path, typer.Argument(help="Folder of studies, each with its truth.json.")],
+    profile: Annotated[list[str], typer.Option(help="Name or TOML file; may be repeated.")],
+    out: Annotated[Path, typer.Option(help="Folder for trained profiles, findings and tables.")],
+    folds: Annotated[int, typer.Option(min=2, help="No anatomy is in two of them.")] = 5,
+    limit: Annotated[int, typer.Option(min=0, help="Only the first so many studies; 0: all.")] = 0,
+    device: Device = "auto",
+    bootstrap: Draws = 1000,
+) -> None:
+    """Train and measure by folds; print the two papers' tables. Stops and goes on where it was."""
+    from pipeline.profile import load_profile
+    from training.crossval import cross_validate
+    from training.evaluation.cases import read_cohort
+    from training.evaluation.papers import paper_tables
+    from training.evaluation.run import require_names
+    from training.evaluation.summary import Measured, summarise
+    from training.evaluation.tables import report
+
+    cases = read_cohort(cohort, limit)
+    profiles = [load_profile(name) for name in profile]
+    require_names(profiles)
+    _make(out)
+    by_profile = {p.name: cross_validate(cases, p, out, folds=folds, device=device, say=_say) for p in profiles}
+    pooled = {name: [result for fold in by for result in fold] for name, by in by_profile.items()}
+    summaries = [summarise(p.name, pooled[p.name], caveats=p.caveats, draws=bootstrap) for p in profiles]
+    measured = Measured.of(pooled[profiles[0].name])
+    papers = paper_tables(by_profile, measured.simulated)
+    document = {
+        "schema": "cmb-crossval/1",
+        "cohort": str(cohort),
+        "folds": [sorted(r.case.name for r in fold) for fold in by_profile[profiles[0].name]],
+        "measured": vars(measured),
+        "profiles": {summary.profile: summary.to_json() for summary in summaries},
+    }
+    _write_json(out / "crossval.json", document)
+    title = f"Cross-validation on {cohort.resolve().name}, {folds} folds by anatomy"
+    (out / "crossval.md").write_text(report(title, measured, summaries, _command()) + f"\n{papers}\n", encoding="utf-8")
+    typer.echo(f"{measured}\n\n{papers}\n\n{out / 'crossval.md'}")
+
+
+def _command() -> str:
+    return shlex.join(["cmbtrain", *sys.argv[1:]])
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _make(out: Path) -> None:

@@ -30,8 +30,8 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def pick_case(case: Case, profile: Profile) -> Pick:
-    """Find the images of a case.
+def pick_case(case: Case, *, t2star: bool = False) -> Pick:
+    """Find the images of a case; with `t2star`, a gradient echo where there is no SWI.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def pick_case(case: Case, profile: Profile) -> Pick:
         studies = [study for study in studies if study.study_instance_uid == case.study_instance_uid]
     if len(studies) != 1:
         raise InputError(f"holds {len(studies)} studies, not the one of {case.name}", where=str(case.images))
-    chosen = pick(studies[0], t2star=profile.suits.t2star)
+    chosen = pick(studies[0], t2star=t2star)
     if not chosen.analysable:
         raise NoSwiError(chosen.why, where=str(case.images))
     return chosen
@@ -92,7 +92,7 @@ def run_profile(
 
 
 def _findings(case: Case, profile: Profile, folder: Path, device: str, fresh: bool) -> tuple[dict[str, Any], bool]:
-    chosen = pick_case(case, profile)
+    chosen = pick_case(case, t2star=profile.suits.t2star)
     key = chosen.key(profile.digest)
     path = folder / f"{hashlib.sha256((key + code_digest()).encode()).hexdigest()}.json"
     if path.is_file() and not fresh:
