@@ -7,7 +7,7 @@ import sys
 import typer
 
 from pipeline.errors import CmbError, InputError, ProfileError
-from training.commands.evaluation import evaluate
+from training.commands.evaluation import crossval, evaluate
 from training.commands.fitting import cache, check, export, fit
 from training.commands.simulation import insert, simulate
 
@@ -24,6 +24,7 @@ app.command()(insert)
 for _command in (check, cache, fit, export):
     app.command()(_command)
 app.command()(evaluate)
+app.command()(crossval)
 
 
 def main(arguments: list[str] | None = None) -> int:
