@@ -287,7 +287,7 @@ class Decoder:
     def _start() -> subprocess.Popen[bytes]:
         one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         return subprocess.Popen(
-            [sys.executable, "-m", "pipeline.decoder"],
+            [sys.executable, "-P", "-m", "pipeline.decoder"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env={**os.environ, **one_thread},
         )  # fmt: skip

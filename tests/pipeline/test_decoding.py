@@ -85,7 +85,7 @@ class _Stand:
         real = subprocess.Popen
 
         def popen(command: list[str], **options: Any) -> Any:
-            assert command[1:] == ["-m", "pipeline.decoder"]
+            assert command[1:] == ["-P", "-m", "pipeline.decoder"]
             return real([sys.executable, "-c", f"import os, sys, time; sys.stdin.readline(); {what}"], **options)
 
         self.monkeypatch.setattr(decoding.subprocess, "Popen", popen)
