@@ -26,8 +26,8 @@ from training.fit.weights import save_weights
 Prepared = tuple[DetectorModule, DataLoader[Any]]
 
 
-def fit_detector(job: Job, path: Path) -> float:
-    """Train the first stage of a profile and write its weights; returns the validation score."""
+def fit_detector(job: Job, path: Path) -> None:
+    """Train the first stage of a profile and write its weights, with the validation score in their header."""
     stage = required(job.config.detector, "detector")
     job.seed()
     method = job.profile.candidates.method
@@ -35,9 +35,9 @@ def fit_detector(job: Job, path: Path) -> float:
     module, samples = _PREPARE[method](job, stage, studies)
     validation = DataLoader(cast("Any", torch.arange(len(studies))), batch_size=None)
     score = train(module, samples, validation, job.config, stage, job.out / "detector", job.say, job.minutes)
-    sha = save_weights(module.network, path, {"profile": job.profile.name, "method": method})
+    about = {"profile": job.profile.name, "method": method, "validation_score": f"{score:.6f}"}
+    sha = save_weights(module.network, path, about)
     job.say(f"detector: validation score {score:.3f}, {path.name}, SHA-256 {sha[:8]}…")
-    return score
 
 
 def _validation_studies(job: Job, stage: StageConfig) -> list[CachedStudy]:

@@ -13,7 +13,7 @@ from training.fit.classifier import fit_classifier
 from training.fit.detector import fit_detector
 from training.fit.job import Job
 from training.fit.recipe import commit, recipe_digest
-from training.fit.weights import sha256_of, with_weights
+from training.fit.weights import header_of, sha256_of, with_weights
 
 FITTED = "fitted.json"
 SCHEMA = "cmb-fitted/1"
@@ -41,7 +41,8 @@ def fit(job: Job) -> dict[str, Any]:
     if "candidates" in learned:
         path = job.out / f"{profile.name}-{profile.candidates.method}.safetensors"
         if not path.is_file():
-            scores["detector_score"] = fit_detector(job, path)
+            fit_detector(job, path)
+        scores["detector_score"] = float(header_of(path)["validation_score"])
         profile = with_weights(profile, "candidates", path)
     path = job.out / f"{profile.name}-{learned['classifier']}.safetensors"
     document = {**_about(job), **fit_classifier(job, profile, path)}

@@ -36,9 +36,8 @@ class Lines(Callback):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Say the figures of this epoch."""
         if trainer.is_global_zero:
-            figures = ", ".join(
-                f"{name} {float(value):.4g}" for name, value in sorted(trainer.callback_metrics.items())
-            )
+            metrics = sorted((n, float(v)) for n, v in trainer.callback_metrics.items() if not n.startswith("lr-"))
+            figures = ", ".join(f"{name} {value:.4g}" for name, value in metrics)
             self._say(f"{self._stage}, epoch {pl_module.current_epoch + 1}/{trainer.max_epochs}: {figures}")
 
 
@@ -65,9 +64,11 @@ def train(
         When `minutes` were up first.
     """
     _be_quiet()
-    best = ModelCheckpoint(folder / "checkpoints", monitor=SCORE, mode="max", save_last=True, filename="best")
+    kept = folder / "checkpoints"
+    best = ModelCheckpoint(kept, "best", monitor=SCORE, mode="max", enable_version_counter=False)
+    each = ModelCheckpoint(kept, "last", enable_version_counter=False, save_on_train_epoch_end=True)
     timer = Timer(timedelta(minutes=minutes)) if minutes else None
-    callbacks: list[Callback] = [best, LearningRateMonitor("step"), Lines(folder.name, say)]
+    callbacks: list[Callback] = [best, each, LearningRateMonitor("step"), Lines(folder.name, say)]
     trainer = lightning.Trainer(
         accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[config.device],
         devices=config.devices,
@@ -85,7 +86,7 @@ def train(
         enable_model_summary=False,
         default_root_dir=folder,
     )
-    last = folder / "checkpoints" / "last.ckpt"
+    last = kept / "last.ckpt"
     trainer.fit(module, samples, validation, ckpt_path=last if last.is_file() else None, weights_only=True)
     if trainer.current_epoch < stage.epochs:
         done = f"{folder.name} stopped after {trainer.current_epoch} of {stage.epochs} epochs"

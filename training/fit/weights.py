@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -26,7 +28,8 @@ def save_weights(
         tensors[CALIBRATION] = torch.tensor(calibration, dtype=torch.float64)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    save_file(tensors, partial, metadata=about)
+    # safetensors writes several keys in any order, and the same weights must have the same hash.
+    save_file(tensors, partial, metadata={"about": json.dumps(about, sort_keys=True)})
     partial.replace(path)
     return sha256_of(path)
 
@@ -46,6 +49,12 @@ def halve(network: nn.Module) -> None:
 def sha256_of(path: Path) -> str:
     """SHA-256 (hex) of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def header_of(path: Path) -> dict[str, str]:
+    """What a file of weights says of itself."""
+    with safe_open(path, "pt") as opened:
+        return dict(json.loads((opened.metadata() or {}).get("about", "{}")))
 
 
 def with_weights(profile: Profile, stage: str, path: Path) -> Profile:
