@@ -139,6 +139,8 @@ def test_the_frames_of_an_enhanced_object_are_told_apart(tmp_path: Path) -> None
         ("FUJIFILM Healthcare", "BSI", "DERIVED PRIMARY AVERAGE", {}, Role.SWI),
         ("SIEMENS", "SWI", "DERIVED PRIMARY OTHER", {}, Role.OTHER),
         ("Philips", "SWIp", "ORIGINAL PRIMARY M_FFE M FFE", {}, Role.MAGNITUDE),
+        ("Philips", "sSWIp mIP", "DERIVED PRIMARY PROJECTION\u00a0IMAGE M FFE", {}, Role.MIP),
+        ("SIEMENS", "SWIFT_zeroTE", "ORIGINAL PRIMARY M ND", {"EchoTime": 0.05}, Role.OTHER),
         ("Philips", "QSM with real SWI", "ORIGINAL PRIMARY SW_M_FFE M FFE", {}, Role.SWI),
         ("SIEMENS", "SWI", "ORIGINAL PRIMARY P RETRO", {}, Role.OTHER),
         ("SIEMENS", "ep2d SWI", "ORIGINAL PRIMARY M SWI", {"ScanningSequence": "EP"}, Role.OTHER),
