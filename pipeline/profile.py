@@ -156,9 +156,11 @@ class Profile(Parameters):
             When a learned method has none; the message says how to train it.
         """
         if self.untrained:
+            usual = f"cmbtrain fit {self.name}` and `cmbtrain export"
+            how = getattr(self.classifier and self.classifier.module, "TRAINED_BY", usual)
             raise ProfileError(
                 f"profile {self.name} has no trained weights for {' and '.join(self.untrained)}",
-                do=f"train it with `cmbtrain fit {self.name}` and `cmbtrain export`, or use another profile",
+                do=f"train it with `{how}`, or use another profile",
             )
 
     @cached_property

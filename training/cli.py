@@ -9,6 +9,7 @@ import typer
 from pipeline.errors import CmbError, InputError, ProfileError
 from training.commands.evaluation import crossval, evaluate
 from training.commands.fitting import cache, check, export, fit
+from training.commands.forest import fit_forest
 from training.commands.simulation import insert, simulate
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app.command()(simulate)
 app.command()(insert)
 for _command in (check, cache, fit, export):
     app.command()(_command)
+app.command()(fit_forest)
 app.command()(evaluate)
 app.command()(crossval)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,13 +18,9 @@ from training.datasets.record import Labelled, Mark, Record
 from training.evaluation.cases import Case
 from training.evaluation.metrics import StudyResult
 from training.evaluation.run import code_digest, pick_case, run_profile
+from training.fit.recipe import without_weights
 
 Say = Callable[[str], None]
-Trainer = Callable[[Sequence[Record], Profile, Path], Path]
-"""Trains a profile on some studies; returns the profile file that it wrote, with weights, into the folder."""
-
-TRAINERS = {"forest": "training.forest:fit_forest"}
-"""The trainer of a profile by the method of its classifier, as ``module:function``."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +30,28 @@ class Fold:
     number: int
     train: tuple[Case, ...]
     test: tuple[Case, ...]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How networks are trained.
+
+    Parameters
+    ----------
+    cache : Path
+        Folder for the studies as training reads them.
+    config : str or None
+        Configuration; by default the profile's own, for this machine.
+    pretrained : Path or None
+        Weights that the classifier starts from.
+    say : callable
+        Told what is being done.
+    """
+
+    cache: Path
+    config: str | None = None
+    pretrained: Path | None = None
+    say: Say = lambda _: None
 
 
 def split(cases: Sequence[Case], folds: int, seed: int = 0) -> list[Fold]:
@@ -58,26 +75,36 @@ def split(cases: Sequence[Case], folds: int, seed: int = 0) -> list[Fold]:
     return found
 
 
-def trainer_of(profile: Profile) -> Trainer | None:
-    """Find what trains a profile; ``None`` when nothing in it is learned.
+def train(records: Sequence[Record], profile: Profile, folder: Path, how: Training) -> Path:
+    """Train what is learned in a profile; returns the profile file with its weights."""
+    if profile.classifier is not None and profile.classifier.method == "forest":
+        from training.forest import fit_forest
 
-    Raises
-    ------
-    InputError
-        When its method cannot be trained here.
-    """
-    if profile.classifier is None and not profile.untrained:
-        return None
-    method = profile.classifier.method if profile.classifier else profile.candidates.method
-    if method not in TRAINERS:
-        raise InputError(f"nothing here trains {method}", where=f"profile {profile.name}", do="use another profile")
-    module, function = TRAINERS[method].split(":")
-    trainer: Trainer = getattr(importlib.import_module(module), function)
-    return trainer
+        return fit_forest(records, profile, folder, say=how.say)
+    return _train_networks(records, profile, folder, how)
+
+
+def _train_networks(records: Sequence[Record], profile: Profile, folder: Path, how: Training) -> Path:
+    """Prepare the studies once for all folds and profiles, fit, export."""
+    import torch
+
+    from training.datasets.cache import make_cache, read_study
+    from training.export import export
+    from training.fit.config import load_config
+    from training.fit.job import Job
+    from training.fit.run import fit
+    from training.fit.split import split_studies
+
+    config = load_config(how.config or f"{profile.name}-{'gpu' if torch.cuda.is_available() else 'cpu'}")
+    studies = [read_study(path) for path in make_cache(records, how.cache, say=how.say)]
+    split = split_studies(studies, config.validation_share)
+    fit(Job(profile, config, split, folder / "run", how.pretrained, say=how.say))
+    export(folder / "run", folder, profile)
+    return folder / f"{profile.name}.toml"
 
 
 def cross_validate(
-    cases: Sequence[Case], profile: Profile, out: Path, *, folds: int, device: str = "auto", say: Say = lambda _: None
+    cases: Sequence[Case], profile: Profile, out: Path, *, folds: int, how: Training, device: str = "auto"
 ) -> list[list[StudyResult]]:
     """Train and test on every fold; a fold that was trained before on the same studies is not trained again.
 
@@ -91,10 +118,10 @@ def cross_validate(
         Folder for the trained profiles and the findings.
     folds : int
         How many.
+    how : Training
+        Of the networks.
     device : str
         ``auto``, ``cpu`` or ``cuda``, for the test.
-    say : callable
-        Told what is being done.
 
     Returns
     -------
@@ -102,29 +129,22 @@ def cross_validate(
         The test studies of each fold, judged; together the whole cohort, once.
     """
     bare = without_weights(profile)
-    trainer = trainer_of(bare)
     results = []
     for fold in split(cases, folds):
-        say(f"{profile.name}: fold {fold.number} of {folds}, {len(fold.train)} studies to train on")
+        how.say(f"{profile.name}: fold {fold.number} of {folds}, {len(fold.train)} studies to train on")
         folder = out / profile.name / f"fold-{fold.number}"
-        trained = bare if trainer is None else _trained(bare, trainer, fold, folder)
-        results.append(list(run_profile(fold.test, trained, out / "findings", device=device, say=say)))
+        trained = _trained(bare, fold, folder, how) if bare.untrained else bare
+        results.append(list(run_profile(fold.test, trained, out / "findings", device=device, say=how.say)))
     return results
 
 
-def without_weights(profile: Profile) -> Profile:
-    """The profile as it is before any training."""
-    candidates = profile.candidates.model_copy(update={"weights": None})
-    classifier = profile.classifier and profile.classifier.model_copy(update={"weights": None})
-    return profile.model_copy(update={"candidates": candidates, "classifier": classifier})
-
-
-def _trained(profile: Profile, trainer: Trainer, fold: Fold, folder: Path) -> Profile:
+def _trained(profile: Profile, fold: Fold, folder: Path, how: Training) -> Profile:
     note = folder / "trained-on.json"
-    studies = {"studies": [case.name for case in fold.train], "profile": profile.digest, "code": code_digest()}
+    studies = {"studies": [case.name for case in fold.train], "profile": profile.digest, "config": how.config}
+    studies["code"] = code_digest()
     if not (note.is_file() and (known := json.loads(note.read_text()))["from"] == studies):
         folder.mkdir(parents=True, exist_ok=True)
-        path = trainer([record_of(case) for case in fold.train], profile, folder)
+        path = train([record_of(case) for case in fold.train], profile, folder, how)
         known = {"from": studies, "profile": path.name}
         note.write_text(json.dumps(known, indent=1) + "\n")
     return load_profile(str(folder / known["profile"]))
@@ -132,7 +152,7 @@ def _trained(profile: Profile, trainer: Trainer, fold: Fold, folder: Path) -> Pr
 
 def record_of(case: Case) -> Record:
     """A case as a study to train on."""
-    return Record(case.name, case.subject, case.anatomy, "train", bool(case.truth.mimics), partial(_read, case))
+    return Record(case.name, case.subject, case.anatomy, None, bool(case.truth.mimics), partial(_read, case))
 
 
 def _read(case: Case) -> Labelled:

@@ -12,6 +12,7 @@ from pipeline.profile import Profile, load_profile
 from training.fit.recipe import recipe_digest, without_weights
 from training.fit.run import FITTED, SCHEMA
 from training.fit.weights import sha256_of
+from training.profile_files import to_toml
 
 
 def export(run: Path, out: Path, recipe: Profile, name: str | None = None) -> Profile:
@@ -77,16 +78,6 @@ def read_fitted(run: Path) -> dict[str, Any]:
     if document.get("schema") != SCHEMA:
         raise InputError(f"has schema {document.get('schema')}, not {SCHEMA}", where=str(path))
     return document
-
-
-def to_toml(document: dict[str, Any], table: str = "") -> str:
-    """Write plain data as TOML: values first, then tables."""
-    values = {k: v for k, v in document.items() if not isinstance(v, dict)}
-    tables = {k: v for k, v in document.items() if isinstance(v, dict)}
-    lines = [f"[{table}]"] if table and (values or not tables) else []
-    lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
-    text = "\n".join(lines) + "\n\n" if lines else ""
-    return text + "".join(to_toml(v, f"{table}.{k}" if table else k) for k, v in tables.items())
 
 
 def model_card(profile: Profile, fitted: dict[str, Any]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +18,22 @@ def weights_of(path: Path, name: str) -> Weights:
 
 def write_profile(profile: Profile, path: Path) -> Path:
     """Write a profile; weights in its folder or below are named from there, so that the folder can be moved."""
-    document = profile.model_dump(mode="json")
-    for stage in (document["candidates"], document["classifier"]):
-        if stage and stage["weights"]:
-            file = Path(stage["weights"]["file"])
-            inside = file.is_relative_to(path.parent.absolute())
-            stage["weights"]["file"] = str(file.relative_to(path.parent.absolute()) if inside else file)
+    document = profile.model_dump(mode="json", exclude_none=True)
+    folder = path.parent.absolute()
+    for stage in (document["candidates"], document.get("classifier", {})):
+        if weights := stage.get("weights"):
+            file = Path(weights["file"])
+            weights["file"] = str(file.relative_to(folder) if file.is_relative_to(folder) else file)
     partial = path.with_suffix(".partial")
-    partial.write_text("\n".join(_lines(document)) + "\n", encoding="utf-8")
+    partial.write_text(to_toml(document), encoding="utf-8")
     return partial.replace(path)
 
 
-def _lines(table: Mapping[str, Any], name: str = "") -> list[str]:
-    """TOML of nested tables; its strings, numbers and lists are written as in JSON, and nothing stands for null."""
-    own = [f"{_key(k)} = {json.dumps(v)}" for k, v in table.items() if v is not None and not isinstance(v, dict)]
-    lines = ["", f"[{name}]", *own] if name and own else own
-    for key, value in table.items():
-        if isinstance(value, dict):
-            lines += _lines(value, f"{name}.{_key(key)}" if name else _key(key))
-    return lines
-
-
-def _key(name: str) -> str:
-    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else json.dumps(name)
+def to_toml(document: dict[str, Any], table: str = "") -> str:
+    """Write plain data as TOML: values first, then tables."""
+    values = {k: v for k, v in document.items() if not isinstance(v, dict)}
+    tables = {k: v for k, v in document.items() if isinstance(v, dict)}
+    lines = [f"[{table}]"] if table and (values or not tables) else []
+    lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+    text = "\n".join(lines) + "\n\n" if lines else ""
+    return text + "".join(to_toml(v, f"{table}.{k}" if table else k) for k, v in tables.items())

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LEARNED = True
+TRAINED_BY = "cmbtrain fit-forest DATASET --out DIR"
 LEAST_ODDS = 1e-3
 Floats = NDArray[np.float64]
 

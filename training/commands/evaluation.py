@@ -63,13 +63,17 @@ def crossval(
     profile: Annotated[list[str], typer.Option(help="Name or TOML file; may be repeated.")],
     out: Annotated[Path, typer.Option(help="Folder for trained profiles, findings and tables.")],
     folds: Annotated[int, typer.Option(min=2, help="No anatomy is in two of them.")] = 5,
+    config: Annotated[
+        str | None, typer.Option(help="How networks are trained [default: PROFILE-gpu or PROFILE-cpu].")
+    ] = None,
+    pretrained: Annotated[Path | None, typer.Option(help="Weights that a classifier starts from.")] = None,
     limit: Annotated[int, typer.Option(min=0, help="Only the first so many studies; 0: all.")] = 0,
     device: Device = "auto",
     bootstrap: Draws = 1000,
 ) -> None:
     """Train and measure by folds; print the two papers' tables. Stops and goes on where it was."""
     from pipeline.profile import load_profile
-    from training.crossval import cross_validate
+    from training.crossval import Training, cross_validate
     from training.evaluation.cases import read_cohort
     from training.evaluation.papers import paper_tables
     from training.evaluation.run import require_names
@@ -80,7 +84,8 @@ def crossval(
     profiles = [load_profile(name) for name in profile]
     require_names(profiles)
     _make(out)
-    by_profile = {p.name: cross_validate(cases, p, out, folds=folds, device=device, say=_say) for p in profiles}
+    how = Training(out / "cache", config, pretrained, _say)
+    by_profile = {p.name: cross_validate(cases, p, out, folds=folds, how=how, device=device) for p in profiles}
     pooled = {name: [result for fold in by for result in fold] for name, by in by_profile.items()}
     summaries = [summarise(p.name, pooled[p.name], caveats=p.caveats, draws=bootstrap) for p in profiles]
     measured = Measured.of(pooled[profiles[0].name])
