@@ -35,7 +35,9 @@ NEAR_MM = 2.5
 """A candidate this near to a visible bleed, or within it, is one; from there to 5 mm it is left out."""
 FOLDS = 5
 POSSIBLE_FP, DEFINITE_FP = 1.0, 0.25
-"""False positives per study, out of fold, at the two thresholds."""
+"""False positives per study, out of fold, at the two thresholds …"""
+LEAST_POSSIBLE, LEAST_DEFINITE = 0.1, 0.5
+"""… which are no lower than this, however few false positives there are."""
 NO_PHASE, NO_MAGNITUDE = 0.25, 0.4
 """Share of studies that are seen once more without their phase, or their magnitude."""
 
@@ -194,7 +196,7 @@ def _rows(studies: Sequence[Samples], seed: int) -> tuple[NDArray[np.float32], N
 def _grow(studies: Sequence[Samples], parameters: Parameters, seed: int) -> RandomForestClassifier:
     features, labels = _rows(studies, seed)
     if not labels.any() or labels.all():
-        raise InputError("no candidate lies on a visible bleed, or all do", do="give more studies")
+        raise InputError("no candidate of some heads lies on a visible bleed", do="give more studies with bleeds")
     forest = RandomForestClassifier(
         parameters.trees,
         min_samples_leaf=parameters.leaf,
@@ -236,7 +238,8 @@ def _thresholds(studies: Sequence[Samples], votes: Sequence[Floats], calibration
         # Candidates on the same object become one lesion, so a second mark of a bleed is no false one here.
         results.append(StudyResult(case, (), tuple(j for j in judged if j.lies_on != DUPLICATE)))
     froc = Froc(results)
-    return tuple(min(1.0, froc.threshold_at(rate)) for rate in (POSSIBLE_FP, DEFINITE_FP))  # type: ignore[return-value]
+    possible = min(1.0, max(LEAST_POSSIBLE, froc.threshold_at(POSSIBLE_FP)))
+    return possible, min(1.0, max(LEAST_DEFINITE, possible, froc.threshold_at(DEFINITE_FP)))
 
 
 def export(forest: RandomForestClassifier, calibration: Floats | None = None) -> dict[str, NDArray[np.generic]]:

@@ -11,11 +11,16 @@ import numpy as np
 from tests.dicom_factory import Patient, affine, classic, write
 from tests.pipeline import phantom
 
+SPACING = (1.6, 1.6, 3.0)
+SHAPE = (46, 125, 105)
+"""Coarser than the phantom's own, to be quick; its bleeds are larger instead."""
+BLEEDS: tuple[phantom.Bleed, ...] = tuple((x, y, z, 1.25 * radius) for x, y, z, radius in phantom.BLEEDS)
 
-def write_head(folder: Path, *, anatomy: str, seed: int, bleeds: tuple[phantom.Bleed, ...] = phantom.BLEEDS) -> None:
+
+def write_head(folder: Path, *, anatomy: str, seed: int, bleeds: tuple[phantom.Bleed, ...] = BLEEDS) -> None:
     """One study: the SWI below ``dicom``, the truth beside it."""
-    image, _ = phantom.head(bleeds, seed=seed)
-    matrix = affine(phantom.SPACING, (0.0, 0.0, 0.0))
+    image, _ = phantom.head(bleeds, seed=seed, shape=SHAPE, spacing=SPACING)
+    matrix = affine(SPACING, (0.0, 0.0, 0.0))
     write(classic(image.astype(np.uint16), patient=Patient(seed=folder.name), matrix=matrix), folder / "dicom")
     lesions = [_bleed(bleed) for bleed in bleeds]
     document = {
@@ -41,9 +46,9 @@ def _bleed(bleed: phantom.Bleed) -> dict[str, Any]:
     }
 
 
-def write_cohort(folder: Path, heads: int = 2) -> Path:
-    """Some heads of different anatomies and bleeds, the last without any."""
+def write_cohort(folder: Path, heads: int = 2, *, last_free: bool = True) -> Path:
+    """Some heads of different anatomies and bleeds, the last without any if `last_free`."""
     for n in range(heads):
-        bleeds = () if n == heads - 1 else phantom.BLEEDS[n:]
+        bleeds = () if last_free and n == heads - 1 else BLEEDS[n % 2 :]
         write_head(folder / f"head-{n}", anatomy=f"anatomy-{n}", seed=n + 1, bleeds=bleeds)
     return folder
