@@ -120,7 +120,13 @@ def test_the_demo_finds_planted_bleeds_and_leaves_nothing_running(tmp_path: Path
 @pytest.mark.integration
 def test_a_demo_that_is_stopped_leaves_nothing_running(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "node.cli", "demo", "--data", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background inherits "ignored"
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if "the node is up" in line:

@@ -125,7 +125,7 @@ def test_sigterm_gives_a_long_analysis_back_without_counting_it(node: Node) -> N
     assert worker.wait(timeout=30) == 0
     back = node.ledger.job(job.id)
     assert (back.state, back.attempts, back.owner) == (JobState.QUEUED, 0, "")
-    assert not child.is_running()
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
 def test_no_child_outlives_a_worker_that_is_killed(node: Node) -> None:
