@@ -29,7 +29,7 @@ Triple = tuple[float, float, float]
 
 BRIGHTEST = 3.0
 """Grey values are clipped here, in brain medians."""
-MARGIN_MM = 8.0
+MARGIN_MM = 4.0
 """Image kept around the brain."""
 SAME_STEP = 0.12
 """A voxel this near to the step of a grid (relative) is taken as it is."""

@@ -43,7 +43,7 @@ class HeatmapNet(nn.Module):
         self.downs = nn.ModuleList(
             _convolution(a, b, stride=step) for a, b, step in zip(sizes[:-1], sizes[1:], steps, strict=True)
         )
-        self.joins = nn.ModuleList(_convolution(a + b, a) for a, b in pairwise(sizes))
+        self.joins = nn.ModuleList(_join(a, b) for a, b in pairwise(sizes))
         self.head = nn.Conv3d(width, len(KINDS), 1)
         # Every voxel starts at a probability of 1 %, or the many that are nothing drown the few that are (Lin 2017).
         nn.init.constant_(_bias(self.head), -math.log(99))
@@ -86,6 +86,12 @@ def fold(images: Tensor) -> Tensor:
 def _convolution(before: int, after: int, stride: tuple[int, int, int] = (1, 1, 1)) -> nn.Sequential:
     convolution = nn.Conv3d(before, after, 3, stride=stride, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm3d(after), nn.ReLU(inplace=True))
+
+
+def _join(fine: int, coarse: int) -> nn.Sequential:
+    """Mix two resolutions point by point, then look around: a third of the work of looking around in both."""
+    mix = nn.Conv3d(fine + coarse, fine, 1, bias=False)
+    return nn.Sequential(mix, nn.BatchNorm3d(fine), nn.ReLU(inplace=True), *_convolution(fine, fine))
 
 
 def _bias(layer: nn.Conv3d) -> Tensor:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.errors import ProfileError
 from pipeline.parameters import Parameters
@@ -66,7 +67,9 @@ def load_network(build: Callable[[P], nn.Module], parameters: P, weights: Weight
     calibration = tensors.pop(CALIBRATION, None)
     network = build(parameters)
     fill(network, tensors, weights.name)
-    loaded = Loaded(network.to(where).eval(), where, _triple(calibration))
+    # Channels last is the order that processors' and GPUs' 3D convolutions are quickest in.
+    ready = merge_norms(network.eval()).to(where, memory_format=torch.channels_last_3d)
+    loaded = Loaded(ready, where, _triple(calibration))
     _loaded[key] = loaded
     while len(_loaded) > _KEPT:
         _loaded.popitem(last=False)
@@ -88,6 +91,18 @@ def fill(network: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
         raise ProfileError(
             f"the weights {name} do not fit the network of the profile ({first})", do="use the profile they came with"
         ) from error
+
+
+def merge_norms(network: nn.Module) -> nn.Module:
+    """Work the batch normalisation that directly follows a convolution into it, which changes no result."""
+    for module in network.modules():
+        if not isinstance(module, nn.Sequential):
+            continue
+        for n in range(len(module) - 1):
+            first, second = module[n], module[n + 1]
+            if isinstance(first, nn.Conv2d | nn.Conv3d) and isinstance(second, nn.BatchNorm2d | nn.BatchNorm3d):
+                module[n], module[n + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
+    return network
 
 
 def _triple(calibration: Tensor | None) -> tuple[float, float, float]:
