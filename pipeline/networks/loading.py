@@ -67,8 +67,10 @@ def load_network(build: Callable[[P], nn.Module], parameters: P, weights: Weight
     calibration = tensors.pop(CALIBRATION, None)
     network = build(parameters)
     fill(network, tensors, weights.name)
-    # Channels last is the order that processors' and GPUs' 3D convolutions are quickest in.
-    ready = merge_norms(network.eval()).to(where, memory_format=torch.channels_last_3d)
+    ready = merge_norms(network.eval()).to(where)
+    for module in ready.modules():
+        if isinstance(module, nn.Conv3d):  # the order of memory in which 3D convolutions are quickest
+            module.weight.data = module.weight.data.to(memory_format=torch.channels_last_3d)
     loaded = Loaded(ready, where, _triple(calibration))
     _loaded[key] = loaded
     while len(_loaded) > _KEPT:
