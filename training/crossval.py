@@ -140,12 +140,16 @@ def cross_validate(
 
 def _trained(profile: Profile, fold: Fold, folder: Path, how: Training) -> Profile:
     note = folder / "trained-on.json"
-    studies = {"studies": [case.name for case in fold.train], "profile": profile.digest, "config": how.config}
-    studies["code"] = code_digest()
-    if not (note.is_file() and (known := json.loads(note.read_text()))["from"] == studies):
+    made_from = {
+        "studies": [case.name for case in fold.train],
+        "profile": profile.digest,
+        "config": Path(how.config).read_text() if how.config and Path(how.config).is_file() else how.config,
+        "code": code_digest(),
+    }
+    if not (note.is_file() and (known := json.loads(note.read_text()))["from"] == made_from):
         folder.mkdir(parents=True, exist_ok=True)
         path = train([record_of(case) for case in fold.train], profile, folder, how)
-        known = {"from": studies, "profile": path.name}
+        known = {"from": made_from, "profile": path.name}
         note.write_text(json.dumps(known, indent=1) + "\n")
     return load_profile(str(folder / known["profile"]))
 

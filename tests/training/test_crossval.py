@@ -14,7 +14,7 @@ from pipeline.profile import Profile, load_profile
 from tests.training.evaluation.cohort import SHAPE, write_cohort
 from tests.training.evaluation.strategies import case, pairs, result, results
 from training.cli import main
-from training.crossval import record_of, split
+from training.crossval import Training, record_of, split, train
 from training.evaluation.cases import Case, Mark, Thing, Truth, read_cohort
 from training.evaluation.matching import DUPLICATE
 from training.evaluation.papers import Patches, afzal_comparison, afzal_table, almasni_table, paper_tables, patches_of
@@ -121,6 +121,32 @@ def test_a_cross_validation_trains_measures_and_goes_on(
     assert "growing" not in again
     assert again.count("analysed before") == 4
     assert json.loads((tmp_path / "out" / "crossval.json").read_text()) == document
+
+
+NETWORK = """
+seed = 1
+device = "cpu"
+validation_share = 0.5
+[classifier]
+epochs = 1
+steps = 2
+batch = 4
+learning_rate = 1e-3
+"""
+
+
+def test_a_network_is_trained_in_a_fold_as_it_is_by_fit(tmp_path: Path) -> None:
+    document = load_profile("frst").model_dump() | {"name": "small", "rating": None, "shape": None}
+    document["candidates"]["parameters"]["max_candidates"] = 30
+    document["classifier"] = {"method": "context", "parameters": {"width": 4, "shape": (6, 12, 12)}}
+    config = tmp_path / "small.toml"
+    config.write_text(NETWORK)
+    records = [record_of(c) for c in read_cohort(write_cohort(tmp_path / "cohort", last_free=False))]
+    folder, how = tmp_path / "fold", Training(tmp_path / "cache", str(config))
+    profile = load_profile(str(train(records, Profile(**document), folder, how)))
+    profile.require_trained()
+    assert list(profile.weights) == ["small-context"]
+    assert (folder / "small.md").is_file()
 
 
 def test_more_folds_than_anatomies_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
