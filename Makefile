@@ -8,6 +8,9 @@ LOCK   := requirements.lock
 # What the tests start beside the node: servers, DICOM tools and validators, a browser.
 DEBIAN := redis-server postgresql orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps chromium docker-compose
 
+# One script a question; those about the simulator alone are described in docs/simulation.md.
+BENCH := receive reading ledger brain detect turnaround
+
 .PHONY: help demo test lint bench debian lock clean
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -26,8 +29,8 @@ lint: $(VENV)/.develop  ## Check style and types
 	@echo "── types (mypy)"
 	@$(BIN)/mypy
 
-bench: $(VENV)/.develop debian  ## Run the benchmarks; each prints one table
-	@for script in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
+bench: $(VENV)/.develop debian  ## Run the benchmarks; each prints one table (a quarter of an hour)
+	@for question in $(BENCH); do echo; echo "── $$question"; $(BIN)/python -m benchmarks.$$question || exit 1; done
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
