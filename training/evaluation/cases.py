@@ -17,6 +17,7 @@ from pipeline.errors import InputError
 Point = tuple[float, float, float]
 TRUTH_FILE = "truth.json"
 NULL = "null"
+END_ON_VEIN = "end-on vein"
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,12 @@ class Thing:
 
 @dataclass(frozen=True)
 class Truth:
-    """What is in one study, and what `visible` means there."""
+    """What is in one study, and what `visible` means there; `veins` are known places where one is seen end-on."""
 
     bleeds: tuple[Thing, ...]
     mimics: tuple[Thing, ...] = ()
     rule: str = "every bleed of the reference counts"
+    veins: tuple[Thing, ...] = ()
 
     @property
     def visible(self) -> tuple[Thing, ...]:
@@ -163,6 +165,7 @@ def read_case(path: Path) -> Case:
         document = json.loads(path.read_text(encoding="utf-8"))
         bleeds = tuple(_thing(entry, "bleed") for entry in document["lesions"])
         mimics = tuple(_thing(entry, "mimic") for entry in document.get("mimics", ()))
+        veins = tuple(_thing({**entry, "kind": END_ON_VEIN}, "") for entry in document.get("end_on_veins", ()))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"is no truth file: {error}", where=str(path)) from error
     except KeyError as error:
@@ -176,7 +179,7 @@ def read_case(path: Path) -> Case:
         subject=str(document.get("subject", name if head is None else f"{anatomy}/{head}")),
         anatomy=anatomy,
         images=folder / "dicom" if (folder / "dicom").is_dir() else folder,
-        truth=Truth(bleeds, mimics, _rule(document.get("visible_means"))),
+        truth=Truth(bleeds, mimics, _rule(document.get("visible_means")), veins),
         simulated="simulated" in f"{document.get('schema', '')} {document.get('note', '')}".lower(),
         study_instance_uid=str(document.get("study_instance_uid", "")),
     )

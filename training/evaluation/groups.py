@@ -73,7 +73,8 @@ def sensitivity_by(
 def false_kinds(results: Sequence[StudyResult], resamples: Resamples) -> list[FalseKind]:
     """What the reported false positives lie on, the most frequent first."""
     each = [Counter(j.lies_on for j in r.lesions if j.verdict is Verdict.FALSE) for r in results]
-    shown = Counter(m.kind for r in results for m in r.case.truth.mimics if m.visible and m.kind != NULL)
+    truths = [r.case.truth for r in results]
+    shown = Counter(m.kind for t in truths for m in (*t.mimics, *t.veins) if m.visible and m.kind != NULL)
     kinds = []
     for name in {*shown, *(name for counter in each for name in counter)}:
         counts = np.array([counter[name] for counter in each], dtype=float)

@@ -10,6 +10,8 @@ from math import dist
 from training.evaluation.cases import NULL, Mark, Point, Thing, Truth
 
 WITHIN_MM = 5.0
+VEIN_WITHIN_MM = 2.5
+"""End-on veins are many, so that one within 5 mm would often be there by chance."""
 DUPLICATE = "duplicate"
 NOTHING = "nothing inserted"
 
@@ -35,7 +37,7 @@ class Judged:
     bleed : int or None
         Which bleed of the truth it is.
     lies_on : str
-        For a false mark, what is there: the kind of a mimic, ``duplicate``, or ``nothing inserted``.
+        For a false mark, what is there: kind of a mimic, ``end-on vein``, ``duplicate``, ``nothing inserted``.
     """
 
     mark: Mark
@@ -69,8 +71,12 @@ def judge(marks: Sequence[Mark], truth: Truth, within_mm: float = WITHIN_MM) -> 
 
 def _what_is_at(point: Point, truth: Truth, within_mm: float) -> str:
     """The nearest thing that shows; a bleed there has been taken by a more probable mark."""
-    shown: list[Thing] = [*truth.bleeds, *(m for m in truth.mimics if m.visible and m.kind != NULL)]
-    near = min(shown, key=lambda thing: dist(thing.centre_lps_mm, point), default=None)
-    if near is None or dist(near.centre_lps_mm, point) > within_mm:
-        return NOTHING
-    return DUPLICATE if any(near is bleed for bleed in truth.bleeds) else near.kind
+    shown = [*truth.bleeds, *(m for m in truth.mimics if m.visible and m.kind != NULL)]
+    if (near := _nearest(point, shown, within_mm)) is not None:
+        return DUPLICATE if any(near is bleed for bleed in truth.bleeds) else near.kind
+    return NOTHING if (vein := _nearest(point, truth.veins, VEIN_WITHIN_MM)) is None else vein.kind
+
+
+def _nearest(point: Point, things: Sequence[Thing], within_mm: float) -> Thing | None:
+    near = min(things, key=lambda thing: dist(thing.centre_lps_mm, point), default=None)
+    return near if near is not None and dist(near.centre_lps_mm, point) <= within_mm else None

@@ -19,6 +19,8 @@ RATES = (0.5, 1.0, 2.0, 8.0)
 """False positives per study at which sensitivity is quoted."""
 FEW_BLEEDS = 200
 """With fewer visible bleeds a sensitivity of 95 % cannot be claimed."""
+FEW_SUBJECTS = 20
+"""With fewer subjects the bootstrap gives intervals that are too narrow."""
 
 
 @dataclass(frozen=True)

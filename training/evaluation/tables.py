@@ -8,7 +8,7 @@ from training.evaluation.bootstrap import Estimate
 from training.evaluation.burden import NAMES
 from training.evaluation.groups import FalseKind, Group
 from training.evaluation.matching import WITHIN_MM
-from training.evaluation.summary import FEW_BLEEDS, RATES, Measured, Summary
+from training.evaluation.summary import FEW_BLEEDS, FEW_SUBJECTS, RATES, Measured, Summary
 
 Say = Callable[[Estimate], str]
 SIMULATED = "Figures on simulated images; they are no claim of clinical sensitivity."
@@ -67,6 +67,10 @@ def preamble(measured: Measured, command: str = "") -> list[str]:
         f"{'; '.join(measured.rules)}; marks on other bleeds are neither found nor false. "
         "In brackets: 95 % intervals, bootstrap over subjects. A refused study misses all of its bleeds."
     )
+    if 1 < measured.subjects < FEW_SUBJECTS:
+        lines.append(
+            f"Beware: {measured.subjects} subjects cannot be drawn in many ways, so the intervals are too narrow."
+        )
     if measured.visible < FEW_BLEEDS:
         few = f"only {measured.visible} visible bleeds: too few to tell one good detector from another"
         lines.append(f"Beware: {few} ({FEW_BLEEDS} are needed before a sensitivity of 95 % can be claimed).")

@@ -54,6 +54,13 @@ def test_a_false_mark_is_told_by_what_it_lies_on() -> None:
     assert [j.lies_on for j in judge(marks, Truth((), mimics))] == ["calcification", NOTHING, NOTHING]
 
 
+def test_a_vein_seen_end_on_is_told_only_when_it_is_close_and_nothing_else_is() -> None:
+    veins = (Thing(HERE, "end-on vein"), Thing(FAR, "end-on vein"))
+    truth = Truth((), (Thing(FAR, "iron"),), veins=veins)
+    marks = (Mark((2.4, 0.0, 0.0), 0.9), Mark((2.6, 0.0, 0.0), 0.8), Mark(FAR, 0.7))
+    assert [j.lies_on for j in judge(marks, truth)] == ["end-on vein", NOTHING, "iron"]
+
+
 @given(mark_lists, truths)
 def test_every_mark_is_judged_once_and_every_bleed_found_at_most_once(marks: tuple[Mark, ...], truth: Truth) -> None:
     judged = judge(marks, truth)
