@@ -20,6 +20,7 @@ def evaluate(
     cohort: Annotated[Path, typer.Argument(help="Folder of studies, each with its truth.json.")],
     profile: Annotated[list[str], typer.Option(help="Name or TOML file; may be repeated.")],
     out: Annotated[Path, typer.Option(help="Folder for tables, plots and findings.")],
+    split: Annotated[str, typer.Option(help="train, validation, test or all, where the truth says so.")] = "test",
     limit: Annotated[int, typer.Option(min=0, help="Only the first so many studies; 0: all.")] = 0,
     device: Device = "auto",
     bootstrap: Draws = 1000,
@@ -33,7 +34,7 @@ def evaluate(
     from training.evaluation.summary import Measured, summarise
     from training.evaluation.tables import main_table, report
 
-    cases = read_cohort(cohort, limit)
+    cases = read_cohort(cohort, limit, "" if split == "all" else split)
     profiles = [load_profile(name) for name in profile]
     require_names(profiles)
     _make(out)

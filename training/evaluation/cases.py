@@ -79,6 +79,8 @@ class Case:
         Whether nobody was ever scanned.
     study_instance_uid : str
         Which study of the folder, if there are several.
+    split : str
+        ``train``, ``validation`` or ``test``; empty where the truth file does not say.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Case:
     truth: Truth
     simulated: bool = False
     study_instance_uid: str = ""
+    split: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,17 @@ def _point(values: Sequence[float]) -> Point:
     return x, y, z
 
 
-def read_cohort(folder: Path, limit: int = 0) -> list[Case]:
-    """Find the studies of a cohort, by name; only the first `limit` unless 0.
+def read_cohort(folder: Path, limit: int = 0, split: str = "") -> list[Case]:
+    """Find the studies of a cohort, by name.
+
+    Parameters
+    ----------
+    folder : Path
+        Searched for truth files.
+    limit : int
+        Only the first so many, unless 0.
+    split : str
+        Only those of this split, and those that name none; all if empty.
 
     Raises
     ------
@@ -140,13 +152,16 @@ def read_cohort(folder: Path, limit: int = 0) -> list[Case]:
     files = sorted(path for path in folder.rglob(TRUTH_FILE) if not _hidden(path.relative_to(folder)))
     if not files:
         raise InputError(f"no {TRUTH_FILE} below", where=str(folder), do="give the folder that cmbtrain simulate wrote")
-    cases = [read_case(path) for path in (files[:limit] if limit else files)]
+    cases = [case for case in map(read_case, files) if not split or case.split in ("", split)]
+    if not cases:
+        others = ", ".join(sorted({read_case(path).split for path in files}))
+        raise InputError(f"no study of split {split}", where=str(folder), do=f"there is {others}")
     names = [case.name for case in cases]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(
             f"several studies are called {twice[0]}", where=str(folder), do="evaluate one cohort at a time"
         )
-    return cases
+    return cases[:limit] if limit else cases
 
 
 def _hidden(path: Path) -> bool:
@@ -182,6 +197,7 @@ def read_case(path: Path) -> Case:
         truth=Truth(bleeds, mimics, _rule(document.get("visible_means")), veins),
         simulated="simulated" in f"{document.get('schema', '')} {document.get('note', '')}".lower(),
         study_instance_uid=str(document.get("study_instance_uid", "")),
+        split=str(document.get("split") or ""),
     )
 
 

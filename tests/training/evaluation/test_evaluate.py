@@ -124,6 +124,16 @@ def test_an_input_error_is_one_line_and_status_two(
     assert error.count("\n") == 1
 
 
+def test_only_the_test_split_is_measured_unless_asked(tmp_path: Path) -> None:
+    for name, split in (("a", "train"), ("b", "test"), ("c", "")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "truth.json").write_text(json.dumps({"lesions": [], "split": split}))
+    assert [case.name for case in read_cohort(tmp_path, split="test")] == ["b", "c"]
+    assert [case.name for case in read_cohort(tmp_path)] == ["a", "b", "c"]
+    with pytest.raises(InputError, match="no study of split validation; there is test"):
+        read_cohort(tmp_path / "b", split="validation")
+
+
 def test_a_truth_file_that_is_none_is_named(tmp_path: Path) -> None:
     path = tmp_path / "truth.json"
     path.write_text('{"mimics": []}')
