@@ -31,16 +31,17 @@ def evaluate(
     from training.evaluation.cases import read_cohort
     from training.evaluation.plots import write_plots
     from training.evaluation.run import require_names, run_profile
-    from training.evaluation.summary import Measured, summarise
+    from training.evaluation.summary import Measured, by_study, summarise
     from training.evaluation.tables import main_table, report
 
     cases = read_cohort(cohort, limit, "" if split == "all" else split)
     profiles = [load_profile(name) for name in profile]
     require_names(profiles)
     _make(out)
-    summaries = []
+    summaries, studies = [], {}
     for one in profiles:
         results = list(run_profile(cases, one, out / "findings", device=device, fresh=fresh, say=_say))
+        studies[one.name] = by_study(results)
         summaries.append(summarise(one.name, results, caveats=one.caveats, draws=bootstrap))
     measured = Measured.of(results)
     document = {
@@ -48,7 +49,7 @@ def evaluate(
         "cohort": str(cohort),
         "measured": vars(measured),
         "profiles": {
-            one.name: {"digest": one.digest, **summary.to_json()}
+            one.name: {"digest": one.digest, **summary.to_json(), "studies": studies[one.name]}
             for one, summary in zip(profiles, summaries, strict=True)
         },
     }

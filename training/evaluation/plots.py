@@ -76,7 +76,7 @@ def sensitivity_by_size(axes: Axes, summaries: Sequence[Summary]) -> None:
     axes.set(xlabel="Apparent diameter", ylabel="Sensitivity", ylim=(0, 1.02))
     handles, labels = axes.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))
-    axes.legend(once.values(), once.keys(), loc="lower right")
+    axes.legend(once.values(), once.keys(), loc="upper left")
 
 
 def reliability(axes: Axes, summaries: Sequence[Summary]) -> None:

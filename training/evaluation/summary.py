@@ -130,6 +130,22 @@ class Summary:
         }
 
 
+def by_study(results: Sequence[StudyResult]) -> dict[str, dict[str, Any]]:
+    """What was missed and what was false in each study, and where: for whoever wants to look."""
+    return {
+        r.case.name: {
+            "found": r.hits,
+            "missed": [asdict(bleed) for bleed in r.missed],
+            "false": [
+                {"centre_lps_mm": j.mark.centre_lps_mm, "probability": j.mark.probability, "lies_on": j.lies_on}
+                for j in r.lesions
+                if j.verdict is Verdict.FALSE
+            ],
+        }
+        for r in results
+    }
+
+
 def _finite(value: float) -> float | None:
     return round(value, 6) if np.isfinite(value) else None
 

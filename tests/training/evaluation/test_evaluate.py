@@ -56,6 +56,7 @@ def test_profiles_stand_side_by_side_on_the_same_studies(evaluated: Path) -> Non
     document = _document(evaluated)
     strict = document["profiles"]["strict"]
     assert strict["sensitivity"][0] == 0
+    assert [len(study["missed"]) for study in strict["studies"].values()] == [4, 0]
     assert strict["silent_empty"] == []  # a plain head has no phase: the answer says so
     assert strict["froc"] == document["profiles"]["frst"]["froc"]
     page = (evaluated / "evaluation.md").read_text()
