@@ -123,18 +123,28 @@ def peaks(heat: Tensor, grid: Grid, inputs: Inputs, parameters: Parameters) -> l
     reach = [max(1, round(parameters.separation_mm / step)) for step in steps]
     highest = F.max_pool3d(heat[None], [2 * r + 1 for r in reach], 1, reach)[0]
     found = torch.nonzero((heat == highest) & (heat >= parameters.threshold) & (heat > 0)).numpy()
-    kept = []
     array = heat.numpy()
-    for peak in found:
-        k, j, i = _refine(array, peak)
-        on_grid = np.array([FOLD * i + (FOLD - 1) / 2, FOLD * j + (FOLD - 1) / 2, k])
-        at = grid.to_crop(on_grid)
-        voxel = np.clip(np.rint(at[::-1]).astype(int), 0, np.array(inputs.brain.shape) - 1)
-        if inputs.brain[tuple(voxel)]:
-            x, y, z = inputs.to_study(at).tolist()
-            kept.append(Candidate((x, y, z), float(array[tuple(peak)])))
-    kept.sort(key=lambda c: (-c.score, c.ijk))
-    return kept[: parameters.max_candidates]
+    found = found[_in_brain(found.astype(np.float64), grid, inputs)]
+    scores = array[tuple(found.T)]
+    strongest = np.lexsort((*found.T[::-1], -scores))[: parameters.max_candidates]
+    refined = np.array([_refine(array, peak) for peak in found[strongest]]).reshape(-1, 3)
+    places = inputs.to_study(grid.to_crop(_on_grid(refined)))
+    return [Candidate((x, y, z), float(s)) for (x, y, z), s in zip(places.tolist(), scores[strongest], strict=True)]
+
+
+def _on_grid(folded: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Grid coordinates (i, j, k) of voxels (k, j, i) of the map."""
+    from pipeline.networks.heatmap import FOLD
+
+    k, j, i = folded.T
+    return np.column_stack([FOLD * i + (FOLD - 1) / 2, FOLD * j + (FOLD - 1) / 2, k])
+
+
+def _in_brain(folded: NDArray[np.float64], grid: Grid, inputs: Inputs) -> NDArray[np.bool_]:
+    """Whether voxels (k, j, i) of the map lie in the brain."""
+    voxels = np.rint(grid.to_crop(_on_grid(folded))[:, ::-1]).astype(int)
+    within = np.clip(voxels, 0, np.array(inputs.brain.shape) - 1)
+    return np.asarray(inputs.brain[tuple(within.T)])
 
 
 def _refine(heat: NDArray[np.float32], peak: NDArray[np.int64]) -> NDArray[np.float64]:

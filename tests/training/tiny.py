@@ -56,10 +56,10 @@ def studies() -> list[CachedStudy]:
 
 SMALL: dict[str, dict[str, dict[str, Any]]] = {
     "heatmap": {
-        "candidates": {"width": 4, "step_mm": [1.0, 1.0, 2.0], "threshold": 0.001, "slab": 8},
+        "candidates": {"width": 4, "step_mm": [1.0, 1.0, 2.0], "threshold": 0.001, "slab": 8, "max_candidates": 20},
         "classifier": {"width": 4, "shape": [6, 12, 12], "step_mm": [1.0, 1.0, 2.0]},
     },
-    "al-masni-2020": {"candidates": {"width": 0.02, "step_mm": 1.0, "threshold": 0.001}},
+    "al-masni-2020": {"candidates": {"width": 0.02, "step_mm": 1.0, "threshold": 0.001, "max_candidates": 20}},
     "afzal-2021-alexnet": {"classifier": {"samples": 16}},
 }
 

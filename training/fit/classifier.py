@@ -39,10 +39,10 @@ def fit_classifier(job: Job, profile: Profile, path: Path) -> dict[str, Any]:
     """
     assert profile.classifier is not None  # noqa: S101 - asked by the caller
     stage, mining = required(job.config.classifier, "classifier"), job.config.mining
-    job.seed()
     found = mine(job.split.train, profile, mining, job.device, training=True, say=job.say)
     held_out = mine(job.split.validation, profile, mining, job.device, training=False, say=job.say)
-    network = _start(job, profile.classifier, stage)
+    job.seed()  # only now: what was loaded before draws random numbers, too
+    network = start_network(job, profile.classifier, stage)
     score = _train(job, profile.classifier, stage, network, found, held_out)
     halve(network)  # what follows is of the weights as they are kept
     own = _odds(network, held_out, profile.classifier, choose_device(job.config.device))
@@ -66,7 +66,7 @@ def _down(threshold: float) -> float:
     return float(np.floor(threshold * 1e4) / 1e4)
 
 
-def _start(job: Job, classifier: ClassifierStage, stage: StageConfig) -> nn.Module:
+def start_network(job: Job, classifier: ClassifierStage, stage: StageConfig) -> nn.Module:
     """Build the network and let it start where the job says."""
     method = classifier.module
     parameters = method.Parameters(**classifier.parameters)

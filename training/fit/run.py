@@ -9,9 +9,9 @@ from typing import Any
 
 from pipeline.errors import InputError
 from training.datasets.cache import CachedStudy
-from training.fit.classifier import fit_classifier
+from training.fit.classifier import fit_classifier, start_network
 from training.fit.detector import fit_detector
-from training.fit.job import Job
+from training.fit.job import Job, required
 from training.fit.recipe import commit, recipe_digest
 from training.fit.weights import header_of, sha256_of, with_weights
 
@@ -37,6 +37,9 @@ def fit(job: Job) -> dict[str, Any]:
     if "classifier" not in learned:
         raise InputError(f"profile {job.profile.name} has no classifier to train")
     _claim(job)
+    if job.profile.classifier is not None and (job.pretrained is not None or job.config.pretrained != "none"):
+        # What it starts from is wanted at the end; if it cannot be had, say so before hours of training.
+        start_network(job, job.profile.classifier, required(job.config.classifier, "classifier"))
     profile, scores = job.profile, {}
     if "candidates" in learned:
         path = job.out / f"{profile.name}-{profile.candidates.method}.safetensors"
