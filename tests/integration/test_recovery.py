@@ -16,7 +16,16 @@ from pynetdicom import AE
 from pynetdicom.sop_class import MRImageStorage  # type: ignore[attr-defined]
 
 from node.ledger import DeliveryState, JobState
-from tests.integration.running_node import ROOT, Pacs, RunningNode, job_of, make_study, reaches, running_pacs, wait_for
+from tests.integration.killable_node import (
+    ROOT,
+    KillableNode,
+    Pacs,
+    job_of,
+    make_study,
+    reaches,
+    running_pacs,
+    wait_for,
+)
 from tests.orthanc import free_port
 
 pytestmark = pytest.mark.integration
@@ -29,9 +38,9 @@ def pacs() -> Iterator[Pacs]:
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory, pacs: Pacs) -> Iterator[RunningNode]:
+def node(tmp_path_factory: pytest.TempPathFactory, pacs: Pacs) -> Iterator[KillableNode]:
     """One node for all tests here: it also has to survive what the test before did to it."""
-    node = RunningNode(tmp_path_factory.mktemp("node"), {"pacs": ("PACS", pacs.port)})
+    node = KillableNode(tmp_path_factory.mktemp("node"), {"pacs": ("PACS", pacs.port)})
     node.start()
     try:
         yield node
@@ -39,7 +48,7 @@ def node(tmp_path_factory: pytest.TempPathFactory, pacs: Pacs) -> Iterator[Runni
         node.end()
 
 
-def assert_delivered_once(node: RunningNode, pacs: Pacs, study: str, *, resent: int = 0) -> None:
+def assert_delivered_once(node: KillableNode, pacs: Pacs, study: str, *, resent: int = 0) -> None:
     """The study has one job, delivered; the PACS has exactly its objects, of which `resent` came twice."""
     with node.ledger() as ledger:
         job = reaches(ledger, job_of(ledger, study), JobState.DELIVERED)
@@ -50,7 +59,7 @@ def assert_delivered_once(node: RunningNode, pacs: Pacs, study: str, *, resent: 
     assert sum(pacs.sent[uid] - 1 for uid in results) <= resent
 
 
-def test_a_second_node_on_the_same_data_is_refused_with_one_line(node: RunningNode) -> None:
+def test_a_second_node_on_the_same_data_is_refused_with_one_line(node: KillableNode) -> None:
     command = [sys.executable, "-m", "node.cli", "up", "--config", str(node.config)]
     second = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
     assert second.returncode == 2
@@ -58,7 +67,7 @@ def test_a_second_node_on_the_same_data_is_refused_with_one_line(node: RunningNo
     assert f"{node.data}: a node runs on it already" in second.stderr
 
 
-def test_the_analysing_worker_is_killed_while_it_analyses(node: RunningNode, pacs: Pacs, tmp_path: Path) -> None:
+def test_the_analysing_worker_is_killed_while_it_analyses(node: KillableNode, pacs: Pacs, tmp_path: Path) -> None:
     study, images = make_study(tmp_path, "analysis-killed")
     assert all(node.send(images))
     with node.ledger() as ledger:
@@ -69,7 +78,7 @@ def test_the_analysing_worker_is_killed_while_it_analyses(node: RunningNode, pac
         assert ledger.job(job.id).attempts == 2
 
 
-def test_only_the_analysing_child_is_killed(node: RunningNode, pacs: Pacs, tmp_path: Path) -> None:
+def test_only_the_analysing_child_is_killed(node: KillableNode, pacs: Pacs, tmp_path: Path) -> None:
     study, images = make_study(tmp_path, "child-killed")
     assert all(node.send(images))
     with node.ledger() as ledger:
@@ -81,7 +90,7 @@ def test_only_the_analysing_child_is_killed(node: RunningNode, pacs: Pacs, tmp_p
 
 
 def test_the_delivering_worker_is_killed_between_the_objects_arrival_and_its_note(
-    node: RunningNode, pacs: Pacs, tmp_path: Path
+    node: KillableNode, pacs: Pacs, tmp_path: Path
 ) -> None:
     study, images = make_study(tmp_path, "delivery-killed")
     pacs.hold()
@@ -99,7 +108,7 @@ def test_the_delivering_worker_is_killed_between_the_objects_arrival_and_its_not
 
 
 def test_the_receiver_is_killed_during_a_c_store_and_the_sender_sends_again(
-    node: RunningNode, pacs: Pacs, tmp_path: Path
+    node: KillableNode, pacs: Pacs, tmp_path: Path
 ) -> None:
     study, images = make_study(tmp_path, "receiver-killed")
     entity = AE(ae_title="MODALITY")
@@ -121,7 +130,7 @@ def test_the_receiver_is_killed_during_a_c_store_and_the_sender_sends_again(
     assert_delivered_once(node, pacs, study)
 
 
-def _all_accepted(node: RunningNode, images: list[Path]) -> bool:
+def _all_accepted(node: KillableNode, images: list[Path]) -> bool:
     """Send as a PACS does: until everything was taken."""
     from node.destinations import Unreachable
 
@@ -131,7 +140,7 @@ def _all_accepted(node: RunningNode, images: list[Path]) -> bool:
         return False
 
 
-def test_redis_is_wiped_while_studies_wait(node: RunningNode, pacs: Pacs, tmp_path: Path) -> None:
+def test_redis_is_wiped_while_studies_wait(node: KillableNode, pacs: Pacs, tmp_path: Path) -> None:
     studies = [make_study(tmp_path, f"wiped-{number}") for number in range(3)]
     for _study, images in studies:
         assert all(node.send(images))
@@ -143,7 +152,7 @@ def test_redis_is_wiped_while_studies_wait(node: RunningNode, pacs: Pacs, tmp_pa
         assert_delivered_once(node, pacs, study)
 
 
-def test_redis_is_killed_and_its_files_are_gone(node: RunningNode, pacs: Pacs, tmp_path: Path) -> None:
+def test_redis_is_killed_and_its_files_are_gone(node: KillableNode, pacs: Pacs, tmp_path: Path) -> None:
     study, images = make_study(tmp_path, "redis-killed")
     server = node.part("redis-server")
     server.suspend()
@@ -155,7 +164,7 @@ def test_redis_is_killed_and_its_files_are_gone(node: RunningNode, pacs: Pacs, t
 
 
 @pytest.mark.parametrize("whom", ["the supervisor", "everything"])
-def test_what_was_killed_is_started_again_and_goes_on(node: RunningNode, pacs: Pacs, tmp_path: Path, whom: str) -> None:
+def test_what_was_killed_is_started_again_and_goes_on(node: KillableNode, pacs: Pacs, tmp_path: Path, whom: str) -> None:
     study, images = make_study(tmp_path, f"{whom} killed")
     assert all(node.send(images))
     with node.ledger() as ledger:
@@ -174,7 +183,7 @@ def test_what_was_killed_is_started_again_and_goes_on(node: RunningNode, pacs: P
 def test_a_destination_that_is_down_gets_its_objects_when_it_is_up(tmp_path: Path) -> None:
     port, inbox = free_port(), tmp_path / "inbox"
     inbox.mkdir()
-    node = RunningNode(tmp_path, {"archive": ("DOWN", port)})
+    node = KillableNode(tmp_path, {"archive": ("DOWN", port)})
     node.start()
     storescp: subprocess.Popen[bytes] | None = None
     try:
@@ -199,7 +208,7 @@ def test_a_destination_that_is_down_gets_its_objects_when_it_is_up(tmp_path: Pat
             storescp.wait(timeout=20)
 
 
-def test_sigterm_stops_every_part_and_puts_running_work_back(node: RunningNode, pacs: Pacs, tmp_path: Path) -> None:
+def test_sigterm_stops_every_part_and_puts_running_work_back(node: KillableNode, pacs: Pacs, tmp_path: Path) -> None:
     assert node.process is not None
     family = psutil.Process(node.process.pid).children(recursive=True)
     study, images = make_study(tmp_path, "stopped")

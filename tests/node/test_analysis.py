@@ -19,7 +19,7 @@ from node.routing import route_study
 from node.rules import load_table
 from pipeline.errors import InputError
 from pipeline.results import ResultObject, write_results
-from tests.integration.running_node import make_study
+from tests.integration.killable_node import make_study
 from tests.node.jobs import QUICK, capture, findings_of, open_job
 
 Progress = Callable[[str], None]

@@ -1,4 +1,4 @@
-"""A whole node as a user starts it (`cmbnode up`), and studies to send to it."""
+"""A node that can be killed part by part and started again on the same data, and studies to send to it."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def running_pacs() -> Iterator[Pacs]:
         pacs.server.shutdown()
 
 
-class RunningNode:
+class KillableNode:
     """`cmbnode up` as a process of its own."""
 
     def __init__(self, folder: Path, destinations: Mapping[str, tuple[str, int]]) -> None:
