@@ -164,7 +164,9 @@ def test_redis_is_killed_and_its_files_are_gone(node: KillableNode, pacs: Pacs, 
 
 
 @pytest.mark.parametrize("whom", ["the supervisor", "everything"])
-def test_what_was_killed_is_started_again_and_goes_on(node: KillableNode, pacs: Pacs, tmp_path: Path, whom: str) -> None:
+def test_what_was_killed_is_started_again_and_goes_on(
+    node: KillableNode, pacs: Pacs, tmp_path: Path, whom: str
+) -> None:
     study, images = make_study(tmp_path, f"{whom} killed")
     assert all(node.send(images))
     with node.ledger() as ledger:
