@@ -30,7 +30,7 @@ Triple = tuple[float, float, float]
 BRIGHTEST = 3.0
 """Grey values are clipped here, in brain medians."""
 MARGIN_MM = 4.0
-"""Image kept around the brain."""
+"""Image kept around the brain; beyond it everything is 0, whether the skull was removed before or not."""
 SAME_STEP = 0.12
 """A voxel this near to the step of a grid (relative) is taken as it is."""
 
@@ -140,12 +140,14 @@ def make_inputs(acquisition: Acquisition, brain: Mask) -> Inputs:
         raise ValueError("the brain mask is empty")
     spacing = acquisition.swi.geometry.spacing
     box = _box(brain, spacing)
-    phase = acquisition.phase
+    inside = np.ascontiguousarray(brain[box])
+    kept = _rim(inside, spacing)
+    phase, magnitude = acquisition.phase, acquisition.magnitude
     return Inputs(
-        _relative(acquisition.swi.array, brain, box),
-        None if phase is None else np.ascontiguousarray(phase.array[box], np.float32),
-        None if acquisition.magnitude is None else _relative(acquisition.magnitude.array, brain, box),
-        np.ascontiguousarray(brain[box]),
+        _relative(acquisition.swi.array, brain, box) * kept,
+        None if phase is None else np.asarray(phase.array[box] * kept, np.float32),
+        None if magnitude is None else _relative(magnitude.array, brain, box) * kept,
+        inside,
         spacing,
         (box[2].start, box[1].start, box[0].start),
     )
@@ -159,6 +161,13 @@ def _box(brain: Mask, spacing: Triple) -> tuple[slice, slice, slice]:
         low, high = max(int(inside[0]) - margin, 0), min(int(inside[-1]) + margin + 1, brain.shape[axis])
         slices.append(slice(low, high))
     return slices[0], slices[1], slices[2]
+
+
+def _rim(brain: Mask, spacing: Triple) -> Mask:
+    """The brain with the margin around it in plane, and one slice more on either side."""
+    cross = ndimage.generate_binary_structure(2, 1)[None]
+    wide = ndimage.binary_dilation(brain, cross, iterations=max(1, int(MARGIN_MM / min(spacing[:2]))))
+    return np.asarray(ndimage.maximum_filter1d(wide, 3, axis=0, mode="constant"))
 
 
 def _relative(array: FloatVolume, brain: Mask, box: tuple[slice, slice, slice]) -> FloatVolume:

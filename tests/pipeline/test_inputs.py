@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from pipeline.geometry import Acquisition
 from pipeline.inputs import CHANNELS, MISSING, Inputs, cut_patches, make_inputs, prepare
@@ -26,6 +27,17 @@ def _inputs(**changes: object) -> Inputs:
 def test_the_brain_has_a_median_of_one() -> None:
     inputs = _inputs()
     assert np.median(inputs.swi[inputs.brain]) == pytest.approx(1, abs=1e-3)
+
+
+def test_beyond_the_brain_and_its_rim_there_is_nothing() -> None:
+    """So that an image whose skull was removed looks the same as one with it."""
+    images, brain = labelled(1)
+    stripped = replace(images.acquisition.swi, array=np.where(brain, images.acquisition.swi.array, 0))
+    whole, bare = (make_inputs(replace(images.acquisition, swi=v), brain) for v in (images.acquisition.swi, stripped))
+    far = ~ndimage.binary_dilation(whole.brain, iterations=10)
+    assert far.any()
+    assert (whole.swi[far] == 0).all()
+    assert np.array_equal(whole.swi[whole.brain], bare.swi[bare.brain])
 
 
 def test_a_study_is_prepared_once() -> None:

@@ -14,7 +14,16 @@ from pipeline.errors import InputError
 from pipeline.inputs import make_inputs
 from tests.pipeline.phantom import BLEEDS, acquisition, to_ijk
 from tests.training.tiny import labelled, study
-from training.datasets.cache import GREY_STEP, MEBIBYTE, PHASE_STEP, find_cached, make_cache, read_study, write_study
+from training.datasets.cache import (
+    GREY_STEP,
+    MEBIBYTE,
+    PHASE_STEP,
+    cache_study,
+    find_cached,
+    make_cache,
+    read_study,
+    write_study,
+)
 from training.datasets.record import Labelled, Mark, Record
 from training.fit.split import split_studies
 
@@ -118,3 +127,16 @@ print("fine")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "fine", done.stderr
+
+
+def test_coarser_steps_take_less_room_and_stay_near(tmp_path: Path) -> None:
+    images, brain = labelled(1)
+    record = Record("a", "a", "a", None, True, lambda: images)
+    fine, coarse = (cache_study(record, images, brain, coarse=c) for c in (1, 4))
+    for name, one in (("fine", fine), ("coarse", coarse)):
+        write_study(one, tmp_path / f"{name}.npz")
+    assert (tmp_path / "coarse.npz").stat().st_size < 0.7 * (tmp_path / "fine.npz").stat().st_size
+    assert np.abs(fine.swi.astype(int) - coarse.swi).max() <= 2
+    assert fine.phase is not None
+    assert coarse.phase is not None
+    assert np.abs(fine.phase.astype(int) - coarse.phase).max() <= 2

@@ -39,12 +39,15 @@ def cache(
     kind: KindOption = None,
     part_mb: Annotated[int, typer.Option(min=1, help="Largest part, MiB; each can be carried alone.")] = 56,
     limit: Annotated[int, typer.Option(min=0, help="At most so many studies; 0: all.")] = 0,
+    coarse: Annotated[int, typer.Option(min=1, max=8, help="Keep every so many steps: 4 halves the size.")] = 1,
+    magnitude: Annotated[bool, typer.Option(help="Keep the magnitude.")] = True,
 ) -> None:
     """Prepare a data set for training. Cropped to the brain, 8 bits a value; goes on where it stopped."""
     from training.datasets.cache import MEBIBYTE, make_cache
     from training.datasets.kinds import open_dataset
 
-    made = make_cache(open_dataset(dataset, kind), out, part_mb=part_mb, limit=limit, say=_say)
+    records = open_dataset(dataset, kind)
+    made = make_cache(records, out, part_mb=part_mb, limit=limit, coarse=coarse, magnitude=magnitude, say=_say)
     size = sum(path.stat().st_size for path in made) / MEBIBYTE
     typer.echo(f"{out}: {len(made)} studies, {size:.0f} MiB in {len({p.parent for p in made})} parts")
 

@@ -87,27 +87,30 @@ def _grey(values: Bytes) -> NDArray[np.float32]:
     return values * np.float32(GREY_STEP)
 
 
-def cache_study(record: Record, labelled: Labelled, brain: NDArray[np.bool_]) -> CachedStudy:
-    """Crop, normalise and quantise a study."""
+def cache_study(
+    record: Record, labelled: Labelled, brain: NDArray[np.bool_], *, coarse: int = 1, magnitude: bool = True
+) -> CachedStudy:
+    """Crop, normalise and quantise a study; see :func:`make_cache`."""
     inputs = make_inputs(labelled.acquisition, brain)
+    grey = inputs.magnitude if magnitude else None
     affine = labelled.acquisition.swi.geometry.affine.copy()
     affine[:3, 3] = labelled.acquisition.swi.geometry.to_lps(inputs.origin)
     return CachedStudy(
         record.name, record.subject, record.anatomy, record.split, record.mimics_known, labelled.marks,
-        _quantise(inputs.swi), _phase(inputs), None if inputs.magnitude is None else _quantise(inputs.magnitude),
+        _quantise(inputs.swi, coarse), _phase(inputs, coarse), None if grey is None else _quantise(grey, coarse),
         inputs.brain, affine,
     )  # fmt: skip
 
 
-def _quantise(values: NDArray[np.float32]) -> Bytes:
-    return np.rint(values / GREY_STEP).astype(np.uint8)
+def _quantise(values: NDArray[np.float32], coarse: int) -> Bytes:
+    return np.minimum(np.rint(values / (GREY_STEP * coarse)) * coarse, 255).astype(np.uint8)
 
 
-def _phase(inputs: Inputs) -> NDArray[np.int8] | None:
+def _phase(inputs: Inputs, coarse: int) -> NDArray[np.int8] | None:
     if inputs.phase is None:
         return None
     wrapped = np.angle(np.exp(1j * inputs.phase))
-    return np.rint(wrapped / PHASE_STEP).astype(np.int8)
+    return np.clip(np.rint(wrapped / (PHASE_STEP * coarse)) * coarse, -127, 127).astype(np.int8)
 
 
 def write_study(study: CachedStudy, path: Path) -> None:
@@ -175,6 +178,8 @@ def make_cache(
     *,
     part_mb: int = 56,
     limit: int = 0,
+    coarse: int = 1,
+    magnitude: bool = True,
     say: Callable[[str], None] = print,
 ) -> list[Path]:
     """Write a data set as a cache; studies that are there already are not made again.
@@ -189,6 +194,10 @@ def make_cache(
         Largest size of a part, MiB.
     limit : int
         At most so many studies; 0 for all.
+    coarse : int
+        Keep every so many steps only: 4 halves the size and is still below the noise.
+    magnitude : bool
+        Whether it is kept.
     say : callable
         Told of each study.
     """
@@ -207,7 +216,7 @@ def make_cache(
             except CmbError as error:
                 say(f"{n}/{len(chosen)} {record.name}: left out: {error}")
                 continue
-            study = cache_study(record, labelled, brain)
+            study = cache_study(record, labelled, brain, coarse=coarse, magnitude=magnitude)
             path = out / f".{record.name}.npz"
             write_study(study, path)
             path = path.replace(_part(out, path.stat().st_size, part_mb) / f"{record.name}.npz")
