@@ -91,13 +91,13 @@ def test_boxes_of_neighbouring_slices_become_one_candidate() -> None:
     network = DarkBoxes(2, 0.02, 16)
     network.set_anchors([(8.0, 8.0)] * ANCHORS)
     inputs = _inputs((0.5, 0.5, 1.0))
-    parameters = yolo.Parameters(threshold=0.5, batch=3)
+    parameters = yolo.Parameters(threshold=0.9, batch=3)
     boxes = yolo.find_boxes(network, inputs, parameters, torch.device("cpu"))
     assert len(boxes) > len(PLACES), "a bleed is in several slices"
     found = yolo.locate(network, inputs, parameters, torch.device("cpu"))
     assert len(found) == len(PLACES)
     for place in PLACES:
-        assert min(np.linalg.norm(np.array(c.ijk) - place) for c in found) < 1
+        assert min(np.linalg.norm(np.array(c.ijk) - place) for c in found) < 0.1
 
 
 def test_merging_takes_neighbouring_slices_however_thick_and_keeps_others_apart() -> None:
