@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import socket
 import struct
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
+from pynetdicom.dul import DULServiceProvider
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made when imported
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 
@@ -87,11 +90,8 @@ def echo(peer: Peer, calling_ae_title: str = DEFAULT_CALLING_AE_TITLE, timeout_s
     """
     entity = _entity(calling_ae_title, timeout_s)
     entity.add_requested_context(Verification)
-    association = _associate(entity, peer, [])
-    try:
+    with _association(entity, peer, []) as association:
         status = getattr(association.send_c_echo(), "Status", None)
-    finally:
-        _close(association)
     if status != 0x0000:
         said = "gave no answer to C-ECHO" if status is None else f"answered C-ECHO with 0x{status:04X}"
         raise Unreachable(f"{peer} {said}")
@@ -120,15 +120,12 @@ def send(
             entity.add_requested_context(sop_class, syntax)
             if syntax == ExplicitVRLittleEndian and (sop_class, ImplicitVRLittleEndian) not in contexts:
                 entity.add_requested_context(sop_class, ImplicitVRLittleEndian)  # every SCP has that one
-        association = _associate(entity, peer, batch)
-        try:
+        with _association(entity, peer, batch) as association:
             for number, outgoing in enumerate(batch):
                 answer = _store(association, outgoing, message_id=number % 65535 + 1)
                 answers.append(answer)
                 if on_sent is not None:
                     on_sent(answer)
-        finally:
-            _close(association)
     return answers
 
 
@@ -222,6 +219,30 @@ def _tune(event: Any, timeout_s: float) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
-def _close(association: Any) -> None:
+@contextmanager
+def _association(entity: Any, peer: Peer, batch: Sequence[Outgoing]) -> Iterator[Any]:
+    """An association that is released afterwards, whatever happened; only Ctrl-C aborts it."""
+    try:
+        association = _associate(entity, peer, batch)
+        try:
+            yield association
+        except Exception:
+            _release(association)
+            raise
+        _release(association)
+    except KeyboardInterrupt:
+        _abandon(entity)
+        raise
+
+
+def _release(association: Any) -> None:
     if association.is_established:
         association.release()
+
+
+def _abandon(entity: Any) -> None:
+    """End the threads of an entity: they are no daemons, and Python would wait for them for ever at its end."""
+    entity.shutdown()
+    for thread in threading.enumerate():  # an association that was interrupted while it was negotiated
+        if isinstance(thread, DULServiceProvider) and thread.assoc.ae is entity:
+            thread.kill_dul()

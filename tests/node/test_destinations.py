@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -175,3 +178,24 @@ def test_a_vanished_result_file_is_reported_and_the_others_go(files: list[Path])
         answers = {answer.path: answer for answer in send(port, files)}
     assert [answers[path].accepted for path in files] == [True, False, True]
     assert "cannot read its own result" in answers[files[1]].answer
+
+
+def test_ctrl_c_ends_a_command_whose_peer_never_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        peer = f"MUTE@127.0.0.1:{mute.getsockname()[1]}"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "node.cli", "echo", peer],
+            stderr=subprocess.DEVNULL,
+            preexec_fn=lambda: signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            ),  # a job in the background inherits "ignored"
+        )
+        try:
+            connection, _ = mute.accept()
+            connection.recv(1)  # it asks for an association now
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=20) == 130
+        finally:
+            process.kill()
+            process.wait()
+            connection.close()
