@@ -107,7 +107,7 @@ def respond(network: nn.Module, values: Tensor, parameters: Parameters, device: 
 
 
 def _one(network: nn.Module, slab: Tensor) -> Tensor:
-    heat: Tensor = network(slab)[0, 0].sigmoid()
+    heat: Tensor = network(slab)[0, 0].float().sigmoid()
     return heat
 
 

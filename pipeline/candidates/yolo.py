@@ -95,7 +95,7 @@ def find_boxes(network: nn.Module, inputs: Inputs, parameters: Parameters, devic
         for some in slices.split(parameters.batch):
             images = grid.values[:, some].transpose(0, 1).to(device)
             rows, columns = (-n % 32 for n in images.shape[2:])
-            decoded = network.decode(network(F.pad(images, (0, columns, 0, rows))))
+            decoded = network.decode(network(F.pad(images, (0, columns, 0, rows))).float())
             image, anchor, row, column = torch.nonzero(decoded.confidence >= parameters.threshold, as_tuple=True)
             boxes = decoded.boxes[image, anchor, row, column].float()
             confidence = decoded.confidence[image, anchor, row, column].float()
