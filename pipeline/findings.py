@@ -18,6 +18,13 @@ class Certainty(StrEnum):
     POSSIBLE = "possible"
 
 
+class Trend(StrEnum):
+    """What became of a bleed since the earlier scan."""
+
+    NEW = "new"
+    STABLE = "stable"
+
+
 Point = tuple[float, float, float]
 
 
@@ -37,6 +44,8 @@ class Lesion:
     region: str | None = None
     location: str | None = None
     side: str | None = None
+    trend: Trend | None = None
+    prior_tracking_uid: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,69 @@ class SeriesUsed:
 
 
 @dataclass(frozen=True)
+class Placement:
+    """How the brain was laid on the atlas. `fit` is the Dice overlap of the brain with the atlas, 0 to 1.
+
+    When it was not assessed, no lesion has a region and `why` says why.
+    """
+
+    assessed: bool
+    why: str = ""
+    fit: float | None = None
+
+
+@dataclass(frozen=True)
+class ImageQuality:
+    """What can be measured of the images; ``None`` is what could not be.
+
+    `coverage` is the share of the brain, as the atlas expects it, inside the slices; `snr` the brain's median over the
+    noise; `motion` the energy of ghosts beside the head over that of its background, 1 without any.
+    """
+
+    in_plane_mm: float | None = None
+    slice_mm: float | None = None
+    coverage: float | None = None
+    snr: float | None = None
+    motion: float | None = None
+
+
+@dataclass(frozen=True)
+class PriorLesion:
+    """A bleed of the earlier scan; its place is in the coordinates of the present one."""
+
+    tracking_uid: str
+    centroid_lps_mm: Point
+    diameter_mm: float
+    probability: float
+    certainty: Certainty
+    region: str | None = None
+    location: str | None = None
+    side: str | None = None
+
+
+@dataclass(frozen=True)
+class ChangeOverTime:
+    """The comparison with an earlier scan of the same patient.
+
+    `aria_h` is the radiographic grade of new bleeds (none, mild, moderate, severe), ``None`` if not assessed; `flags`
+    are thresholds passed, in words ("more than 4 microbleeds"); `fit` is the agreement of the two registered images.
+    """
+
+    prior_study_instance_uid: str
+    prior_study_date: str
+    prior_sr_sop_instance_uid: str | None
+    assessed: bool
+    why: str = ""
+    new: int = 0
+    stable: int = 0
+    no_longer_seen: tuple[PriorLesion, ...] = ()
+    aria_h: str | None = None
+    flags: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
+    fit: float | None = None
+
+
+@dataclass(frozen=True)
 class Findings:
     """Everything the pipeline has to say about one study."""
 
@@ -70,6 +142,9 @@ class Findings:
     warnings: tuple[str, ...] = ()
     phase: PhaseRecord | None = None
     timing_s: dict[str, float] = field(default_factory=dict)
+    placement: Placement | None = None
+    image_quality: ImageQuality | None = None
+    change: ChangeOverTime | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -89,6 +164,12 @@ class Findings:
             "lesions": [asdict(lesion) for lesion in self.lesions],
             "candidates": [asdict(c) for c in self.candidates],
             "counts": self.counts,
-            "quality": {"warnings": list(self.warnings), "phase": asdict(self.phase) if self.phase else None},
+            "quality": {
+                "warnings": list(self.warnings),
+                "phase": asdict(self.phase) if self.phase else None,
+                "measures": asdict(self.image_quality) if self.image_quality else None,
+            },
+            "placement": asdict(self.placement) if self.placement else None,
+            "change": asdict(self.change) if self.change else None,
             "timing_s": dict(self.timing_s),
         }
