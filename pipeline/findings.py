@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from pipeline.geometry import PhaseRecord
+from pipeline.summary import Summary, summarise
 
 SCHEMA = "cmb-findings/1"
 
@@ -25,12 +27,22 @@ class Trend(StrEnum):
     STABLE = "stable"
 
 
+class Origin(StrEnum):
+    """Who says that it is a bleed."""
+
+    DETECTED = "detected"
+    ADDED = "added"
+
+
 Point = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Lesion:
-    """One microbleed. Millimetres are DICOM patient coordinates (LPS); `voxel_ijk` is the nearest voxel of the SWI."""
+    """One microbleed. Millimetres are DICOM patient coordinates (LPS); `voxel_ijk` is the nearest voxel of the SWI.
+
+    A bleed that a person added has no probability of the detector's; its `probability` is 1 and is not reported.
+    """
 
     id: int
     tracking_uid: str
@@ -46,6 +58,38 @@ class Lesion:
     side: str | None = None
     trend: Trend | None = None
     prior_tracking_uid: str | None = None
+    origin: Origin = Origin.DETECTED
+
+
+@dataclass(frozen=True)
+class RejectedLesion:
+    """What the detector took for a bleed and a person did not. `id` is its number in the detector's own result."""
+
+    id: int
+    tracking_uid: str
+    centroid_lps_mm: Point
+    diameter_mm: float
+    probability: float
+    certainty: Certainty
+    region: str | None = None
+    location: str | None = None
+    side: str | None = None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Who looked at the result, for which organisation, when (`at` names its time zone), and what else they said."""
+
+    observer: str
+    organisation: str
+    at: datetime
+    comment: str = ""
+
+    def __post_init__(self) -> None:
+        if self.at.tzinfo is None:
+            raise ValueError("the time of a verification must name its time zone")
+        if not self.observer.strip():
+            raise ValueError("a verification must name its observer")
 
 
 @dataclass(frozen=True)
@@ -145,6 +189,13 @@ class Findings:
     placement: Placement | None = None
     image_quality: ImageQuality | None = None
     change: ChangeOverTime | None = None
+    verification: Verification | None = None
+    rejected: tuple[RejectedLesion, ...] = ()
+
+    @property
+    def summary(self) -> Summary:
+        """What the lesions come to."""
+        return summarise(self.lesions, self.placement, self.change)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -164,6 +215,7 @@ class Findings:
             "lesions": [asdict(lesion) for lesion in self.lesions],
             "candidates": [asdict(c) for c in self.candidates],
             "counts": self.counts,
+            "summary": self.summary.to_json(),
             "quality": {
                 "warnings": list(self.warnings),
                 "phase": asdict(self.phase) if self.phase else None,
@@ -171,5 +223,11 @@ class Findings:
             },
             "placement": asdict(self.placement) if self.placement else None,
             "change": asdict(self.change) if self.change else None,
+            "verification": _verification(self.verification),
+            "rejected": [asdict(lesion) for lesion in self.rejected],
             "timing_s": dict(self.timing_s),
         }
+
+
+def _verification(verification: Verification | None) -> dict[str, str] | None:
+    return verification and {**asdict(verification), "at": verification.at.isoformat()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +23,7 @@ from .segmentation import make_segmentation
 
 if TYPE_CHECKING:
     from pipeline.detect import Detection
+    from pipeline.findings import Verification
 
 __all__ = ["ResultObject", "make_results", "montage", "write_results"]
 
@@ -36,7 +37,12 @@ class ResultObject:
 
 
 def make_results(
-    detection: Detection, *, key: str, created: datetime, predecessor: str | None = None
+    detection: Detection,
+    *,
+    key: str,
+    created: datetime,
+    predecessor: str | None = None,
+    verified: Verification | None = None,
 ) -> tuple[ResultObject, ...]:
     """Make the DICOM objects of a result.
 
@@ -50,6 +56,8 @@ def make_results(
         When, with time zone. Written in the time zone of the images if they state one, else in its own.
     predecessor : str, optional
         Key of the job whose report this one replaces.
+    verified : Verification, optional
+        Who stands behind the result; by default `verification` of the findings, which is usually ``None``.
 
     Returns
     -------
@@ -63,6 +71,8 @@ def make_results(
     InputError
         If a source image cannot be read.
     """
+    if verified is not None:
+        detection = replace(detection, findings=replace(detection.findings, verification=verified))
     job = Job.of(detection, key, created)
     segmentation = make_segmentation(job)
     objects = [] if segmentation is None else [ResultObject("seg", segmentation)]
