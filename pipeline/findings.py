@@ -230,4 +230,4 @@ class Findings:
 
 
 def _verification(verification: Verification | None) -> dict[str, str] | None:
-    return verification and {**asdict(verification), "at": verification.at.isoformat()}
+    return {**asdict(verification), "at": verification.at.isoformat()} if verification else None
