@@ -28,7 +28,8 @@ def remove_old(ledger: Ledger, archive: Archive, keep_days: float) -> int:
     removable = ledger.removable_studies(now, keep_days)
     for study in removable:
         uid = study.study_instance_uid
-        ledger.mark_removed(uid, now)
+        if not ledger.mark_removed(uid, now):
+            continue
         back = _known(ledger, uid)
         for path in study.paths:
             if path not in back:

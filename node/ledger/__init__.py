@@ -5,12 +5,15 @@ The only place with SQL. Every change of state is one transaction with a history
 
 from __future__ import annotations
 
+from node.ledger.corrections import Corrections
 from node.ledger.deliveries import Deliveries
 from node.ledger.intake import Intake
 from node.ledger.queries import Queries
 from node.ledger.records import (
+    AddedBleed,
     Burden,
     Change,
+    Correction,
     Counts,
     Delivery,
     DeliveryState,
@@ -33,13 +36,14 @@ from node.ledger.records import (
     Stored,
     Study,
     StudyState,
+    Verdict,
     WorklistRow,
 )
 from node.ledger.verdicts import Verdicts
 from node.ledger.worklist import Worklist
 
 
-class Ledger(Intake, Verdicts, Deliveries, Queries, Worklist):
+class Ledger(Intake, Verdicts, Corrections, Deliveries, Queries, Worklist):
     """The ledger, one class over its parts; each part is a module of this package.
 
     Safe to use from several threads, and from several processes with a `Ledger` each.
@@ -47,8 +51,10 @@ class Ledger(Intake, Verdicts, Deliveries, Queries, Worklist):
 
 
 __all__ = [
+    "AddedBleed",
     "Burden",
     "Change",
+    "Correction",
     "Counts",
     "Delivery",
     "DeliveryState",
@@ -72,5 +78,6 @@ __all__ = [
     "Stored",
     "Study",
     "StudyState",
+    "Verdict",
     "WorklistRow",
 ]

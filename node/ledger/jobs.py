@@ -17,6 +17,8 @@ from pipeline.errors import InputError
 UNDELIVERED = (JobState.QUEUED, JobState.RUNNING, JobState.ANALYSED, JobState.DELIVERING, JobState.FAILED)
 OVER = (JobState.DELIVERED, JobState.FAILED, JobState.SUPERSEDED)
 LIVE = and_(jobs.c.superseded_by.is_(None), jobs.c.state != JobState.SUPERSEDED)
+LOST_CORRECTION = "no longer holds: the correction by "
+"""How the warning begins that a reader's correction was made to a result that is superseded."""
 
 
 def inputs_unchanged() -> ColumnElement[bool]:
@@ -37,23 +39,53 @@ class Jobs(Store):
     """Analyses: queued → running → analysed → delivering → delivered, or failed, or superseded."""
 
     def open_job(self, new: NewJob) -> Job:
-        """Open a job, or find the live one with the same key.
+        """Open a job, or find the live one with the same key, or the correction of one with that key.
 
         Every other live job of the study is superseded: one that was not delivered goes to state superseded and what
-        it had still to send is cancelled; a delivered one stays delivered and names its successor.
+        it had still to send is cancelled; a delivered one stays delivered and names its successor. If that undoes what
+        a reader corrected, the new job warns of it.
         """
         with self._write() as connection:
             where = studies.c.study_instance_uid == new.study_instance_uid
             connection.execute(locked(select(studies.c.revision).where(where))).one()
             revision = self._input_revision(connection, new)
-            same = connection.execute(select(jobs).where(jobs.c.key == new.key, LIVE)).mappings().one_or_none()
+            same = self._standing(connection, new)
             if same is not None:
                 connection.execute(update(jobs).where(jobs.c.id == same["id"]).values(input_revision=revision))
                 return job_of({**same, "input_revision": revision})
-            job_id = self._insert_job(connection, new, revision)
-            self._supersede_others(connection, new.study_instance_uid, job_id)
+            job_id = self._insert_job(connection, new, revision, f"profile {new.profile}", "routing")
+            self._supersede_others(connection, new.study_instance_uid, job_id, "routing")
+            self._warn_of_corrections(connection, job_id)
             connection.execute(update(studies).where(where).values(current_job_id=job_id))
             return self._job(connection, job_id)
+
+    @staticmethod
+    def _standing(connection: Connection, new: NewJob) -> Row | None:
+        """The live job that stands for `new` already: itself, or what readers made of it."""
+        same: Row | None = connection.execute(select(jobs).where(jobs.c.key == new.key, LIVE)).mappings().one_or_none()
+        if same is not None:
+            return same
+        of_study = and_(jobs.c.study_instance_uid == new.study_instance_uid, LIVE, jobs.c.correction.is_not(None))
+        for live in connection.execute(select(jobs).where(of_study)).mappings().all():
+            root: Row = live
+            while root["correction"] is not None:
+                root = connection.execute(select(jobs).where(jobs.c.id == root["supersedes"])).mappings().one()
+            if root["key"] == new.key:
+                return live
+        return None
+
+    @staticmethod
+    def _warn_of_corrections(connection: Connection, job_id: int) -> None:
+        """Say in a new job which reader's correction is not in it, though one of the results before had it."""
+        new = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one()
+        same_study = jobs.c.study_instance_uid == new["study_instance_uid"]
+        of_study = select(jobs).where(same_study, jobs.c.correction.is_not(None), jobs.c.id != job_id)
+        lost = connection.execute(of_study.order_by(jobs.c.id.desc()).limit(1)).mappings().one_or_none()
+        if lost is not None:
+            by, at = lost["correction"]["observer"], lost["created_at"].date().isoformat()
+            why = f"job {job_id} is a new analysis, its images or settings changed; read it anew"
+            warnings = [*new["warnings"], clean(f"{LOST_CORRECTION}{by} of {at} (job {lost['id']}): {why}")]
+            connection.execute(update(jobs).where(jobs.c.id == job_id).values(warnings=warnings))
 
     @staticmethod
     def _input_revision(connection: Connection, new: NewJob) -> int:
@@ -63,7 +95,9 @@ class Jobs(Store):
         query = select(func.sum(series.c.revision)).where(series.c.series_instance_uid.in_(uids))
         return int(connection.scalar(query) or 0)
 
-    def _insert_job(self, connection: Connection, new: NewJob, revision: int) -> int:
+    def _insert_job(
+        self, connection: Connection, new: NewJob, revision: int, why: str, actor: str, correction: Json | None = None
+    ) -> int:
         values = {
             "key": new.key,
             "study_instance_uid": new.study_instance_uid,
@@ -75,21 +109,22 @@ class Jobs(Store):
             "destinations": list(new.destinations),
             "warnings": [clean(warning) for warning in new.warnings],
             "input_revision": revision,
+            "correction": correction,
             "state": JobState.QUEUED,
             "created_at": self._clock(),
         }
         inserted = connection.execute(insert(jobs).values(values)).inserted_primary_key
         assert inserted is not None  # noqa: S101 - for the type checker: one row was inserted
         job_id = int(inserted[0])
-        self._log(connection, "job", job_id, "", JobState.QUEUED, f"profile {new.profile}", "routing")
+        self._log(connection, "job", job_id, "", JobState.QUEUED, why, actor)
         return job_id
 
-    def _supersede_others(self, connection: Connection, study_uid: str, job_id: int) -> None:
+    def _supersede_others(self, connection: Connection, study_uid: str, job_id: int, actor: str) -> None:
         """Put the new job in the place of all other live jobs of the study; it remembers the last of them."""
         where = and_(jobs.c.study_instance_uid == study_uid, jobs.c.id != job_id, LIVE)
         others = connection.execute(locked(select(jobs).where(where).order_by(jobs.c.id))).mappings().all()
         for row in others:
-            self._supersede(connection, row, f"superseded by job {job_id}", job_id)
+            self._supersede(connection, row, f"superseded by job {job_id}", job_id, actor)
         if others:
             connection.execute(update(jobs).where(jobs.c.id == job_id).values(supersedes=others[-1]["id"]))
 
@@ -97,18 +132,20 @@ class Jobs(Store):
         """Supersede undelivered jobs whose images have changed, without a successor."""
         where = and_(jobs.c.study_instance_uid == study_uid, LIVE, jobs.c.state.in_(UNDELIVERED), ~inputs_unchanged())
         for row in connection.execute(locked(select(jobs).where(where).order_by(jobs.c.id))).mappings().all():
-            self._supersede(connection, row, f"its images changed and are not analysed any more: {why}", None)
+            self._supersede(
+                connection, row, f"its images changed and are not analysed any more: {why}", None, "routing"
+            )
 
-    def _supersede(self, connection: Connection, row: Row, why: str, by: int | None) -> None:
+    def _supersede(self, connection: Connection, row: Row, why: str, by: int | None, actor: str) -> None:
         if row["state"] == JobState.DELIVERED:
             connection.execute(update(jobs).where(jobs.c.id == row["id"]).values(superseded_by=by))
-            self._log(connection, "job", row["id"], JobState.DELIVERED, JobState.DELIVERED, why, "routing")
+            self._log(connection, "job", row["id"], JobState.DELIVERED, JobState.DELIVERED, why, actor)
             return
         values = {"superseded_by": by, "owner": "", "lease_expires_at": None, "finished_at": self._clock()}
-        self._set_job(connection, row, JobState.SUPERSEDED, why=why, actor="routing", **values)
+        self._set_job(connection, row, JobState.SUPERSEDED, why=why, actor=actor, **values)
         waiting = and_(deliveries.c.job_id == row["id"], deliveries.c.state == DeliveryState.WAITING)
         for delivery in connection.execute(locked(select(deliveries).where(waiting))).mappings().all():
-            self._change(connection, deliveries, delivery, DeliveryState.CANCELLED, why=why, actor="routing")
+            self._change(connection, deliveries, delivery, DeliveryState.CANCELLED, why=why, actor=actor)
 
     def queued_jobs(self) -> list[Job]:
         """Jobs that wait for a worker, the most urgent first; not those whose images are still changing."""

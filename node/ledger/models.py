@@ -193,6 +193,7 @@ jobs = Table(
     Column("lease_expires_at", UtcDateTime),
     Column("supersedes", Integer, ForeignKey("jobs.id")),
     Column("superseded_by", Integer, ForeignKey("jobs.id")),
+    Column("correction", JSON(none_as_null=True)),  # what a reader says of the result of `supersedes`
     Column("created_at", UtcDateTime, nullable=False),
     Column("started_at", UtcDateTime),
     Column("analysed_at", UtcDateTime),

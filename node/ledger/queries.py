@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, Table, and_, func, or_, select, update
 
 from node.ledger.deliveries import select_deliveries
-from node.ledger.engine import Store
+from node.ledger.engine import Store, locked
 from node.ledger.jobs import OVER
 from node.ledger.models import deliveries, findings, history, instances, jobs, quarantine, results, series, studies
 from node.ledger.records import (
@@ -168,15 +168,24 @@ class Queries(Store):
         with self._read() as connection:
             return [_removable(connection, uid) for uid in connection.scalars(query).all()]
 
-    def mark_removed(self, study_uid: str, at: datetime) -> None:
-        """Note that the images of a study are gone from the archive; its findings and history stay."""
+    def mark_removed(self, study_uid: str, at: datetime) -> bool:
+        """Note that the images of a study go from the archive; its findings and history stay.
+
+        Returns false, and notes nothing, if a job of the study was opened meanwhile that needs them.
+        """
         with self._write() as connection:
+            study = select(studies.c.revision).where(studies.c.study_instance_uid == study_uid)
+            connection.execute(locked(study)).one()
+            busy = and_(jobs.c.study_instance_uid == study_uid, jobs.c.state.not_in(OVER))
+            if connection.scalar(select(jobs.c.id).where(busy).limit(1)) is not None:
+                return False
             of_study = select(series.c.series_instance_uid).where(series.c.study_instance_uid == study_uid)
             gone = and_(instances.c.series_instance_uid.in_(of_study), instances.c.removed_at.is_(None))
             connection.execute(update(instances).where(gone).values(removed_at=at))
             where = studies.c.study_instance_uid == study_uid
             connection.execute(update(studies).where(where).values(removed_at=at))
             self._log(connection, "study", study_uid, "kept", "removed", "retention", "sweep")
+            return True
 
 
 def _removable(connection: Connection, uid: str) -> RemovableStudy:

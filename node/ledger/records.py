@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from node.ledger.correction import AddedBleed as AddedBleed
+from node.ledger.correction import Correction as Correction
+from node.ledger.correction import Verdict as Verdict
 from node.ledger.states import DeliveryState as DeliveryState
 from node.ledger.states import JobState as JobState
 from node.ledger.states import Priority as Priority
@@ -193,7 +196,7 @@ class NewJob:
 
 @dataclass(frozen=True)
 class Job:
-    """One analysis of one set of images with one profile."""
+    """One analysis of one set of images with one profile, or one correction of its result."""
 
     id: int
     key: str
@@ -217,6 +220,7 @@ class Job:
     started_at: datetime | None
     analysed_at: datetime | None
     finished_at: datetime | None
+    correction: Correction | None = None  # what it applies to the result that it supersedes; then no network runs
 
     @property
     def series_uids(self) -> tuple[str, ...]:

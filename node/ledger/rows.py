@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, RowMapping, Table
 from node.ledger.models import findings, jobs, studies
 from node.ledger.records import (
     Burden,
+    Correction,
     Delivery,
     DeliveryState,
     Instance,
@@ -56,6 +57,7 @@ def job_of(row: Row) -> Job:
             priority=Priority(row["priority"]),
             destinations=tuple(row["destinations"]),
             warnings=tuple(row["warnings"]),
+            correction=None if row["correction"] is None else Correction.from_json(row["correction"]),
         )
     )
 

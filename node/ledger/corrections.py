@@ -1,0 +1,155 @@
+"""May this result be corrected? A correction is a job in the place of the one that it corrects."""
+
+from __future__ import annotations
+
+import math
+
+from sqlalchemy import Connection, func, select, update
+
+from node.ledger.correction import Correction
+from node.ledger.engine import locked
+from node.ledger.jobs import LOST_CORRECTION, Jobs, inputs_unchanged
+from node.ledger.models import findings, instances, jobs, studies
+from node.ledger.records import Job, JobState, Json, NewJob, Priority
+from node.ledger.rows import Row, job_of
+from pipeline.errors import InputError
+
+
+class Corrections(Jobs):
+    """Corrections by readers."""
+
+    def open_correction(self, job_id: int, correction: Correction, actor: str) -> Job:
+        """Open the job that applies a correction to the result of another, which it supersedes.
+
+        The new job has the destinations of the other and at least high priority: a person waits for it. The same
+        correction twice is one job.
+
+        Parameters
+        ----------
+        job_id : int
+            The result that the reader has seen.
+        correction : Correction
+            What is wrong with it.
+        actor : str
+            Who, for the history.
+
+        Raises
+        ------
+        InputError
+            If the result is not there (not analysed, superseded meanwhile, its images changing or removed), or the
+            correction does not fit it. Then nothing was opened.
+        """
+        correction.check()
+        with self._write() as connection:
+            study = select(jobs.c.study_instance_uid).where(jobs.c.id == job_id).scalar_subquery()
+            where = studies.c.study_instance_uid == study
+            connection.execute(locked(select(studies.c.revision).where(where))).one_or_none()  # the order of `open_job`
+            row = connection.execute(locked(select(jobs).where(jobs.c.id == job_id))).mappings().one_or_none()
+            if row is None:
+                raise InputError("no such job", where=f"job {job_id}", do="`cmbnode jobs` lists them")
+            if (same := self._same(connection, row, correction)) is not None:
+                return same
+            self._require_current(connection, row)
+            base = self._analysed(connection, row)
+            self._require_images(connection, row)
+            self._require_fit(connection, base, correction)
+            new = _new_job(job_of(row), correction.key(base["key"]), row["input_revision"])
+            why = f"correction of job {base['id']} by {correction.summary}"
+            opened = self._insert_job(connection, new, row["input_revision"], why, actor, correction.to_json())
+            self._supersede_others(connection, new.study_instance_uid, opened, actor)
+            current = studies.c.study_instance_uid == new.study_instance_uid
+            connection.execute(update(studies).where(current).values(current_job_id=opened))
+            return self._job(connection, opened)
+
+    def corrected(self, job_id: int) -> list[Job]:
+        """The results that a correction rests on, the newest first; the last one is the detector's own."""
+        with self._read() as connection:
+            row = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one()
+            chain = []
+            while row["correction"] is not None:
+                row = connection.execute(select(jobs).where(jobs.c.id == row["supersedes"])).mappings().one()
+                if row["analysed_at"] is not None:
+                    chain.append(job_of(row))
+            return chain
+
+    def _same(self, connection: Connection, row: Row, correction: Correction) -> Job | None:
+        """The job of the very same correction, sent a second time."""
+        successor = row["superseded_by"]
+        if successor is None:
+            return None
+        other = connection.execute(select(jobs).where(jobs.c.id == successor)).mappings().one()
+        return job_of(other) if other["correction"] == correction.to_json() else None
+
+    @staticmethod
+    def _require_current(connection: Connection, row: Row) -> None:
+        newest: Row = row
+        while newest["superseded_by"] is not None:
+            newest = connection.execute(select(jobs).where(jobs.c.id == newest["superseded_by"])).mappings().one()
+        where = f"job {row['id']}"
+        if newest is not row:
+            by = f"job {newest['id']}"
+            if newest["correction"] is not None:
+                by += f", the correction by {newest['correction']['observer']}"
+            raise InputError(f"superseded meanwhile by {by}", where=where, do="look at that result and correct it")
+        if row["state"] == JobState.SUPERSEDED:
+            raise InputError("superseded meanwhile: its images changed", where=where, do="wait for the new result")
+
+    @staticmethod
+    def _analysed(connection: Connection, row: Row) -> Row:
+        """The job whose findings are corrected: this one, or what a correction that failed was about."""
+        base = row
+        while base["analysed_at"] is None:
+            if base["correction"] is None or base["state"] != JobState.FAILED:
+                do = "retry it first" if base["state"] == JobState.FAILED else "wait until it is"
+                raise InputError(f"it is {base['state']}, not analysed", where=f"job {row['id']}", do=do)
+            base = connection.execute(select(jobs).where(jobs.c.id == base["supersedes"])).mappings().one()
+        return base
+
+    @staticmethod
+    def _require_images(connection: Connection, row: Row) -> None:
+        where = f"job {row['id']}"
+        if connection.scalar(select(jobs.c.id).where(jobs.c.id == row["id"], inputs_unchanged())) is None:
+            raise InputError("images arrived after it was analysed", where=where, do="wait for the new result")
+        job = job_of(row)
+        of_job = instances.c.series_instance_uid.in_(job.series_uids)
+        there, gone = connection.execute(
+            select(func.count(), func.count(instances.c.removed_at)).select_from(instances).where(of_job)
+        ).one()
+        if gone or not there:
+            what = "its images were removed by retention and cannot be measured any more"
+            raise InputError(what, where=where, do="send the study again, then correct the new result")
+
+    @staticmethod
+    def _require_fit(connection: Connection, base: Row, correction: Correction) -> None:
+        """Refuse verdicts on bleeds that the result does not have, and bleeds added where one is."""
+        query = select(findings.c.document).where(findings.c.job_id == base["id"])
+        document: Json = connection.scalar(query) or {}
+        lesions = {lesion["tracking_uid"]: lesion for lesion in document.get("lesions", ())}
+        known = {*lesions, *(lesion["tracking_uid"] for lesion in document.get("rejected", ()))}
+        where = f"job {base['id']}"
+        for verdict in correction.verdicts:
+            if verdict.tracking_uid not in known:
+                raise InputError(f"it has no microbleed {verdict.tracking_uid}", where=where)
+        dropped = {verdict.tracking_uid for verdict in correction.verdicts if not verdict.accepted}
+        for added in correction.added:
+            for uid, lesion in lesions.items():
+                near = math.dist(added.centroid_lps_mm, lesion["centroid_lps_mm"]) <= lesion["diameter_mm"] / 2
+                if uid not in dropped and near:
+                    place = ", ".join(f"{v:.1f}" for v in added.centroid_lps_mm)
+                    raise InputError(f"microbleed {lesion['id']} is there already, at {place} mm", where=where)
+
+
+def _new_job(job: Job, key: str, revision: int) -> NewJob:
+    """The same images, profile and destinations; what was said about an earlier correction is of the past."""
+    return NewJob(
+        key=key,
+        study_instance_uid=job.study_instance_uid,
+        swi_series_uid=job.swi_series_uid,
+        phase_series_uid=job.phase_series_uid,
+        magnitude_series_uid=job.magnitude_series_uid,
+        profile=job.profile,
+        priority=min(job.priority, Priority.HIGH),
+        destinations=job.destinations,
+        warnings=tuple(w for w in job.warnings if not w.startswith(LOST_CORRECTION)),
+        input_revision=revision,
+    )
