@@ -115,6 +115,25 @@ class WorklistSettings(BaseModel):
     hosts: tuple[str, ...] = Field(
         (), description="Host names it answers to besides loopback; empty: any, unless it listens on loopback only"
     )
+    url: str | None = Field(
+        None,
+        pattern=r"^https?://[^/\s]+/?$",
+        description="Its address in the browser when a proxy stands in front (`https://cmb.hospital.example`); "
+        "https makes the session's cookie Secure",
+    )
+    proxies: tuple[Network, ...] = Field(
+        (),
+        description="Networks (CIDR) of proxies whose X-Forwarded-For and -Proto are believed, besides loopback",
+    )
+    sign_in: bool | None = Field(
+        None, description="Whether people must sign in; none: yes, unless it listens on loopback only"
+    )
+    session_idle_s: float = Field(3600.0, gt=0, description="A session ends when nobody used it for so long, seconds")
+    session_limit_s: float = Field(43_200.0, gt=0, description="A session ends after so long in any case, seconds")
+    wrong_per_account: int = Field(5, ge=1, description="Wrong passwords for one name before it must wait")
+    wrong_per_address: int = Field(30, ge=1, description="Wrong passwords from one address before it must wait")
+    wrong_within_s: int = Field(300, ge=1, description="Within so long, and so long is the wait at most, seconds")
+    audit_days: float = Field(1095.0, ge=1, description="Who looked and who changed is kept for so long, days")
 
 
 class Settings(BaseSettings):

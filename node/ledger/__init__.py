@@ -5,6 +5,8 @@ The only place with SQL. Every change of state is one transaction with a history
 
 from __future__ import annotations
 
+from node.ledger.accounts import Accounts
+from node.ledger.attempts import Attempts
 from node.ledger.corrections import Corrections
 from node.ledger.deliveries import Deliveries
 from node.ledger.intake import Intake
@@ -43,7 +45,7 @@ from node.ledger.verdicts import Verdicts
 from node.ledger.worklist import Worklist
 
 
-class Ledger(Intake, Verdicts, Corrections, Deliveries, Queries, Worklist):
+class Ledger(Intake, Verdicts, Corrections, Deliveries, Queries, Worklist, Accounts, Attempts):
     """The ledger, one class over its parts; each part is a module of this package.
 
     Safe to use from several threads, and from several processes with a `Ledger` each.

@@ -11,8 +11,9 @@ from http import HTTPStatus
 
 import structlog
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exception_handlers import http_exception_handler
+from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
@@ -21,7 +22,7 @@ from node.bell import make_app as make_bell
 from node.config import ConfigError, Settings
 from node.ledger import Ledger
 from node.logs import set_up_logging
-from node.worklist import api, health, pages
+from node.worklist import access, api, health, pages, sign_in
 from node.worklist.context import HERE, Context, context_of, make_templates
 from node.worklist.security import harden
 
@@ -48,19 +49,33 @@ def create_app(settings: Settings, ledger: Ledger | None = None) -> FastAPI:
             opened.close()
 
     # No /docs: that page loads its scripts from elsewhere. /openapi.json stays.
-    app = FastAPI(title="cmb-node", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="cmb-node",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        dependencies=[Depends(access.check_csrf)],
+    )
     bell = Bell(make_bell(settings)) if settings.redis_url is not None else None
-    app.state.context = Context(settings, opened, bell, make_templates(settings))
+    app.state.context = Context(settings, opened, bell, make_templates(settings, access.template_values))
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
-    for routes in (pages, api, health):
+    for routes in (pages, api):
+        app.include_router(routes.router, dependencies=[Depends(access.viewer)])
+    for routes in (sign_in, health):
         app.include_router(routes.router)
     app.add_exception_handler(HTTPException, _explain)  # type: ignore[arg-type]
+    app.add_middleware(access.Visits, secure=(settings.worklist.url or "").startswith("https:"))
     harden(app, settings.worklist.host, settings.worklist.hosts)
     return app
 
 
 async def _explain(request: Request, error: HTTPException) -> Response:
-    """A page for people, JSON for programs."""
+    """A page for people, JSON for programs; and who is not signed in comes to the page where one does."""
+    if isinstance(error, access.NotSignedInError) and not request.url.path.startswith("/api"):
+        where = sign_in.sign_in_address(request)
+        if "hx-request" in request.headers:  # htmx follows a redirect within the page; this header makes it leave
+            return Response(status_code=401, headers={"HX-Redirect": where})
+        return RedirectResponse(where, 303)
     if request.url.path.startswith("/api") or "text/html" not in request.headers.get("accept", ""):
         return await http_exception_handler(request, error)
     view = {"title": HTTPStatus(error.status_code).phrase, "text": error.detail}

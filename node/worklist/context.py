@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from fastapi import Request
 from fastapi.templating import Jinja2Templates
@@ -40,8 +41,11 @@ def context_of(request: Request) -> Context:
     return cast(Context, request.app.state.context)
 
 
-def make_templates(settings: Settings) -> Jinja2Templates:
-    """Templates with escaping always on, and an error for every name that is not there."""
+def make_templates(settings: Settings, *values: Callable[[Request], dict[str, Any]]) -> Jinja2Templates:
+    """Templates with escaping always on, and an error for every name that is not there.
+
+    `values` give, for a request, what every template may ask for.
+    """
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=select_autoescape(default=True, default_for_string=True),
@@ -51,4 +55,4 @@ def make_templates(settings: Settings) -> Jinja2Templates:
     )
     environment.filters["clock"] = words.clock
     environment.globals.update(version=VERSION, ae_title=settings.ae_title, dicom_port=settings.receiver.port)
-    return Jinja2Templates(env=environment)
+    return Jinja2Templates(env=environment, context_processors=list(values))

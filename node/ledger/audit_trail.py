@@ -1,0 +1,103 @@
+"""Who looked at and changed what? Written once, never changed, removed when its time is over."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select
+
+from node.ledger.access_records import AuditEntry, AuditFilters
+from node.ledger.access_tables import audit
+from node.ledger.engine import Store, clean
+
+
+class AuditTrail(Store):
+    """The audit: one row for each thing that someone did."""
+
+    def record_access(
+        self,
+        user_name: str,
+        action: str,
+        study_uid: str = "",
+        detail: str = "",
+        address: str = "",
+        *,
+        once_within_s: float = 0.0,
+    ) -> bool:
+        """Write down what someone did.
+
+        Parameters
+        ----------
+        once_within_s : float
+            Nothing is written if the same was, for the same study, within so many seconds: the pictures of a page
+            belong to looking at it.
+
+        Returns
+        -------
+        bool
+            Whether a row was written.
+        """
+        with self._write() as connection:
+            if once_within_s and self._noted(connection, user_name, action, study_uid, once_within_s):
+                return False
+            self._note_access(connection, user_name, action, study_uid, detail, address)
+            return True
+
+    def audit(self, filters: AuditFilters | None = None, *, limit: int = 100, offset: int = 0) -> list[AuditEntry]:
+        """What was written down, the newest first."""
+        where = _matches(filters or AuditFilters())
+        query = select(audit).where(where).order_by(audit.c.id.desc()).limit(limit).offset(offset)
+        with self._read() as connection:
+            return [AuditEntry(**row) for row in connection.execute(query).mappings()]
+
+    def forget_audit(self, before: datetime) -> int:
+        """Remove what was written down before a time; how many rows."""
+        with self._write() as connection:
+            return connection.execute(delete(audit).where(audit.c.at < before)).rowcount
+
+    def _noted(self, connection: Connection, user_name: str, action: str, study_uid: str, within_s: float) -> bool:
+        same = and_(
+            audit.c.study_instance_uid == clean(study_uid, 64),
+            audit.c.user_name == clean(user_name, 64),
+            audit.c.action == action,
+            audit.c.at > self._clock() - timedelta(seconds=within_s),
+        )
+        return connection.scalar(select(audit.c.id).where(same).limit(1)) is not None
+
+    def _note_access(
+        self,
+        connection: Connection,
+        user_name: str,
+        action: str,
+        study_uid: str = "",
+        detail: str = "",
+        address: str = "",
+    ) -> None:
+        connection.execute(
+            insert(audit).values(
+                at=self._clock(),
+                user_name=clean(user_name, 64),
+                action=action,
+                study_instance_uid=clean(study_uid, 64),
+                detail=clean(detail),
+                address=clean(address, 64),
+            )
+        )
+
+
+def _matches(filters: AuditFilters) -> ColumnElement[bool]:
+    conditions: list[ColumnElement[bool]] = []
+    if filters.user_name:
+        conditions.append(audit.c.user_name == filters.user_name)
+    if filters.action:
+        conditions.append(audit.c.action == filters.action)
+    if filters.study_uid:
+        conditions.append(audit.c.study_instance_uid == filters.study_uid)
+    if filters.text:
+        columns = (audit.c.detail, audit.c.address)
+        conditions.append(or_(*(func.lower(c).contains(filters.text.lower(), autoescape=True) for c in columns)))
+    if filters.since is not None:
+        conditions.append(audit.c.at >= filters.since)
+    if filters.until is not None:
+        conditions.append(audit.c.at < filters.until)
+    return and_(True, *conditions)
