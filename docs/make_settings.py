@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from node.config import DestinationSettings, Settings
+from node.config import Settings
+from node.destination_settings import KINDS
 
 HEAD = """# Settings
 
@@ -24,16 +26,18 @@ _FACTORY_DEFAULTS = {"data_dir": "the platform's user data folder", "destination
 def _default(name: str, field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
         return _FACTORY_DEFAULTS[name] if field.default_factory is not None else "required"
-    if field.default in (None, ()):
+    if field.default in (None, (), ""):
         return "none"
     return f"`{field.default}`"
 
 
 def _table(title: str, prefix: str, model: type[BaseModel]) -> str:
     rows = [f"\n## {title}\n", "| setting | default | meaning |", "|---|---|---|"]
+    own = inspect.get_annotations(model)
+    fields = sorted(model.model_fields.items(), key=lambda item: item[0] not in own)  # what is inherited comes last
     rows += [
         f"| `{prefix}{name}` | {_default(name, field)} | {field.description} |"
-        for name, field in model.model_fields.items()
+        for name, field in fields
         if field.description
     ]
     return "\n".join(rows) + "\n"
@@ -45,7 +49,9 @@ def reference() -> str:
     for name, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             page += _table((field.annotation.__doc__ or name).strip().rstrip("."), f"{name}.", field.annotation)
-    return page + _table("A destination, `[destinations.NAME]`", "", DestinationSettings)
+    for kind, model in KINDS.items():
+        page += _table(f"A destination of kind `{kind}`, `[destinations.NAME]`", "", model)
+    return page
 
 
 if __name__ == "__main__":

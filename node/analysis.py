@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from node.archive import Archive
 from node.config import QueueSettings
 from node.lease import Heartbeat
 from node.ledger import Job, JobState, Ledger, ResultFile
+from node.report import Reports
 from pipeline.errors import InputError, ProfileError
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Analyst:
         Who it is, in the ledger's leases.
     work : callable
         Runs the pipeline; :func:`run_pipeline` with its device.
+    reports : Reports
+        Which destination takes what.
     """
 
     ledger: Ledger
@@ -56,6 +59,7 @@ class Analyst:
     queue: QueueSettings
     owner: str
     work: Work
+    reports: Reports = field(default_factory=Reports)
 
     def analyse(self, job_id: int) -> Job | None:
         """Analyse a job, unless it is not there to be taken; returns it as it is afterwards.
@@ -88,8 +92,10 @@ class Analyst:
         paths = [self.archive.path(relative) for relative in self.ledger.job_paths(job.id)]
         findings, objects = self.work(job, paths, progress)
         progress("writing the results")
-        files = self._write(job, objects)
-        if not self.ledger.finish_analysis(job.id, self.owner, findings.to_json(), files):
+        files, document = self._write(job, objects), findings.to_json()
+        outbox, root = self.archive.outbox(job.id), self.archive.root
+        files += self.reports.write(self.ledger, job, document, files, outbox, root)
+        if not self.ledger.finish_analysis(job.id, self.owner, document, files, self.reports.takes):
             raise LeaseLostError
         _log.info("analysis done", job=job.id, **findings.counts)
 

@@ -11,19 +11,14 @@ from platformdirs import user_data_path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from node.destination_settings import KINDS, AETitle
+from node.destination_settings import DestinationSettings as DestinationSettings
+from node.destination_settings import DicomDestination as DicomDestination
 from pipeline.errors import CmbError
 
 
 class ConfigError(CmbError):
     """A setting is missing or impossible."""
-
-
-def _ae_title(value: str) -> str:
-    """Check an AE title: 1 to 16 characters of the default repertoire, no backslash (PS3.5 6.2, VR AE)."""
-    title = value.strip()
-    if not 1 <= len(title) <= 16 or not title.isascii() or not title.isprintable() or "\\" in title:
-        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
-    return title
 
 
 def _time_zone(value: str) -> str:
@@ -35,20 +30,8 @@ def _time_zone(value: str) -> str:
     return value
 
 
-AETitle = Annotated[str, AfterValidator(_ae_title)]
 TimeZoneName = Annotated[str, AfterValidator(_time_zone)]
 Network = IPv4Network | IPv6Network
-
-
-class DestinationSettings(BaseModel):
-    """Where results go: a DICOM storage SCP."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    ae_title: AETitle = Field(description="AE title of the destination")
-    host: str = Field(description="Host name or address")
-    port: int = Field(ge=1, le=65535, description="DICOM port")
-    timeout_s: float = Field(30.0, gt=0, description="Longest wait for a connection or an answer, seconds")
 
 
 class ReceiverSettings(BaseModel):
@@ -145,6 +128,7 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         nested_model_default_partial_update=True,
+        hide_input_in_errors=True,  # some are secrets
     )
 
     data_dir: Path = Field(default_factory=lambda: user_data_path("cmb-node", appauthor=False), description="All data")
@@ -215,8 +199,15 @@ def load_settings(config_file: Path | None = None, **overrides: Any) -> Settings
         return _FileSettings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
+        field = ".".join(_named(first["loc"]))
         where = f"{config_file or 'settings'}: {field}" if field else str(config_file or "settings")
-        raise ConfigError(first["msg"], where=where, do="see docs/install.md for every setting") from error
+        what = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(what, where=where, do="see docs/settings.md for every setting") from error
     except ValueError as error:  # the TOML itself
         raise ConfigError(f"not readable as TOML ({error})", where=str(config_file)) from error
+
+
+def _named(place: tuple[int | str, ...]) -> list[str]:
+    """The parts of a setting's name; pydantic puts the kind of a destination between its name and its field."""
+    parts = [str(part) for part in place]
+    return parts[:2] + parts[3:] if parts[:1] == ["destinations"] and parts[2:3] and parts[2] in KINDS else parts

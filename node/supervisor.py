@@ -270,7 +270,7 @@ def _stop_on_signal() -> Iterator[threading.Event]:
 def _summary(settings: Settings, seconds: float) -> str:
     """What an administrator wants to know after the start."""
     host = "127.0.0.1" if settings.worklist.host in ("0.0.0.0", "::") else settings.worklist.host  # noqa: S104
-    to = [f"{name} ({d.ae_title}@{d.host}:{d.port})" for name, d in settings.destinations.items()]
+    to = [f"{name} ({way.address})" for name, way in settings.destinations.items()]
     lines = {
         "worklist": f"http://{f'[{host}]' if ':' in host else host}:{settings.worklist.port}/",
         "DICOM": f"{settings.ae_title}@{settings.receiver.host}:{settings.receiver.port}",

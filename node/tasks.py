@@ -28,6 +28,7 @@ from node.destinations import open_destination
 from node.ledger import Filters, Job, JobState, Ledger
 from node.logs import set_up_logging
 from node.processes import alive_file, beat, die_with_parent
+from node.report import Reports
 from node.rules import recognition
 
 WATCH_S = 2.0
@@ -74,7 +75,9 @@ class Worker:
 
     def analyse(self, job_id: int) -> None:
         """Task: analyse a job, then ring for its deliveries."""
-        job = Analyst(self.ledger, self.archive, self.settings.queue, self.owner, self._work).analyse(job_id)
+        reports = Reports(self.settings.destinations, self.settings.zone)
+        analyst = Analyst(self.ledger, self.archive, self.settings.queue, self.owner, self._work, reports)
+        job = analyst.analyse(job_id)
         try:
             if job is not None and job.state == JobState.DELIVERING:
                 for destination in job.destinations:

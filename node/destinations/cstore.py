@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from node.config import DestinationSettings
+from node.destination_settings import DicomDestination
 from node.destinations.base import Sent
 from node.destinations.scu import Peer, read_outgoing, send
 
@@ -15,7 +15,7 @@ from node.destinations.scu import Peer, read_outgoing, send
 class CStore:
     """A storage SCP; satisfies :class:`node.destinations.base.Destination`."""
 
-    settings: DestinationSettings
+    settings: DicomDestination
     calling_ae_title: str
 
     @property
@@ -26,7 +26,7 @@ class CStore:
     @property
     def address(self) -> str:
         """``AET@HOST:PORT``."""
-        return str(self.peer)
+        return self.settings.address
 
     def send(self, paths: Sequence[Path], record: Callable[[Sent], None]) -> None:
         """Send over one association; see :meth:`node.destinations.base.Destination.send`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -183,7 +183,14 @@ class Jobs(Store):
         with self._write() as connection:
             return connection.execute(update(jobs).where(where).values(values)).rowcount == 1
 
-    def finish_analysis(self, job_id: int, owner: str, document: Json, objects: Sequence[ResultFile]) -> bool:
+    def finish_analysis(
+        self,
+        job_id: int,
+        owner: str,
+        document: Json,
+        objects: Sequence[ResultFile],
+        takes: Callable[[str, str], bool] = lambda _destination, _kind: True,
+    ) -> bool:
         """Commit the findings, the result objects and what is to be delivered, in one transaction.
 
         Parameters
@@ -192,6 +199,8 @@ class Jobs(Store):
             ``findings.json``.
         objects : sequence of ResultFile
             What lies in the job's outbox.
+        takes : callable
+            Whether a destination takes result files of a kind; by default all take all.
 
         Returns
         -------
@@ -206,10 +215,9 @@ class Jobs(Store):
             counts = document.get("counts", {})
             numbers = {name: int(counts.get(name, 0)) for name in ("total", "definite", "possible")}
             connection.execute(insert(findings).values(job_id=job_id, document=document, created_at=now, **numbers))
-            self._insert_results(connection, row, objects, now)
+            sends = self._insert_results(connection, row, objects, takes, now) > 0
             ended = {"owner": "", "lease_expires_at": None, "progress": "", "analysed_at": now}
             self._set_job(connection, row, JobState.ANALYSED, actor=owner, why="", **ended)
-            sends = bool(objects and row["destinations"])
             after = JobState.DELIVERING if sends else JobState.DELIVERED
             why = "" if sends else "nothing to send, or nowhere to send it"
             over = {} if sends else {"finished_at": now}
@@ -217,8 +225,15 @@ class Jobs(Store):
             return True
 
     @staticmethod
-    def _insert_results(connection: Connection, row: Row, objects: Sequence[ResultFile], now: datetime) -> None:
-        """One row an object, and one delivery for each of its destinations."""
+    def _insert_results(
+        connection: Connection,
+        row: Row,
+        objects: Sequence[ResultFile],
+        takes: Callable[[str, str], bool],
+        now: datetime,
+    ) -> int:
+        """One row an object, and one delivery for each of its destinations that takes it; how many deliveries."""
+        sent = 0
         for item in objects:
             values = {
                 "job_id": row["id"],
@@ -232,6 +247,8 @@ class Jobs(Store):
             inserted = connection.execute(insert(results).values(values)).inserted_primary_key
             assert inserted is not None  # noqa: S101 - for the type checker
             for destination in row["destinations"]:
+                if not takes(destination, item.kind):
+                    continue
                 waiting = {
                     "job_id": row["id"],
                     "result_id": inserted[0],
@@ -242,6 +259,8 @@ class Jobs(Store):
                     "created_at": now,
                 }
                 connection.execute(insert(deliveries).values(waiting))
+                sent += 1
+        return sent
 
     def fail_attempt(
         self, job_id: int, owner: str, why: str, max_attempts: int, permanent: bool = False

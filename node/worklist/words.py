@@ -12,6 +12,7 @@ ABSENT = "—"
 
 _STATES = {
     StudyState.RECEIVING: ("Receiving images", "moving"),
+    StudyState.HELD: ("Waiting for an earlier study", "waiting"),
     StudyState.IGNORED: ("Not analysed", "quiet"),
     StudyState.QUEUED: ("Waiting for analysis", "waiting"),
     StudyState.RUNNING: ("Analysing", "moving"),
@@ -50,7 +51,14 @@ _JOB_STEPS = {
     "delivering": "results on their way",
     "delivered": "everything accepted",
 }
-_KINDS = {"sr": "Structured report", "seg": "Segmentation", "capture": "Picture"}
+_PRIORS = {
+    "waiting": "to be asked for",
+    "asked": "asked for",
+    "fetched": "here",
+    "none": "none",
+    "failed": "not to be had",
+}
+_KINDS = {"sr": "Structured report", "seg": "Segmentation", "capture": "Picture", "report": "Findings (RIS)"}
 
 
 def state_words(state: StudyState, job: Job | None) -> str:
@@ -137,6 +145,8 @@ def change_words(change: Change, series_names: Mapping[str, str]) -> str:
         return f"Series {series_names.get(change.entity_id, change.entity_id)}: {words}"
     if change.entity == "job":
         return f"Job {change.entity_id}: {_JOB_STEPS.get(change.to_state, change.to_state)}"
+    if change.entity == "prior":
+        return f"Earlier studies: {_PRIORS.get(change.to_state, change.to_state)}"
     if change.entity == "study":
         return "Study looked through" if change.to_state.startswith("routed") else f"Study: {change.to_state}"
     return f"{change.entity.capitalize()} {change.entity_id}: {change.to_state}"

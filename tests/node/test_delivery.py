@@ -18,7 +18,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from pynetdicom import AE, evt
 
 from node.archive import Archive
-from node.config import DestinationSettings, QueueSettings
+from node.config import DicomDestination, QueueSettings
 from node.delivery import Courier, pause_s
 from node.destinations import Destination, Sent, Unreachable, open_destination
 from node.ledger import DeliveryState, JobState, Ledger, NewJob, Priority
@@ -61,9 +61,9 @@ class Pacs:
         self.associations += 1
 
     @property
-    def settings(self) -> DestinationSettings:
+    def settings(self) -> DicomDestination:
         port = self.server.server_address[1]
-        return DestinationSettings(ae_title="PACS", host="127.0.0.1", port=port, timeout_s=5)
+        return DicomDestination(ae_title="PACS", host="127.0.0.1", port=port, timeout_s=5)
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def courier(ledger: Ledger, archive: Archive) -> Courier:
     return Courier(ledger, archive, QUICK, "pacs", None, owner="deliver@test")
 
 
-def to(courier: Courier, settings: DestinationSettings) -> Courier:
+def to(courier: Courier, settings: DicomDestination) -> Courier:
     return replace(courier, destination=open_destination(settings, "CMBNODE"))
 
 

@@ -18,7 +18,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 from pynetdicom import AE, evt
 
-from node.config import DestinationSettings
+from node.config import DicomDestination
 from node.destinations import Sent, Unreachable, open_destination
 
 COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
@@ -65,7 +65,7 @@ def storage_scp(
 
 def send(port: int, files: list[Path], timeout_s: float = 5) -> list[Sent]:
     answers: list[Sent] = []
-    settings = DestinationSettings(ae_title="PACS", host="127.0.0.1", port=port, timeout_s=timeout_s)
+    settings = DicomDestination(ae_title="PACS", host="127.0.0.1", port=port, timeout_s=timeout_s)
     open_destination(settings, "CMBNODE").send(files, answers.append)
     return answers
 

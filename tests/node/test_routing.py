@@ -10,7 +10,7 @@ import pytest
 from pydicom import Dataset
 
 from node.archive import Archive
-from node.config import ConfigError, DestinationSettings, Settings
+from node.config import ConfigError, DicomDestination, Settings
 from node.ledger import InstanceRecord, JobState, Ledger, Priority, SeriesState
 from node.routing import Action, Plan, RoutingError, plan, route_ready, route_study
 from node.rules import Origin, Table, load_table
@@ -19,7 +19,7 @@ from pipeline.study import read_studies
 from tests.dicom_factory import Patient, classic, siemens_swi, write
 from tests.node.conftest import Clock
 
-PACS = {name: DestinationSettings(ae_title=name.upper(), host="127.0.0.1", port=104) for name in ("pacs", "research")}
+PACS = {name: DicomDestination(ae_title=name.upper(), host="127.0.0.1", port=104) for name in ("pacs", "research")}
 SWI = np.full((9, 8, 8), 300, dtype=np.uint16)
 PROFILE = """
 description = "for these tests"

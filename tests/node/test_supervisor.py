@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from node import supervisor as module
-from node.config import DestinationSettings, Settings, WorklistSettings, load_settings
+from node.config import DicomDestination, Settings, WorklistSettings, load_settings
 from node.processes import Part, listens, stop_parts
 from node.supervisor import StartError, Supervisor, child_environment, run_up
 
@@ -206,7 +206,7 @@ def test_a_child_gets_exactly_the_settings_of_its_supervisor(tmp_path: Path, mon
         None,
         data_dir=tmp_path,
         worklist=WorklistSettings(port=9999),
-        destinations={"pacs": DestinationSettings(ae_title="PACS", host="pacs.example", port=104)},
+        destinations={"pacs": DicomDestination(ae_title="PACS", host="pacs.example", port=104)},
     )
     environment = child_environment(settings)
     for name in [name for name in os.environ if name.startswith("CMBNODE_")]:

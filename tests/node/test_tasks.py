@@ -23,7 +23,7 @@ from pynetdicom import AE, evt
 
 from node.archive import Archive
 from node.bell import Bell, make_app
-from node.config import DestinationSettings, QueueSettings, Settings
+from node.config import DicomDestination, QueueSettings, Settings
 from node.ledger import DeliveryState, Job, JobState, Ledger, Priority
 from node.redis_server import EmbeddedRedis
 from tests.node.jobs import finish, open_job
@@ -183,8 +183,8 @@ def test_a_silent_destination_does_not_delay_another(node: Node) -> None:
     entity.add_supported_context(SecondaryCaptureImageStorage)
     server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda _: 0x0000)])
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        good = DestinationSettings(ae_title="PACS", host="127.0.0.1", port=server.server_address[1])
-        dead = DestinationSettings(ae_title="PACS", host="127.0.0.1", port=silent.getsockname()[1], timeout_s=600)
+        good = DicomDestination(ae_title="PACS", host="127.0.0.1", port=server.server_address[1])
+        dead = DicomDestination(ae_title="PACS", host="127.0.0.1", port=silent.getsockname()[1], timeout_s=600)
         node.settings = node.settings.model_copy(update={"destinations": {"good": good, "dead": dead}})
         job = finish(node.ledger, node.archive, open_job(node.ledger, node.archive, destinations=("dead", "good")))
         node.change(grace_s=0.2)
