@@ -33,6 +33,7 @@ KEYWORDS = (
     "StudyInstanceUID",
     "SeriesInstanceUID",
     "PatientID",
+    "IssuerOfPatientID",
     "PatientName",
     "PatientBirthDate",
     "PatientSex",

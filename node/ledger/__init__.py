@@ -10,6 +10,8 @@ from node.ledger.attempts import Attempts
 from node.ledger.corrections import Corrections
 from node.ledger.deliveries import Deliveries
 from node.ledger.intake import Intake
+from node.ledger.prior_records import EarlierStudy, PriorCounts, PriorFetch, PriorRequest, PriorState
+from node.ledger.prior_requests import PriorRequests
 from node.ledger.queries import Queries
 from node.ledger.records import (
     AddedBleed,
@@ -45,7 +47,7 @@ from node.ledger.verdicts import Verdicts
 from node.ledger.worklist import Worklist
 
 
-class Ledger(Intake, Verdicts, Corrections, Deliveries, Queries, Worklist, Accounts, Attempts):
+class Ledger(Intake, PriorRequests, Verdicts, Corrections, Deliveries, Queries, Worklist, Accounts, Attempts):
     """The ledger, one class over its parts; each part is a module of this package.
 
     Safe to use from several threads, and from several processes with a `Ledger` each.
@@ -60,6 +62,7 @@ __all__ = [
     "Counts",
     "Delivery",
     "DeliveryState",
+    "EarlierStudy",
     "Filters",
     "Instance",
     "InstanceRecord",
@@ -68,6 +71,10 @@ __all__ = [
     "JobSummary",
     "Ledger",
     "NewJob",
+    "PriorCounts",
+    "PriorFetch",
+    "PriorRequest",
+    "PriorState",
     "Priority",
     "Quarantined",
     "ReceivingSeries",

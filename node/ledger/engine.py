@@ -188,7 +188,7 @@ class Store:
     ) -> None:
         """Move a locked row to another state, with its history row."""
         key: ColumnElement[Any] = next(iter(table.primary_key.columns))
-        entity = {"series": "series", "jobs": "job", "deliveries": "delivery"}[table.name]
+        entity = {"series": "series", "jobs": "job", "deliveries": "delivery", "prior_requests": "prior"}[table.name]
         connection.execute(update(table).where(key == row[key.name]).values(state=after, **values))
         self._log(connection, entity, row[key.name], row["state"], after, why, actor)
 

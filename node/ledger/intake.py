@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from node.ledger.engine import Store, clean, locked
 from node.ledger.models import associations, instances, quarantine, series, studies
+from node.ledger.prior_requests import is_being_fetched
 from node.ledger.records import InstanceRecord, ReceivingSeries, SeriesState, Stored, Study
 from node.ledger.rows import study_of
 from node.ledger.together import Together
@@ -21,6 +22,7 @@ _MAX_INTEGER = 2**31 - 1
 _ACTOR = "receiver"
 _STUDY_TEXT = (
     "patient_id",
+    "issuer_of_patient_id",
     "patient_name",
     "patient_birth_date",
     "patient_sex",
@@ -72,6 +74,7 @@ class Intake(Store):
         known = connection.execute(
             select(*columns).where(instances.c.sop_instance_uid == record.sop_instance_uid)
         ).one_or_none()
+        self._note_sent(connection, record)
         if known is not None and (known.sha256 != record.sha256):
             return Stored.CONFLICT
         if known is not None and known.series_instance_uid != record.series_instance_uid:
@@ -86,6 +89,16 @@ class Intake(Store):
         self._count(connection, record, row)
         self._note_association(connection, record)
         return Stored.NEW
+
+    def _note_sent(self, connection: Connection, record: InstanceRecord) -> None:
+        """A study that was fetched for comparison and is now sent by somebody is routed like any that is sent."""
+        where = studies.c.study_instance_uid == record.study_instance_uid
+        if not connection.scalar(select(studies.c.fetched).where(where)) or _is_asked_for(connection, record):
+            return
+        values = {"fetched": False, "revision": studies.c.revision + 1}
+        connection.execute(update(studies).where(where).values(values))
+        why = f"{record.calling_ae or record.peer} sends it"
+        self._log(connection, "study", record.study_instance_uid, "for comparison only", "sent", why, _ACTOR)
 
     def _store(self, connection: Connection, record: InstanceRecord, *, again: bool) -> None:
         """Insert the instance, or put one back whose bytes retention had removed."""
@@ -126,6 +139,7 @@ class Intake(Store):
         at = record.received_at
         study: dict[str, Any] = {name: clean(getattr(record, name)) for name in _STUDY_TEXT}
         study |= {"study_instance_uid": record.study_instance_uid, "first_received_at": at, "last_received_at": at}
+        study["fetched"] = _is_asked_for(connection, record)
         self._insert_missing(connection, studies, study)
         values: dict[str, Any] = {name: clean(getattr(record, name)) for name in _SERIES_TEXT}
         values |= {
@@ -284,6 +298,13 @@ class Intake(Store):
 
 
 _NO_EVIDENCE: dict[str, Any] = {"open_associations": 0, "last_ended_released": False, "places": ()}
+
+
+def _is_asked_for(connection: Connection, record: InstanceRecord) -> bool:
+    """Whether an image comes because the node asked for it, to compare a later study with."""
+    if record.asked_for is False:
+        return False
+    return is_being_fetched(connection, record.study_instance_uid, record.received_at, named=bool(record.asked_for))
 
 
 def _integer(value: int | None) -> int | None:

@@ -74,6 +74,7 @@ studies = Table(
     metadata,
     _uid("study_instance_uid", primary_key=True),
     _text("patient_id"),
+    _text("issuer_of_patient_id"),
     _text("patient_name"),
     _text("patient_birth_date"),
     _text("patient_sex"),
@@ -89,6 +90,8 @@ studies = Table(
     Column("first_received_at", UtcDateTime, nullable=False),
     Column("last_received_at", UtcDateTime, nullable=False),
     Column("removed_at", UtcDateTime),
+    Column("fetched", Boolean, nullable=False, server_default=text("false")),  # came only because it was asked for
+    Column("held_since", UtcDateTime),  # waits for an earlier study
     Index(None, "patient_id", "study_date"),
     Index(None, "last_received_at"),
     Index(None, "first_received_at"),

@@ -33,6 +33,8 @@ class InstanceRecord:
         Place of the slice along its normal, mm.
     association : str
         Names the association that brought it, as in :meth:`Ledger.release_series`.
+    asked_for : bool or None
+        Whether its sender says that the node asked for it (C-MOVE, WADO-RS); none: it does not say.
     """
 
     sop_instance_uid: str
@@ -47,11 +49,13 @@ class InstanceRecord:
     calling_ae: str = ""
     peer: str = ""
     association: str = ""
+    asked_for: bool | None = None
     number_of_frames: int = 1
     orientation: str = ""
     position: float | None = None
     # the study and its patient
     patient_id: str = ""
+    issuer_of_patient_id: str = ""
     patient_name: str = ""
     patient_birth_date: str = ""
     patient_sex: str = ""
@@ -142,6 +146,7 @@ class Study:
 
     study_instance_uid: str
     patient_id: str
+    issuer_of_patient_id: str
     patient_name: str
     patient_birth_date: str
     patient_sex: str
@@ -157,6 +162,8 @@ class Study:
     first_received_at: datetime
     last_received_at: datetime
     removed_at: datetime | None
+    fetched: bool  # it came only because it was asked for, to compare a later one with
+    held_since: datetime | None  # it waits for an earlier study
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ class StudyState(StrEnum):
     """What a worklist shows for a study: the state of its newest job, or why it has none."""
 
     RECEIVING = "receiving"
+    HELD = "held"  # waits for an earlier study to be compared with
     IGNORED = "ignored"
     QUEUED = "queued"
     RUNNING = "running"

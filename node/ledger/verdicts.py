@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from sqlalchemy import Connection, select, update
 
@@ -45,7 +46,7 @@ class Verdicts(Jobs):
             if study["revision"] != revision:
                 connection.rollback()
                 return False
-            values = {"routed_revision": revision, "why": clean(why)}
+            values: dict[str, Any] = {"routed_revision": revision, "why": clean(why), "held_since": None}
             connection.execute(update(studies).where(where).values(values))
             if study["routed_revision"] != revision:
                 before = "" if study["routed_revision"] is None else f"routed {study['routed_revision']}"

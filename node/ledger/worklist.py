@@ -25,6 +25,7 @@ def _study_state() -> ColumnElement[str]:
     unrouted = or_(studies.c.routed_revision.is_(None), receiving)
     return case(
         (jobs.c.id.is_not(None), jobs.c.state),
+        (and_(studies.c.held_since.is_not(None), ~receiving), StudyState.HELD.value),
         (unrouted, StudyState.RECEIVING.value),
         else_=StudyState.IGNORED.value,
     )
