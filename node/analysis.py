@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -19,8 +20,10 @@ from node.report import Reports
 from pipeline.errors import InputError, ProfileError
 
 if TYPE_CHECKING:
+    from pipeline.detect import Detection
     from pipeline.findings import Findings
     from pipeline.pairing import Pick
+    from pipeline.profile import Profile
     from pipeline.recognition import Rules
     from pipeline.results import ResultObject
 
@@ -29,8 +32,14 @@ _log = structlog.get_logger(__name__)
 Progress = Callable[[str], None]
 """Hears the name of each stage."""
 
-Outcome = tuple["Findings", "tuple[ResultObject, ...]"]
-"""Findings and their DICOM objects."""
+
+class Outcome(NamedTuple):
+    """Findings, their DICOM objects, and what else is kept in the outbox, by the name of its file."""
+
+    findings: Findings
+    objects: tuple[ResultObject, ...]
+    kept: Mapping[str, bytes] = MappingProxyType({})
+
 
 Work = Callable[[Job, list[Path], Progress], Outcome]
 """From a job, its images and a listener to the outcome."""
@@ -90,8 +99,10 @@ class Analyst:
                 raise LeaseLostError
 
         paths = [self.archive.path(relative) for relative in self.ledger.job_paths(job.id)]
-        findings, objects = self.work(job, paths, progress)
+        findings, objects, kept = Outcome(*self.work(job, paths, progress))
         progress("writing the results")
+        for name, content in kept.items():
+            self.archive.put(job.id, name, content)
         files, document = self._write(job, objects), findings.to_json()
         outbox, root = self.archive.outbox(job.id), self.archive.root
         files += self.reports.write(self.ledger, job, document, files, outbox, root)
@@ -145,22 +156,47 @@ def run_pipeline(
     from pipeline.detect import detect
     from pipeline.profile import load_profile
     from pipeline.results import make_results
-    from pipeline.study import pick, read_studies
 
     profile = load_profile(job.profile)
-    studies, unreadable = read_studies(paths, rules)
-    study = next((s for s in studies if s.study_instance_uid == job.study_instance_uid), None)
-    chosen = pick(study, t2star=profile.suits.t2star) if study is not None else None
-    if chosen is None or not chosen.analysable or _swi_uid(chosen) != job.swi_series_uid:
-        broken = f"; {len(unreadable)} files cannot be read: {unreadable[0].why}" if unreadable else ""
-        raise InputError(f"its SWI series is not in the archive any more{broken}", where=f"job {job.id}")
+    chosen = find_images(job, paths, profile, rules)
     key = chosen.key(profile.digest)
     if key != job.key:
         _log.warning("images, rules or profile are not what they were when the job was opened", job=job.id)
     detection = detect(chosen, profile, key=key, device=device, progress=progress)
     warnings = tuple(dict.fromkeys((*job.warnings, *detection.findings.warnings)))
     detection = replace(detection, findings=replace(detection.findings, warnings=warnings))
-    return detection.findings, make_results(detection, key=key, created=created, predecessor=predecessor)
+    objects = make_results(detection, key=key, created=created, predecessor=predecessor)
+    return Outcome(detection.findings, objects, draw(detection, job.id))
+
+
+def find_images(job: Job, paths: list[Path], profile: Profile, rules: Rules | None = None) -> Pick:
+    """Find the series of a job among its images.
+
+    Raises
+    ------
+    InputError
+        If they are not there.
+    """
+    from pipeline.study import pick, read_studies
+
+    studies, unreadable = read_studies(paths, rules)
+    study = next((s for s in studies if s.study_instance_uid == job.study_instance_uid), None)
+    chosen = pick(study, t2star=profile.suits.t2star) if study is not None else None
+    if chosen is None or not chosen.analysable or _swi_uid(chosen) != job.swi_series_uid:
+        broken = f"; {len(unreadable)} files cannot be read: {unreadable[0].why}" if unreadable else ""
+        raise InputError(f"its SWI series is not in the archive any more{broken}", where=f"job {job.id}")
+    return chosen
+
+
+def draw(detection: Detection, job_id: int) -> Mapping[str, bytes]:
+    """Draw the pictures for the study page. A result is worth more than they are: it is sent without them too."""
+    from pipeline.pictures import make_pictures
+
+    try:
+        return make_pictures(detection)
+    except Exception:
+        _log.exception("the pictures for the study page could not be drawn", job=job_id)
+        return {}
 
 
 def _swi_uid(chosen: Pick) -> str | None:

@@ -21,7 +21,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -34,6 +34,7 @@ MEGABYTE = 1_000_000
 _GUARD_EVERY = 8 * MEGABYTE  # bytes written between two looks at the free space
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 class DiskFullError(CmbError):
@@ -309,9 +310,31 @@ class Archive:
         self._make_folder(folder)
         return folder
 
-    def remove_outbox(self, job_id: int | str) -> None:
-        """Remove the results of a job (retention)."""
-        shutil.rmtree(self.outbox(job_id), ignore_errors=True)
+    def put(self, job_id: int | str, name: str, content: bytes) -> Path:
+        """Put a file into the outbox of a job, whole or not at all, and durably."""
+        if _FILE.fullmatch(name) is None:
+            raise UnsafeNameError("not a file name", where=repr(name))
+        path = self.outbox(job_id) / name
+        temporary = path.with_name(f".{name}-{os.getpid()}.part")
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+        return path
+
+    def remove_outbox(self, job_id: int | str, keep: Collection[str] = ()) -> None:
+        """Remove the results of a job (retention), but for the files named in `keep`."""
+        folder = self.outbox(job_id)
+        for path in folder.iterdir():
+            if path.name not in keep:
+                path.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty
+            folder.rmdir()
 
     def quarantine(self, data: IncomingFile, why: str, facts: Mapping[str, str]) -> StoredFile:
         """Keep an object aside, with the reason and what is known of it in a JSON file beside it.

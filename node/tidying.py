@@ -12,7 +12,10 @@ import structlog
 from node.archive import MEGABYTE, Archive
 from node.ledger import Ledger
 from pipeline.errors import InputError
+from pipeline.pictures import CROPS
 
+KEPT = (CROPS,)
+"""Small files of a result that stay as long as its findings."""
 STRAY_AFTER = timedelta(days=1)
 """A file is stored before its row is committed; one without a row after so long never gets one."""
 
@@ -35,7 +38,7 @@ def remove_old(ledger: Ledger, archive: Archive, keep_days: float) -> int:
             if path not in back:
                 archive.remove(path)
         for job_id in study.job_ids:
-            archive.remove_outbox(job_id)
+            archive.remove_outbox(job_id, KEPT)
         if not back:
             archive.remove_study(uid)
         _log.info("images removed", study=uid, files=len(study.paths))

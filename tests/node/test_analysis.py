@@ -197,13 +197,25 @@ def test_the_pipeline_makes_the_same_bytes_whenever_it_analyses_a_job(
     made = []
     for _ in range(2):
         inputs = [archive.path(relative) for relative in ledger.job_paths(job.id)]
-        findings, objects = run_pipeline(job, inputs, stages.append, "cpu", job.created_at)
+        findings, objects, kept = run_pipeline(job, inputs, stages.append, "cpu", job.created_at)
         folder = tmp_path / f"made {len(made)}"
         made.append({kind: path.read_bytes() for kind, path in write_results(objects, folder).items()})
         assert findings.study_instance_uid == study
     assert made[0] == made[1]
     assert {"sr", "capture"} <= set(made[0])
+    assert {"crops.zip", "slices.zip"} <= set(kept)
     assert len(stages) > 2
+
+
+def test_what_is_kept_beside_the_objects_lies_in_the_outbox_and_is_not_sent(ledger: Ledger, archive: Archive) -> None:
+    job = open_job(ledger, archive)
+
+    def draw_too(job: Job, paths: list[Path], progress: Progress) -> Any:
+        return (*found_nothing(job, paths, progress), {"crops.zip": b"pictures"})
+
+    analyst(ledger, archive, draw_too).analyse(job.id)
+    assert (archive.outbox(job.id) / "crops.zip").read_bytes() == b"pictures"
+    assert [delivery.result.kind for delivery in ledger.deliveries(job.id)] == ["capture"]
 
 
 def test_a_series_that_is_gone_from_the_archive_is_said_to_be(ledger: Ledger, archive: Archive, tmp_path: Path) -> None:

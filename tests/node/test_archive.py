@@ -183,6 +183,21 @@ def test_an_outbox_is_made_and_removed(archive: Archive) -> None:
     assert not (archive.root / "outbox" / "7").exists()
 
 
+def test_small_files_of_a_result_can_outlive_the_rest(archive: Archive) -> None:
+    archive.put(7, "sr.dcm", b"report")
+    assert archive.put(7, "crops.zip", b"before").read_bytes() == b"before"
+    kept = archive.put(7, "crops.zip", b"pictures")
+    archive.remove_outbox(7, keep=("crops.zip",))
+    assert files_below(archive) == ["outbox/7/crops.zip"]
+    assert kept.read_bytes() == b"pictures"
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a" * 65])
+def test_a_file_of_the_outbox_has_a_plain_name(archive: Archive, name: str) -> None:
+    with pytest.raises(UnsafeNameError):
+        archive.put(7, name, b"")
+
+
 def test_removing_a_study_never_removes_an_image_that_was_just_stored(archive: Archive) -> None:
     old = archive.store(SOP, SERIES, STUDY, b"old")
     archive.store("1.9", "1.8", STUDY, b"just now, before its row")

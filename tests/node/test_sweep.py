@@ -134,9 +134,11 @@ def delivered_long_ago(sweep: Sweep) -> int:
 
 def test_images_and_results_go_when_their_time_is_over_and_findings_stay(sweep: Sweep) -> None:
     job_id = delivered_long_ago(sweep)
+    for name in ("crops.zip", "slices.zip"):
+        sweep.archive.put(job_id, name, b"pictures")
     sweep.remove_old()
     assert not list((sweep.archive.root / "studies").iterdir())
-    assert not (sweep.archive.root / "outbox" / str(job_id)).exists()
+    assert [path.name for path in sweep.archive.outbox(job_id).iterdir()] == ["crops.zip"]  # small, and goes with them
     assert sweep.ledger.findings(job_id) is not None
     assert sweep.ledger.study(derive_uid("one", "study")).removed_at is not None
 
