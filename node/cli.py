@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from node.commands import analysing, demo, jobs, network, serving
+from node.commands import analysing, audit, demo, jobs, network, serving, users
 from node.commands.output import CommandFailed, say
 from pipeline.errors import CmbError
 
@@ -40,12 +40,14 @@ _COMMANDS: tuple[tuple[str, Any], ...] = (
     (_QUEUE, jobs.show),
     (_QUEUE, jobs.retry),
     (_QUEUE, jobs.reroute),
+    (_NODE, audit.audit),
     (_NETWORK, network.send),
     (_NETWORK, network.echo),
     (_NODE, demo.demo),
 )
 for _panel, _command in _COMMANDS:
     app.command()(_command)
+app.add_typer(users.users, name="users")
 
 
 def _print_version(wanted: bool) -> None:

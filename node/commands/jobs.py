@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Annotated, Any
 
 import typer
 
-from node.commands.options import ConfigOption, DataOption, JsonOption, open_ledger, settings_of
+from node.commands.options import ConfigOption, DataOption, JsonOption, actor, open_ledger, settings_of
 from node.commands.output import print_json, print_table, printable
 
 JobArgument = Annotated[int, typer.Argument(metavar="JOB", help="The number that `cmbnode jobs` shows.")]
@@ -68,7 +67,7 @@ def retry(job: JobArgument, data: DataOption = None, config: ConfigOption = None
     """Try a failed job again. From where it failed: the analysis, or the deliveries that were given up."""
     ledger = open_ledger(settings_of(data, config))
     try:
-        again = ledger.retry(job, actor=_actor())
+        again = ledger.retry(job, actor=actor())
     finally:
         ledger.close()
     print(f"job {job} is {again.state} again")
@@ -82,17 +81,10 @@ def reroute(
     """Look through a study again. After a change of the rules (and a restart of the node), without sending it again."""
     ledger = open_ledger(settings_of(data, config))
     try:
-        ledger.route_again(study, actor=_actor())
+        ledger.route_again(study, actor=actor())
     finally:
         ledger.close()
     print(f"study {study} will be routed again by the running node")
-
-
-def _actor() -> str:
-    try:
-        return f"{getpass.getuser()} (command line)"
-    except (KeyError, OSError):  # a container's user without a name
-        return "command line"
 
 
 def _print_details(document: dict[str, Any]) -> None:

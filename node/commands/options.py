@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +33,14 @@ def settings_of(data: Path | None, config: Path | None, rules: Path | None = Non
 
     data_dir = data.expanduser().absolute() if data else None
     return load_settings(config, data_dir=data_dir, recognition_file=rules)
+
+
+def actor() -> str:
+    """Who gives the command, for the ledger's history and the audit."""
+    try:
+        return f"{getpass.getuser()} (command line)"
+    except (KeyError, OSError):  # a container's user without a name
+        return "command line"
 
 
 def open_ledger(settings: Settings) -> Ledger:

@@ -56,7 +56,7 @@ class Account:
 
 @dataclass(frozen=True)
 class AuditEntry:
-    """One thing that someone did. `study_instance_uid` is empty where no study was concerned."""
+    """One thing that someone did; the study and its patient are empty where none was concerned."""
 
     id: int
     at: datetime
@@ -65,11 +65,17 @@ class AuditEntry:
     study_instance_uid: str
     detail: str
     address: str
+    patient_name: str
+    patient_id: str
+    accession_number: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditFilters:
-    """What the audit is narrowed to; an empty field narrows nothing. `text` is part of the detail or address."""
+    """What the audit is narrowed to; an empty field narrows nothing.
+
+    `text` is part of the patient's name or ID, the accession number, the detail or the address, in any case.
+    """
 
     user_name: str = ""
     action: str = ""

@@ -90,9 +90,17 @@ class Accounts(AuditTrail):
             connection.execute(update(users).where(users.c.name == name).values(password_hash=password_hash))
 
     def open_session(
-        self, token_hash: str, name: str, kind: SessionKind, lasts_s: float, *, address: str = "", detail: str = ""
+        self,
+        token_hash: str,
+        name: str,
+        kind: SessionKind,
+        lasts_s: float,
+        *,
+        address: str = "",
+        detail: str = "",
+        actor: str = "",
     ) -> None:
-        """Let the holder of a token be this person for so long."""
+        """Let the holder of a token be this person for so long; `actor`, if it was not that person who asked."""
         now = self._clock()
         values = {
             "token_hash": token_hash,
@@ -106,7 +114,7 @@ class Accounts(AuditTrail):
         with self._write() as connection:
             connection.execute(insert(sessions).values(values))
             action = Action.SIGNED_IN if kind == SessionKind.BROWSER else Action.USER
-            self._note_access(connection, name, action, detail=detail, address=address)
+            self._note_access(connection, actor or name, action, detail=detail, address=address)
 
     def session_account(self, token_hash: str, idle_s: float, *, used: bool = True) -> Account | None:
         """Who the holder of a token is, if the session lives; a program's token knows no idleness.

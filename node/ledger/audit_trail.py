@@ -9,6 +9,9 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or
 from node.ledger.access_records import AuditEntry, AuditFilters
 from node.ledger.access_tables import audit
 from node.ledger.engine import Store, clean
+from node.ledger.models import studies
+
+_PATIENT = ("patient_name", "patient_id", "accession_number")
 
 
 class AuditTrail(Store):
@@ -46,7 +49,14 @@ class AuditTrail(Store):
     def audit(self, filters: AuditFilters | None = None, *, limit: int = 100, offset: int = 0) -> list[AuditEntry]:
         """What was written down, the newest first."""
         where = _matches(filters or AuditFilters())
-        query = select(audit).where(where).order_by(audit.c.id.desc()).limit(limit).offset(offset)
+        patient = [func.coalesce(studies.c[name], "").label(name) for name in _PATIENT]
+        query = (
+            select(audit, *patient)
+            .outerjoin(studies, studies.c.study_instance_uid == audit.c.study_instance_uid)
+            .where(where)
+            .order_by(audit.c.id.desc())
+        )
+        query = query.limit(limit).offset(offset)
         with self._read() as connection:
             return [AuditEntry(**row) for row in connection.execute(query).mappings()]
 
@@ -94,7 +104,7 @@ def _matches(filters: AuditFilters) -> ColumnElement[bool]:
     if filters.study_uid:
         conditions.append(audit.c.study_instance_uid == filters.study_uid)
     if filters.text:
-        columns = (audit.c.detail, audit.c.address)
+        columns = (audit.c.detail, audit.c.address, *(studies.c[name] for name in _PATIENT))
         conditions.append(or_(*(func.lower(c).contains(filters.text.lower(), autoescape=True) for c in columns)))
     if filters.since is not None:
         conditions.append(audit.c.at >= filters.since)

@@ -121,7 +121,7 @@ class _AtLeast:
         if user is None:
             raise NotSignedInError
         if not user.role.may_act_as(self._role):
-            raise HTTPException(403, f"Only a {self._role} may do this; you are signed in as {user.role}.")
+            raise HTTPException(403, f"This takes the role {self._role}; you are signed in as {user.role}.")
         return user
 
 

@@ -22,7 +22,7 @@ from node.bell import make_app as make_bell
 from node.config import ConfigError, Settings
 from node.ledger import Ledger
 from node.logs import set_up_logging
-from node.worklist import access, api, health, pages, sign_in
+from node.worklist import access, api, audit_page, health, pages, sign_in
 from node.worklist.context import HERE, Context, context_of, make_templates
 from node.worklist.security import harden
 
@@ -59,7 +59,7 @@ def create_app(settings: Settings, ledger: Ledger | None = None) -> FastAPI:
     bell = Bell(make_bell(settings)) if settings.redis_url is not None else None
     app.state.context = Context(settings, opened, bell, make_templates(settings, access.template_values))
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
-    for routes in (pages, api):
+    for routes in (pages, api, audit_page):
         app.include_router(routes.router, dependencies=[Depends(access.viewer)])
     for routes in (sign_in, health):
         app.include_router(routes.router)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,6 +24,7 @@ _HEADERS = {
     b"permissions-policy": b"camera=(), microphone=(), geolocation=()",
 }
 _NO_STORE = {b"cache-control": b"no-store"}  # patient data stays out of shared caches and the disk
+LONGEST_BODY = 262_144
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
 
 
@@ -48,6 +50,27 @@ class SecurityHeaders:
         await self._app(scope, receive, send_with_headers)
 
 
+class LimitedBody:
+    """ASGI middleware: 413 for a request that sends more than a form of ours can hold."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count the bytes that come in, whatever their number is said to be."""
+        taken = 0
+
+        async def receive_some() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > LONGEST_BODY:
+                raise HTTPException(413, "More was sent than a form of this page can hold.")
+            return message
+
+        await self._app(scope, receive_some if scope["type"] == "http" else receive, send)
+
+
 def harden(app: FastAPI, listening_on: str, hosts: Sequence[str]) -> None:
     """Add the headers and the check of the Host header.
 
@@ -63,6 +86,7 @@ def harden(app: FastAPI, listening_on: str, hosts: Sequence[str]) -> None:
     """
     allowed = [*LOOPBACK, *hosts] if hosts or is_loopback(listening_on) else ["*"]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed, www_redirect=False)
+    app.add_middleware(LimitedBody)
     app.add_middleware(SecurityHeaders)
 
 
