@@ -25,33 +25,27 @@ import signal
 import socket
 import threading
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, cast
 
 import pydicom.config
 import structlog
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom import _config as pynetdicom_config
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.dsutils import create_file_meta, encode_file_meta
 from sqlalchemy.exc import SQLAlchemyError
 
-from node.archive import Archive, DiskFullError, IncomingFile, StoredFile, TooLargeError
+from node.archive import Archive, DiskFullError, IncomingFile
 from node.association import AssociationHooks, BoundedAssociation, BoundedServer
 from node.config import ConfigError, Settings
-from node.header import Header, NotUnderstoodError, read_header
-from node.ledger import InstanceRecord, Ledger, Stored
-from node.settling import slice_place
+from node.filing import NOT_UNDERSTOOD, OUT_OF_RESOURCES, SUCCESS, Arrival, Filed, Filing
+from node.ledger import Ledger
 from node.storage_classes import storage_contexts
 
 GRACE_S = 10.0
 """Time that running associations get to finish when the node stops."""
 
-SUCCESS, KEPT_ASIDE, OUT_OF_RESOURCES, MISMATCH, NOT_UNDERSTOOD = 0x0000, 0xB000, 0xA700, 0xA900, 0xC000
 PROCESSING_FAILURE = 0x0110
 _COMMENT_LENGTH = 64  # VR LO
 
@@ -73,6 +67,7 @@ class Receiver:
 
     def __init__(self, settings: Settings, ledger: Ledger, archive: Archive) -> None:
         self._settings, self._ledger, self._archive = settings, ledger, archive
+        self._filing = Filing(ledger, archive, settings.receiver.max_instance_bytes)
         self._server: BoundedServer | None = None
         self._prefix = f"{socket.gethostname()[:64]}:{settings.receiver.port}/"  # of its associations in the ledger
 
@@ -137,109 +132,56 @@ class Receiver:
         self.stop(grace_s=0)
 
     def _open_incoming(self, association: Any, context_id: int, request: C_STORE) -> IncomingFile:
-        """Open the file for a data set, with the file meta information (PS3.10 7.1) that the request implies."""
+        """Open the file for a data set that is about to arrive."""
         syntax = association._accepted_cx[context_id].transfer_syntax[0]
-        incoming = self._archive.incoming()
-        incoming.write_header(_file_meta(str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID), syntax))
-        return incoming
+        return self._filing.open(str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID), syntax)
 
     def _handle_store(self, event: evt.Event) -> Dataset:
         association = cast(BoundedAssociation, event.assoc)
         try:
-            status, why = self._store(association, event)
+            filed = self._store(association, event)
         except DiskFullError as error:
-            status, why = OUT_OF_RESOURCES, error.what
+            filed = Filed(OUT_OF_RESOURCES, error.what)
         except (SQLAlchemyError, OSError) as error:
-            status, why = OUT_OF_RESOURCES, f"the node cannot store now ({type(error).__name__})"
+            filed = Filed(OUT_OF_RESOURCES, f"the node cannot store now ({type(error).__name__})")
         except Exception:  # a fault of ours must not look like one of the object's
             _log.error("failed on an object", association=association.identity, exc_info=True)
-            status, why = PROCESSING_FAILURE, "the node failed on this object"
-        if status != SUCCESS:
+            filed = Filed(PROCESSING_FAILURE, "the node failed on this object")
+        if filed.status != SUCCESS:
             _log.warning(
                 "not stored",
-                status=f"{status:04X}",
-                why=why,
+                status=f"{filed.status:04X}",
+                why=filed.why,
                 calling_ae=association.calling_ae,
                 peer=association.peer,
                 sop_instance_uid=str(cast(Any, event.request).AffectedSOPInstanceUID),
             )
         answer = Dataset()
-        answer.Status = status
-        if why:
-            answer.ErrorComment = why[:_COMMENT_LENGTH]
+        answer.Status = filed.status
+        if filed.why:
+            answer.ErrorComment = filed.why[:_COMMENT_LENGTH]
         return answer
 
-    def _store(self, association: BoundedAssociation, event: evt.Event) -> tuple[int, str]:
-        """Store the object of a C-STORE request; the status to answer, and why."""
+    def _store(self, association: BoundedAssociation, event: evt.Event) -> Filed:
+        """Store the object of a C-STORE request."""
         request, incoming = cast(Any, event.request), association.dimse.incoming
         if incoming is None:
-            return NOT_UNDERSTOOD, "a request without a data set"
-        incoming.check()
-        record = self._bare_record(association, event, incoming)
-        limit = self._settings.receiver.max_instance_bytes
-        try:
-            header = read_header(incoming.file, incoming.header_size, event.context.transfer_syntax, limit)
-        except NotUnderstoodError as error:
-            return self._keep_aside(NOT_UNDERSTOOD, record, incoming, error.what)
-        claimed = (request.AffectedSOPClassUID, request.AffectedSOPInstanceUID, event.context.abstract_syntax)
-        sop_class = header.text("SOPClassUID")
-        if claimed != (sop_class, header.text("SOPInstanceUID"), sop_class):
-            return self._keep_aside(MISMATCH, record, incoming, "data set, request and context do not match")
-        record = _full_record(record, header)
-        uids = record.sop_instance_uid, record.series_instance_uid, record.study_instance_uid
-        stored = self._archive.store(*uids, incoming)
-        return self._enter(association, record, stored)
-
-    def _enter(self, association: BoundedAssociation, record: InstanceRecord, stored: StoredFile) -> tuple[int, str]:
-        """Enter a durable file in the ledger. If that fails the file stays: sent again, it is the same file."""
-        record = replace(record, path=stored.path, size=stored.size, sha256=stored.sha256)
-        verdict = self._ledger.record_instance(record)
-        if verdict is Stored.CONFLICT:
-            why = "the SOP Instance UID is known with other content, or the series in another study"
-            with self._archive.path(stored.path).open("rb") as file, self._archive.incoming() as copy:
-                while piece := file.read(2**20):
-                    copy.write(piece)
-                answer = self._keep_aside(KEPT_ASIDE, record, copy, why)
-            self._archive.remove(stored.path)
-            return answer
-        association.series.add(record.series_instance_uid)
-        association.stored += verdict is Stored.NEW
-        return SUCCESS, ""
-
-    def _keep_aside(self, status: int, record: InstanceRecord, incoming: IncomingFile, why: str) -> tuple[int, str]:
-        facts = {
-            "at": record.received_at.isoformat(),
-            "status": f"{status:04X}",
-            "calling_ae": record.calling_ae,
-            "peer": record.peer,
-            "transfer_syntax_uid": record.transfer_syntax_uid,
-            "sop_class_uid": record.sop_class_uid,
-            "sop_instance_uid": record.sop_instance_uid,
-        }
-        try:
-            path = self._archive.quarantine(incoming, why, facts).path
-        except TooLargeError:
-            path, why = "", f"{why}; too large to be kept"
-        self._ledger.quarantine(record, path, why)
-        return status, why
-
-    def _bare_record(self, association: BoundedAssociation, event: evt.Event, incoming: IncomingFile) -> InstanceRecord:
-        """What is known of an object without its data set: what the request says, which nobody has checked."""
-        request = cast(Any, event.request)
-        return InstanceRecord(
-            sop_instance_uid=str(request.AffectedSOPInstanceUID)[:64],
-            sop_class_uid=str(request.AffectedSOPClassUID)[:64],
+            return Filed(NOT_UNDERSTOOD, "a request without a data set")
+        originator = str(request.MoveOriginatorApplicationEntityTitle or "").strip()
+        arrival = Arrival(
+            sop_class_uids=(str(request.AffectedSOPClassUID), str(event.context.abstract_syntax)),
+            sop_instance_uid=str(request.AffectedSOPInstanceUID),
             transfer_syntax_uid=str(event.context.transfer_syntax),
-            series_instance_uid="",
-            study_instance_uid="",
-            path="",
-            size=incoming.size,
-            sha256=incoming.sha256,
-            received_at=_now(),
             calling_ae=association.calling_ae,
             peer=association.peer,
             association=self._prefix + association.identity,
+            asked_for=originator == self._settings.ae_title if originator else None,
         )
+        filed = self._filing.file(incoming, arrival)
+        if filed.status == SUCCESS:
+            association.series.add(filed.series_instance_uid)
+            association.stored += filed.new
+        return filed
 
     def _association_ended(self, association: BoundedAssociation) -> None:
         if not association.series:
@@ -259,57 +201,6 @@ class Receiver:
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _file_meta(sop_class: str, sop_instance: str, syntax: str) -> bytes:
-    """Preamble and file meta information."""
-    uid = sop_instance.encode("ascii", "replace")
-    uid += b"\0" * (len(uid) % 2)
-    template, at = _file_meta_template(sop_class, syntax, len(uid))
-    return template[:at] + uid + template[at + len(uid) :]
-
-
-@lru_cache(maxsize=256)
-def _file_meta_template(sop_class: str, syntax: str, uid_length: int) -> tuple[bytes, int]:
-    """File meta information for a SOP Instance UID of some length, and where it goes; encoding it takes a while."""
-    meta = create_file_meta(
-        sop_class_uid=UID(sop_class), sop_instance_uid=UID("1" * uid_length), transfer_syntax=UID(syntax)
-    )
-    template = bytes(128) + b"DICM" + encode_file_meta(meta)
-    return template, template.index(b"\x02\x00\x03\x00UI") + 8
-
-
-def _full_record(bare: InstanceRecord, header: Header) -> InstanceRecord:
-    """Add what the data set says of itself."""
-    orientation, position = slice_place(
-        header.numbers("ImageOrientationPatient"), header.numbers("ImagePositionPatient")
-    )
-    return replace(
-        bare,
-        sop_instance_uid=header.text("SOPInstanceUID"),
-        sop_class_uid=header.text("SOPClassUID"),
-        series_instance_uid=header.text("SeriesInstanceUID"),
-        study_instance_uid=header.text("StudyInstanceUID"),
-        number_of_frames=max(1, header.integer("NumberOfFrames") or 1),
-        orientation=orientation,
-        position=position,
-        patient_id=header.text("PatientID"),
-        patient_name=header.text("PatientName"),
-        patient_birth_date=header.text("PatientBirthDate"),
-        patient_sex=header.text("PatientSex"),
-        accession_number=header.text("AccessionNumber"),
-        study_date=header.text("StudyDate"),
-        study_time=header.text("StudyTime"),
-        study_description=header.text("StudyDescription"),
-        referring_physician=header.text("ReferringPhysicianName"),
-        modality=header.text("Modality"),
-        series_number=header.integer("SeriesNumber"),
-        series_description=header.text("SeriesDescription"),
-        manufacturer=header.text("Manufacturer"),
-        body_part=header.text("BodyPartExamined"),
-        station_name=header.text("StationName"),
-        institution=header.text("InstitutionName"),
-    )
 
 
 def run_receiver(settings: Settings, ledger: Ledger | None = None, archive: Archive | None = None) -> None:
