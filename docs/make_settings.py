@@ -11,6 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from node.config import Settings
 from node.destination_settings import KINDS
+from node.prior_settings import DicomPacs, DicomWebPacs
 
 HEAD = """# Settings
 
@@ -49,6 +50,8 @@ def reference() -> str:
     for name, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             page += _table((field.annotation.__doc__ or name).strip().rstrip("."), f"{name}.", field.annotation)
+    for name, asked in (("dicom", DicomPacs), ("dicomweb", DicomWebPacs)):
+        page += _table((asked.__doc__ or name).strip().rstrip("."), f"priors.{name}.", asked)
     for kind, model in KINDS.items():
         page += _table(f"A destination of kind `{kind}`, `[destinations.NAME]`", "", model)
     return page

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network
+from contextlib import suppress
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from platformdirs import user_data_path
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from node.destination_settings import KINDS, AETitle
 from node.destination_settings import DestinationSettings as DestinationSettings
 from node.destination_settings import DicomDestination as DicomDestination
+from node.prior_settings import PriorsSettings
 from pipeline.errors import CmbError
 
 
@@ -148,8 +150,23 @@ class Settings(BaseSettings):
     receiver: ReceiverSettings = ReceiverSettings()
     settling: SettlingSettings = SettlingSettings()
     queue: QueueSettings = QueueSettings()
+    priors: PriorsSettings = PriorsSettings()
     archive: ArchiveSettings = ArchiveSettings()
     worklist: WorklistSettings = WorklistSettings()
+
+    @model_validator(mode="after")
+    def _pacs_may_send(self) -> Self:
+        """What is asked for comes by C-STORE, so the PACS must get through to the receiver."""
+        if self.priors.dicom is not None and self.receiver.peers:
+            with suppress(ValueError):  # a name: where it leads is known when it calls
+                address = ip_address(self.priors.dicom.host)
+                if not any(address in network for network in self.receiver.peers):
+                    raise ConfigError(
+                        f"{address} is asked for earlier studies, but may not send any",
+                        where="receiver.peers",
+                        do="add the network of priors.dicom.host",
+                    )
+        return self
 
     @property
     def zone(self) -> ZoneInfo | None:

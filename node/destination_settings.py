@@ -80,7 +80,7 @@ class _Tls(_Destination):
         return self
 
 
-class _Web(_Tls):
+class WebService(_Tls):
     """An HTTP service and how the node signs in there."""
 
     url: Url = Field(description="Base address of the service, http or https")
@@ -118,7 +118,7 @@ class DicomDestination(_Destination):
         return f"{self.ae_title}@{_bracketed(self.host)}:{self.port}"
 
 
-class StowDestination(_Web):
+class StowDestination(WebService):
     """A DICOMweb service (STOW-RS)."""
 
     TAKES_DICOM: ClassVar[bool] = True
@@ -152,7 +152,7 @@ class Hl7Destination(_Tls):
         return f"{'mllps' if self.tls else 'mllp'}://{_bracketed(self.host)}:{self.port}"
 
 
-class FhirDestination(_Web):
+class FhirDestination(WebService):
     """A FHIR R4 server (DiagnosticReport and Observations, one transaction)."""
 
     TAKES_DICOM: ClassVar[bool] = False

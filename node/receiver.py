@@ -94,7 +94,7 @@ class Receiver:
         limits = self._settings.receiver
         ae = AE(ae_title=self._settings.ae_title)
         ae.maximum_pdu_size = limits.max_pdu_bytes
-        ae.require_calling_aet = list(limits.calling_ae_titles)
+        ae.require_calling_aet = self._callers()
         ae.require_called_aet = limits.require_called_ae_title
         ae.maximum_associations = 1_000_000  # `BoundedServer.admit` counts; pynetdicom counts the half-open ones, too
         contexts = storage_contexts(limits.extra_sop_classes)
@@ -116,6 +116,12 @@ class Receiver:
             ) from error
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="receiver", daemon=True).start()
         _log.info("receiver listens", ae_title=self._settings.ae_title, host=limits.host, port=self.port)
+
+    def _callers(self) -> list[str]:
+        """Who may call: whoever is named, and the PACS that earlier studies are asked of; empty: anyone."""
+        named = self._settings.receiver.calling_ae_titles
+        asked = self._settings.priors.dicom
+        return [*named, asked.ae_title] if named and asked is not None else list(named)
 
     def stop(self, grace_s: float = GRACE_S) -> None:
         """Listen no more, let associations finish for `grace_s` seconds, then abort them."""
