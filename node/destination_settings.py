@@ -6,7 +6,18 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, SecretStr, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SecretStr,
+    SerializationInfo,
+    Tag,
+    field_serializer,
+    model_validator,
+)
 
 REPORT = "report"
 """Kind of the result file that systems get which take no DICOM (:mod:`node.report`)."""
@@ -87,6 +98,11 @@ class WebService(_Tls):
     token: SecretStr | None = Field(None, description="Bearer token; better in the environment than in the file")
     username: str | None = Field(None, description="User name, to sign in by HTTP Basic")
     password: SecretStr | None = Field(None, description="Its password; better in the environment than in the file")
+
+    @field_serializer("token", "password", when_used="json-unless-none")
+    def _secret(self, secret: SecretStr, info: SerializationInfo) -> str:
+        """Written out for the node's own processes only; anyone else gets asterisks."""
+        return secret.get_secret_value() if (info.context or {}).get("secrets") else str(secret)
 
     @model_validator(mode="after")
     def _one_way_to_sign_in(self) -> Self:

@@ -174,7 +174,7 @@ def _stages(settings: Settings, lock: int) -> list[list[Part]]:
 def child_environment(settings: Settings) -> dict[str, str]:
     """The environment that gives a child exactly these settings, wherever they came from."""
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("CMBNODE_")}
-    document: dict[str, Any] = settings.model_dump(mode="json", exclude_none=True)
+    document: dict[str, Any] = settings.model_dump(mode="json", exclude_none=True, context={"secrets": True})
     given = {
         f"CMBNODE_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
         for name, value in document.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -223,3 +224,12 @@ def test_signals_work_as_before_after_it_stopped() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.wait(5)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_parts_get_the_secrets_that_nobody_else_is_shown() -> None:
+    given = {"url": "http://pacs.example/dicom-web", "username": "node", "password": "geheim"}
+    settings = Settings(priors={"dicomweb": given}, destinations={"ris": {**given, "kind": "fhir"}})  # type: ignore[arg-type]
+    environment = child_environment(settings)
+    assert json.loads(environment["CMBNODE_PRIORS"])["dicomweb"]["password"] == "geheim"
+    assert json.loads(environment["CMBNODE_DESTINATIONS"])["ris"]["password"] == "geheim"
+    assert "geheim" not in settings.model_dump_json() + repr(settings)
