@@ -28,6 +28,8 @@ def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
 Span = Annotated[tuple[float, float], AfterValidator(_ordered)]
 """Smallest and largest value; drawn uniformly in between."""
 Voxel = tuple[float, float, float]
+FEWEST_SAMPLES = 4
+"""Along an axis."""
 
 
 class Model(BaseModel):
@@ -88,6 +90,15 @@ class StudySet(Model):
     fine_mm: float = Field(0.5, gt=0.1, le=4.0, description="Edge of the voxels that the physics runs on")
     fov_mm: Voxel = (192.0, 224.0, 144.0)
     oblique_deg: float = Field(6.0, ge=0, le=45, description="Spread of the angles by which the slices are turned")
+
+    @model_validator(mode="after")
+    def _scannable(self) -> StudySet:
+        for voxel in self.protocol.voxel_mm:
+            if min(voxel) < self.fine_mm:
+                raise ValueError(f"a voxel of {voxel} mm is finer than fine_mm, {self.fine_mm} mm")
+            if any(fov / step < FEWEST_SAMPLES for fov, step in zip(self.fov_mm, voxel, strict=True)):
+                raise ValueError(f"a voxel of {voxel} mm leaves fewer than four samples in {self.fov_mm} mm")
+        return self
 
 
 class Cohort(Model):

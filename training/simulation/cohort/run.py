@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -137,6 +138,19 @@ def _do(task: HeadTask, output: Output) -> list[Made]:
     return list(make_head_studies(task, output))
 
 
+def end_with_parent() -> None:
+    """End this process when the one that started it was killed. Studies are whole or not there, so nothing is lost."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _in_processes(tasks: Sequence[HeadTask], outputs: dict[str, Output], n: int) -> Iterator[Made]:
     """Results of all heads as they come; one process runs them here."""
     if n == 1:
@@ -145,7 +159,7 @@ def _in_processes(tasks: Sequence[HeadTask], outputs: dict[str, Output], n: int)
         return
     os.environ.setdefault("NUMBA_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(n, mp_context=context) as pool:
+    with ProcessPoolExecutor(n, mp_context=context, initializer=end_with_parent) as pool:
         running = [pool.submit(_do, task, outputs[task.cohort.name]) for task in tasks]
         try:
             for done in as_completed(running):
