@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, update
 
 from node.ledger.engine import Store, clean, locked
+from node.ledger.headline import headline
 from node.ledger.models import deliveries, findings, jobs, results, series, studies
 from node.ledger.records import DeliveryState, Job, JobState, Json, NewJob, ResultFile
 from node.ledger.rows import Row, job_of
@@ -212,9 +213,8 @@ class Jobs(Store):
             if row is None:
                 return False
             now = self._clock()
-            counts = document.get("counts", {})
-            numbers = {name: int(counts.get(name, 0)) for name in ("total", "definite", "possible")}
-            connection.execute(insert(findings).values(job_id=job_id, document=document, created_at=now, **numbers))
+            values = {"job_id": job_id, "document": document, "created_at": now, **headline(document)}
+            connection.execute(insert(findings).values(values))
             sends = self._insert_results(connection, row, objects, takes, now) > 0
             ended = {"owner": "", "lease_expires_at": None, "progress": "", "analysed_at": now}
             self._set_job(connection, row, JobState.ANALYSED, actor=owner, why="", **ended)

@@ -215,6 +215,10 @@ findings = Table(
     _count("total"),
     _count("definite"),
     _count("possible"),
+    _text("pattern"),  # strictly lobar, strictly deep, mixed, none; empty: not assessed
+    Column("new", Integer),  # bleeds that an earlier study did not show; none: not compared
+    _text("aria_h"),  # radiographic grade of new bleeds; empty: not assessed
+    _text("verified_by"),
     Column("created_at", UtcDateTime, nullable=False),
 )
 

@@ -302,11 +302,18 @@ class Change:
 
 @dataclass(frozen=True)
 class Burden:
-    """Number of lesions of a finished analysis."""
+    """What a finished analysis comes to.
+
+    `pattern` is empty where location was not assessed, `new` is none and `aria_h` empty without a comparison.
+    """
 
     total: int
     definite: int
     possible: int
+    pattern: str = ""
+    new: int | None = None
+    aria_h: str = ""
+    verified_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -335,7 +342,7 @@ class Filters:
     Parameters
     ----------
     text : str
-        Part of the patient name, patient ID, accession number or study description, in any case.
+        Words, each part of the patient name, patient ID, accession number or study description, in any case.
     study_uids : tuple of str
         Exactly these studies.
     """
@@ -347,6 +354,10 @@ class Filters:
     received_from: datetime | None = None
     received_until: datetime | None = None
     min_lesions: int | None = None
+    max_lesions: int | None = None
+    new_lesions: bool = False  # the comparison with an earlier study found some
+    verified: bool | None = None
+    fetched: bool | None = None  # only, or without, earlier studies that were fetched to compare with
     study_uids: tuple[str, ...] = ()
     patient_id: str = ""
     superseded: bool = True  # whether lists of jobs show superseded ones

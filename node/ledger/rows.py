@@ -87,9 +87,10 @@ def burden_of(row: Row) -> Burden | None:
     """The lesion counts in a row with the counts of `findings`, labelled."""
     if row["findings__total"] is None:
         return None
-    return Burden(row["findings__total"], row["findings__definite"], row["findings__possible"])
+    return Burden(**{column.name: row[f"findings__{column.name}"] for column in _BURDEN})
 
 
-BURDEN_COLUMNS = [findings.c[name].label(f"findings__{name}") for name in ("total", "definite", "possible")]
+_BURDEN = [findings.c[field.name] for field in fields(Burden)]
+BURDEN_COLUMNS = [column.label(f"findings__{column.name}") for column in _BURDEN]
 JOB_COLUMNS = labelled(jobs)
 STUDY_COLUMNS = labelled(studies)

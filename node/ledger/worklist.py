@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select
@@ -11,8 +12,11 @@ from node.ledger.models import findings, jobs, series, studies
 from node.ledger.records import Filters, JobState, JobSummary, SeriesState, Sort, StudyState, WorklistRow
 from node.ledger.rows import BURDEN_COLUMNS, JOB_COLUMNS, STUDY_COLUMNS, burden_of, job_of, part, study_of
 
+MOST_WORDS = 8
+_SEPARATORS = re.compile(r"[\s,^=]+")  # between the parts of a name, as people and as DICOM write it
+
 # Text sorts by meaning, not by alphabet: what needs a person first.
-_URGENCY = {state: rank for rank, state in enumerate(("failed", "running", "queued", "receiving", "analysed"))}
+_URGENCY = {state: rank for rank, state in enumerate(("failed", "running", "queued", "held", "receiving", "analysed"))}
 
 
 def _study_state() -> ColumnElement[str]:
@@ -45,19 +49,25 @@ def _matches(filters: Filters, state: ColumnElement[str]) -> ColumnElement[bool]
         conditions.append(studies.c.first_received_at < filters.received_until)
     if filters.min_lesions is not None:
         conditions.append(findings.c.total >= filters.min_lesions)
+    if filters.max_lesions is not None:
+        conditions.append(findings.c.total <= filters.max_lesions)
+    if filters.new_lesions:
+        conditions.append(findings.c.new > 0)
+    if filters.verified is not None:
+        conditions.append(findings.c.verified_by != "" if filters.verified else findings.c.verified_by == "")
+    if filters.fetched is not None:
+        conditions.append(studies.c.fetched.is_(filters.fetched))
     if filters.study_uids:
         conditions.append(studies.c.study_instance_uid.in_(filters.study_uids))
     if filters.patient_id:
         conditions.append(studies.c.patient_id == filters.patient_id)
-    if filters.text:
-        columns = (
-            studies.c.patient_name,
-            studies.c.patient_id,
-            studies.c.accession_number,
-            studies.c.study_description,
-        )
-        conditions.append(or_(*(func.lower(c).contains(filters.text.lower(), autoescape=True) for c in columns)))
+    conditions += [_says(word) for word in _SEPARATORS.sub(" ", filters.text.lower()).split()[:MOST_WORDS]]
     return and_(True, *conditions)
+
+
+def _says(word: str) -> ColumnElement[bool]:
+    columns = (studies.c.patient_name, studies.c.patient_id, studies.c.accession_number, studies.c.study_description)
+    return or_(*(func.lower(column).contains(word, autoescape=True) for column in columns))
 
 
 def _order(sort: Sort, state: ColumnElement[str], descending: bool) -> list[ColumnElement[Any]]:

@@ -60,8 +60,14 @@ def upgrade() -> None:
     op.create_index(op.f("ix_audit_at"), "audit", ["at"], unique=False)
     op.create_index(op.f("ix_audit_user_name_id"), "audit", ["user_name", "id"], unique=False)
     op.create_index(op.f("ix_audit_study_instance_uid_id"), "audit", ["study_instance_uid", "id"], unique=False)
+    # What lists show of the findings.
+    for name in ("pattern", "aria_h", "verified_by"):
+        op.add_column("findings", sa.Column(name, sa.Text(), server_default="", nullable=False))
+    op.add_column("findings", sa.Column("new", sa.Integer(), nullable=True))
 
 
 def downgrade() -> None:
+    for name in ("pattern", "aria_h", "verified_by", "new"):
+        op.drop_column("findings", name)
     for table in ("audit", "attempts", "sessions", "users"):
         op.drop_table(table)
