@@ -23,6 +23,7 @@ from node.analysis import Analyst, Outcome, Progress, run_pipeline
 from node.archive import Archive
 from node.bell import ANALYSE, DELIVER, Bell, QueueAwayError, make_app
 from node.config import Settings
+from node.correcting import earlier_results, run_correction
 from node.delivery import Courier
 from node.destinations import open_destination
 from node.ledger import Filters, Job, JobState, Ledger
@@ -98,6 +99,9 @@ class Worker:
         rules = recognition(self.settings)
         created = job.created_at.astimezone(self.settings.zone)
         predecessor = before.key if before else None
+        if job.correction is not None:
+            earlier = earlier_results(self.ledger, self.archive, job)
+            return run_correction(job, earlier, paths, progress, created, predecessor, rules)
         return run_pipeline(job, paths, progress, self.settings.device, created, predecessor, rules)
 
     def deliver(self, destination: str) -> None:

@@ -72,7 +72,7 @@ class Amendment:
 
 def correct(
     pick: Pick, profile: Profile, earlier: Sequence[Earlier], amendment: Amendment, *, key: str, watch: Stopwatch
-) -> tuple[Detection, Mask]:
+) -> Detection:
     """Apply a reader's correction.
 
     Bleeds that stay keep number, tracking UID, voxels and measures; an added one gets the next number, and is grown
@@ -95,8 +95,8 @@ def correct(
 
     Returns
     -------
-    Detection, ndarray of bool
-        As the detector's own, without location and trend of added bleeds; and the brain mask.
+    Detection
+        As the detector's own; the bleeds without trend.
 
     Raises
     ------
@@ -105,13 +105,17 @@ def correct(
     """
     with watch("read"):
         acquisition = usable(read_acquisition(pick))
-    with watch("brain"):
-        brain = extract_brain(acquisition.magnitude or acquisition.swi, profile.brain)
     with watch("correction"):
         lesions, rejected = _judge(earlier, amendment)
         labels = _label(lesions, earlier, acquisition)
-        highest = max((lesion.id for result in earlier for lesion in result.findings.lesions), default=0)
-        added, remarks = _add(amendment.added, highest, labels, acquisition, brain, profile.measure, key)
+    added: list[Lesion] = []
+    remarks: list[str] = []
+    if amendment.added:
+        with watch("brain"):
+            brain = extract_brain(acquisition.magnitude or acquisition.swi, profile.brain)
+        with watch("added bleeds"):
+            highest = max((lesion.id for result in earlier for lesion in result.findings.lesions), default=0)
+            added, remarks = _add(amendment.added, highest, labels, acquisition, brain, profile.measure, key)
     before = earlier[0].findings
     findings = replace(
         before,
@@ -122,7 +126,7 @@ def correct(
         verification=amendment.verification,
         timing_s=watch.seconds,
     )
-    return Detection(findings, labels, acquisition), brain
+    return Detection(findings, labels, acquisition)
 
 
 def _judge(earlier: Sequence[Earlier], amendment: Amendment) -> tuple[list[Lesion], list[RejectedLesion]]:

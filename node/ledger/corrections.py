@@ -49,10 +49,7 @@ class Corrections(Jobs):
                 raise InputError("no such job", where=f"job {job_id}", do="`cmbnode jobs` lists them")
             if (same := self._same(connection, row, correction)) is not None:
                 return same
-            self._require_current(connection, row)
-            base = self._analysed(connection, row)
-            self._require_images(connection, row)
-            self._require_fit(connection, base, correction)
+            base = self._correctable(connection, row, correction)
             new = _new_job(job_of(row), correction.key(base["key"]), row["input_revision"])
             why = f"correction of job {base['id']} by {correction.summary}"
             opened = self._insert_job(connection, new, row["input_revision"], why, actor, correction.to_json())
@@ -60,6 +57,16 @@ class Corrections(Jobs):
             current = studies.c.study_instance_uid == new.study_instance_uid
             connection.execute(update(studies).where(current).values(current_job_id=opened))
             return self._job(connection, opened)
+
+    def check_correction(self, job_id: int, correction: Correction) -> None:
+        """Refuse what :meth:`open_correction` would refuse now, and open nothing."""
+        correction.check()
+        with self._read() as connection:
+            row = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one_or_none()
+            if row is None:
+                raise InputError("no such job", where=f"job {job_id}", do="`cmbnode jobs` lists them")
+            if self._same(connection, row, correction) is None:
+                self._correctable(connection, row, correction)
 
     def corrected(self, job_id: int) -> list[Job]:
         """The results that a correction rests on, the newest first; the last one is the detector's own."""
@@ -71,6 +78,14 @@ class Corrections(Jobs):
                 if row["analysed_at"] is not None:
                     chain.append(job_of(row))
             return chain
+
+    def _correctable(self, connection: Connection, row: Row, correction: Correction) -> Row:
+        """The job whose findings are corrected; an error if this cannot be."""
+        self._require_current(connection, row)
+        base = self._analysed(connection, row)
+        self._require_images(connection, row)
+        self._require_fit(connection, base, correction)
+        return base
 
     def _same(self, connection: Connection, row: Row, correction: Correction) -> Job | None:
         """The job of the very same correction, sent a second time."""

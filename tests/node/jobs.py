@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, SecondaryCaptureImageStorage
 
 from node.archive import Archive
-from node.config import QueueSettings
+from node.config import QueueSettings, Settings
 from node.ledger import InstanceRecord, Job, Ledger, NewJob, Priority, ResultFile, SeriesVerdict
+from node.routing import route_study
+from node.rules import load_table
 from pipeline.findings import Findings, SeriesUsed
 from pipeline.identity import derive_uid
 
@@ -66,6 +69,33 @@ def open_job(
     return ledger.open_job(new)
 
 
+def job_on(study: str, paths: list[Path], ledger: Ledger, archive: Archive) -> Job:
+    """Bring a study in and route it, as the receiver and the sweep do."""
+    for path in paths:
+        dataset = dcmread(path, stop_before_pixels=True)
+        stored = archive.store(dataset.SOPInstanceUID, dataset.SeriesInstanceUID, study, path.read_bytes())
+        ledger.record_instance(
+            InstanceRecord(
+                sop_instance_uid=dataset.SOPInstanceUID,
+                sop_class_uid=dataset.SOPClassUID,
+                transfer_syntax_uid=dataset.file_meta.TransferSyntaxUID,
+                series_instance_uid=dataset.SeriesInstanceUID,
+                study_instance_uid=study,
+                path=stored.path,
+                size=stored.size,
+                sha256=stored.sha256,
+                received_at=datetime.now(UTC),
+                modality="MR",
+            )
+        )
+    for series in ledger.series(study):
+        ledger.settle_series(series.series_instance_uid, "quiet")
+    settings = Settings(data_dir=archive.root)
+    job = route_study(ledger, archive, study, load_table(settings), settings)
+    assert job is not None
+    return job
+
+
 def capture(job: Job, kind: str = "capture") -> Dataset:
     """A small Secondary Capture, the same for the same job."""
     dataset = Dataset()
@@ -89,7 +119,7 @@ def findings_of(job: Job, **changes: Any) -> Findings:
     """Findings without a lesion."""
     given = {"lesions": (), "candidates": (), "weights": {}, "software": "test", **changes}
     return Findings(
-        profile=job.profile, study_instance_uid=job.study_instance_uid, series=SeriesUsed(job.swi_series_uid), **given
+        profile=job.profile, study_instance_uid=job.study_instance_uid, series=SeriesUsed(job.swi_series_uid or ""), **given
     )
 
 

@@ -9,18 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom import dcmread
 
 from node.analysis import Analyst, run_pipeline
 from node.archive import Archive
-from node.config import Settings
-from node.ledger import InstanceRecord, Job, JobState, Ledger
-from node.routing import route_study
-from node.rules import load_table
+from node.ledger import Job, JobState, Ledger
 from pipeline.errors import InputError
 from pipeline.results import ResultObject, write_results
 from tests.integration.killable_node import make_study
-from tests.node.jobs import QUICK, capture, findings_of, open_job
+from tests.node.jobs import QUICK, capture, findings_of, job_on, open_job
 
 Progress = Callable[[str], None]
 
@@ -159,33 +155,6 @@ def test_a_job_that_is_taken_is_left_alone(ledger: Ledger, archive: Archive) -> 
     assert ledger.claim_job(job.id, "first", 60) is not None
     assert analyst(ledger, archive, owner="second").analyse(job.id) is None
     assert ledger.job(job.id).owner == "first"
-
-
-def job_on(study: str, paths: list[Path], ledger: Ledger, archive: Archive) -> Job:
-    """Bring a study in and route it, as the receiver and the sweep do."""
-    for path in paths:
-        dataset = dcmread(path, stop_before_pixels=True)
-        stored = archive.store(dataset.SOPInstanceUID, dataset.SeriesInstanceUID, study, path.read_bytes())
-        ledger.record_instance(
-            InstanceRecord(
-                sop_instance_uid=dataset.SOPInstanceUID,
-                sop_class_uid=dataset.SOPClassUID,
-                transfer_syntax_uid=dataset.file_meta.TransferSyntaxUID,
-                series_instance_uid=dataset.SeriesInstanceUID,
-                study_instance_uid=study,
-                path=stored.path,
-                size=stored.size,
-                sha256=stored.sha256,
-                received_at=datetime.now(UTC),
-                modality="MR",
-            )
-        )
-    for series in ledger.series(study):
-        ledger.settle_series(series.series_instance_uid, "quiet")
-    settings = Settings(data_dir=archive.root)
-    job = route_study(ledger, archive, study, load_table(settings), settings)
-    assert job is not None
-    return job
 
 
 def test_the_pipeline_makes_the_same_bytes_whenever_it_analyses_a_job(

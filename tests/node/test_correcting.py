@@ -1,0 +1,153 @@
+"""Corrections with a real ledger, archive and pipeline: opened, applied by a worker, corrected again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node.analysis import Analyst, Outcome, run_pipeline
+from node.archive import Archive
+from node.correcting import earlier_results, open_correction, run_correction
+from node.ledger import AddedBleed, Correction, Job, JobState, Ledger, Verdict
+from pipeline.errors import InputError
+from pipeline.results import write_results
+from tests.integration.killable_node import make_study
+from tests.node.jobs import QUICK, job_on
+
+PLAIN = (54.0, 86.4, 16.0)
+"""Patient coordinates of plain brain in the study of `make_study`, from its first voxel."""
+ORIGIN = (-10.0, -12.0, 5.0)
+
+
+class Node:
+    """A ledger, an archive and a worker on one study."""
+
+    def __init__(self, folder: Path) -> None:
+        self.archive = Archive(folder / "data")
+        self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}")
+        self.ledger.upgrade()
+        self.study, paths = make_study(folder / "images", "corrected")
+        self.job = self.work(job_on(self.study, paths, self.ledger, self.archive))
+
+    def work(self, job: Job) -> Job:
+        """Do what a worker does."""
+        done = Analyst(self.ledger, self.archive, QUICK, "worker", self._run).analyse(job.id)
+        assert done is not None
+        assert done.state == JobState.DELIVERED, done.why  # there is no destination
+        return done
+
+    def _run(self, job: Job, paths: list[Path], progress: Any) -> Outcome:
+        before = self.ledger.predecessor(job.id)
+        if job.correction is None:
+            return run_pipeline(job, paths, progress, "cpu", job.created_at)
+        earlier = earlier_results(self.ledger, self.archive, job)
+        return run_correction(job, earlier, paths, progress, job.created_at, before.key if before else None)
+
+    def open(self, job: Job, correction: Correction) -> Job:
+        return open_correction(self.ledger, self.archive, job.id, correction, "ada")
+
+    def document(self, job: Job) -> dict[str, Any]:
+        document = self.ledger.findings(job.id)
+        assert document is not None
+        return document
+
+
+@pytest.fixture(scope="module")
+def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with one analysed study; tests work on copies."""
+    folder = tmp_path_factory.mktemp("analysed")
+    Node(folder).ledger.close()
+    return folder
+
+
+@pytest.fixture
+def node(analysed: Path, tmp_path: Path) -> Iterator[Node]:
+    copy = tmp_path / "copy"
+    shutil.copytree(analysed, copy)
+    node = Node.__new__(Node)
+    node.archive, node.ledger = Archive(copy / "data"), Ledger(f"sqlite:///{copy / 'ledger.sqlite3'}")
+    (node.job,) = [summary.job for summary in node.ledger.jobs()]
+    node.study = node.job.study_instance_uid
+    yield node
+    node.ledger.close()
+
+
+def correction(node: Node, *, by: str = "Reader^Ada", reject: int = 0, add: bool = False) -> Correction:
+    lesions = node.document(node.job)["lesions"]
+    verdicts = tuple(Verdict(lesion["tracking_uid"], False) for lesion in lesions[:reject])
+    point = tuple(o + p for o, p in zip(ORIGIN, PLAIN, strict=True))
+    added = (AddedBleed((point[0], point[1], point[2]), "possible"),) if add else ()
+    return Correction(by, "General Hospital", verdicts, added, "looked at twice")
+
+
+def test_a_corrected_result_has_what_the_reader_said(node: Node) -> None:
+    before = node.document(node.job)
+    job = node.work(node.open(node.job, correction(node, reject=1, add=True)))
+    document = node.document(job)
+    first, *others = before["lesions"]
+    *kept, new = document["lesions"]
+    assert [lesion["tracking_uid"] for lesion in kept] == [lesion["tracking_uid"] for lesion in others]
+    assert [lesion["tracking_uid"] for lesion in document["rejected"]] == [first["tracking_uid"]]
+    assert (new["origin"], new["certainty"]) == ("added", "possible")
+    assert document["counts"]["total"] == len(before["lesions"])
+    assert document["verification"]["observer"] == "Reader^Ada"
+    assert document["verification"]["comment"] == "looked at twice"
+    assert datetime.fromisoformat(document["verification"]["at"]) == job.created_at
+
+
+def test_a_worker_that_dies_midway_leaves_a_correction_that_another_does_alike(node: Node, tmp_path: Path) -> None:
+    job = node.open(node.job, correction(node, reject=1, add=True))
+    inputs = [node.archive.path(path) for path in node.ledger.job_paths(job.id)]
+    claimed = node.ledger.claim_job(job.id, "doomed", QUICK.lease_s)
+    assert claimed is not None
+    doomed = node._run(claimed, inputs, lambda _stage: None)
+    node.ledger.expire_leases(datetime.now(UTC) + timedelta(minutes=5), QUICK.max_attempts)
+    done = node.work(job)
+    assert done.attempts == 2
+    for kind, path in write_results(doomed.objects, tmp_path / "doomed").items():
+        assert (node.archive.outbox(job.id) / f"{kind}.dcm").read_bytes() == path.read_bytes()
+
+
+def test_a_correction_of_a_correction_can_undo_it(node: Node) -> None:
+    first = node.document(node.job)["lesions"][0]["tracking_uid"]
+    second = node.work(node.open(node.job, correction(node, reject=1, add=True)))
+    added = node.document(second)["lesions"][-1]["tracking_uid"]
+    undo = Correction("Other^Bob", "Clinic", (Verdict(first, True), Verdict(added, False)))
+    third = node.work(node.open(second, undo))
+    assert node.document(third)["lesions"] == node.document(node.job)["lesions"]
+    assert node.document(third)["rejected"] == []
+    assert node.document(third)["quality"]["warnings"] == node.document(node.job)["quality"]["warnings"]
+
+
+def test_nothing_is_opened_when_a_file_is_gone(node: Node) -> None:
+    segmentation = node.archive.outbox(node.job.id) / "seg.dcm"
+    segmentation.rename(segmentation.with_suffix(".away"))
+    with pytest.raises(InputError, match=r"files are not in the archive any more, such as seg\.dcm"):
+        node.open(node.job, correction(node))
+    assert node.ledger.jobs_of_study(node.study) == [node.job]
+
+
+def test_nothing_is_opened_when_an_added_bleed_lies_outside(node: Node) -> None:
+    outside = Correction("Reader", "Hospital", (), (AddedBleed((500.0, 0.0, 0.0)),))
+    with pytest.raises(InputError, match=r"500\.0, 0\.0, 0\.0 mm \(LPS\) is outside the images"):
+        node.open(node.job, outside)
+    assert node.ledger.jobs_of_study(node.study) == [node.job]
+
+
+def test_the_images_of_a_correction_must_be_those_of_its_job(node: Node) -> None:
+    job = node.open(node.job, correction(node))
+    with pytest.raises(InputError, match="its SWI series is not in the archive any more"):
+        node._run(job, [], lambda _stage: None)
+    with pytest.raises(InputError, match="it is no correction"):
+        run_correction(
+            node.job,
+            earlier_results(node.ledger, node.archive, job),
+            [node.archive.path(path) for path in node.ledger.job_paths(job.id)],
+            lambda _stage: None,
+            job.created_at,
+        )
