@@ -21,6 +21,10 @@ from training.fit.config import Augmentation
 GREY_CHANNELS = ("swi", "magnitude", "unit", "adjacent")
 SIX = 6
 """Samples made of one by the six-fold augmentation."""
+SOFTEST_PX = 1.2
+"""Largest standard deviation of a blur in plane, pixels."""
+SOFTEST_NEIGHBOUR = 0.3
+"""Largest share of each neighbouring slice."""
 
 
 def augment_volumes(
@@ -47,7 +51,7 @@ def augment_volumes(
     if settings.kind == "none":
         return images, points
     images, points = _move(images, settings, 0.0 if points is not None else settings.shift_mm / step_mm, points)
-    images = _drop(images, channels, settings)
+    images = _drop(_soften(images, settings), channels, settings)
     return _shade(images, channels, settings), points
 
 
@@ -78,6 +82,20 @@ def _move(images: Tensor, settings: Augmentation, shift: float, points: Tensor |
     centred = points.flip(-1).to(torch.float32) - middle - offset[:, None]
     back = torch.linalg.inv(matrix)
     return moved, (torch.einsum("nab,npb->npa", back, centred) + middle).flip(-1)
+
+
+def _soften(images: Tensor, settings: Augmentation) -> Tensor:
+    """Blur some samples in plane and across slices; one draw of widths for all of them."""
+    chosen = torch.rand(len(images), device=images.device) < settings.soften
+    if not chosen.any():
+        return images
+    some = images[chosen]
+    sigma, neighbour = (torch.rand(2) * torch.tensor([SOFTEST_PX, SOFTEST_NEIGHBOUR])).tolist()
+    before, after = some[:, :, :1], some[:, :, -1:]
+    padded = torch.cat([before, some, after], 2)
+    some = (1 - 2 * neighbour) * some + neighbour * (padded[:, :, :-2] + padded[:, :, 2:])
+    images[chosen] = v2.functional.gaussian_blur(some, [5, 5], [max(0.1, sigma)] * 2)
+    return images
 
 
 def _drop(images: Tensor, channels: Sequence[str], settings: Augmentation) -> Tensor:

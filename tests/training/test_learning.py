@@ -270,3 +270,14 @@ def test_every_profile_has_a_configuration_for_both_machines(profile: str, machi
     assert config.classifier is not None
     assert (config.detector is None) == profile.startswith("afzal")
     assert (config.device == "cuda") == (machine == "gpu")
+
+
+def test_softening_spreads_a_dark_spot_and_keeps_its_darkness() -> None:
+    torch.manual_seed(1)
+    images = torch.ones(16, 1, 9, 15, 15)
+    images[:, :, 4, 7, 7] = 0.0
+    softened, _ = augment_volumes(images.clone(), ("swi",), STILL.model_copy(update={"soften": 1.0}), 0.5)
+    assert (1 - softened).amax((1, 2, 3, 4)).max() < 0.95
+    assert torch.allclose((1 - softened).sum((1, 2, 3, 4)), torch.ones(16), atol=1e-3)
+    sharp, _ = augment_volumes(images.clone(), ("swi",), STILL, 0.5)
+    assert torch.allclose((1 - sharp).amax((1, 2, 3, 4)), torch.ones(16), atol=1e-3)

@@ -27,6 +27,9 @@ class Augmentation(Parameters):
     brightness: float = Field(0.1, ge=0, lt=1, description="Grey values times 1 ± this")
     noise: float = Field(0.04, ge=0, description="Largest standard deviation, in brain medians")
     phase_scale: float = Field(0.3, ge=0, lt=1, description="Phase times 1 ± this: field strength and echo time differ")
+    soften: float = Field(
+        0.0, ge=0, le=1, description="Share of samples blurred, as by larger voxels or thicker slices"
+    )
     no_phase: float = Field(0.25, ge=0, le=1, description="Share of samples that lose their phase")
     no_magnitude: float = Field(0.4, ge=0, le=1, description="Share of samples that lose their magnitude")
 
