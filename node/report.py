@@ -75,7 +75,7 @@ class Reports:
             job, ledger.study(job.study_instance_uid), document, objects, status_of(ledger, job, document)
         )
         path = outbox / f"{REPORT}.json"
-        data = json.dumps(content, ensure_ascii=False, indent=1).encode()
+        data = json.dumps(content, indent=1).encode()
         _write_whole(path, data)
         relative = path.relative_to(root).as_posix()
         return [ResultFile(REPORT, "", "", relative, len(data), hashlib.sha256(data).hexdigest())]

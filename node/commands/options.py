@@ -24,7 +24,10 @@ RulesOption = Annotated[
     Path | None,
     typer.Option("--rules", metavar="FILE", help="Your own recognition rules (TOML), read first.", dir_okay=False),
 ]
-PeerArgument = Annotated[str, typer.Argument(metavar="AET@HOST:PORT", help="The DICOM node to talk to.")]
+PeerArgument = Annotated[
+    str,
+    typer.Argument(metavar="AET@HOST:PORT|NAME", help="A DICOM node, or a destination by its name in the settings."),
+]
 
 
 def settings_of(data: Path | None, config: Path | None, rules: Path | None = None) -> Settings:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from node.destination_settings import DicomDestination
 from node.destinations.base import Sent
-from node.destinations.scu import Peer, read_outgoing, send
+from node.destinations.scu import Peer, echo, read_outgoing, send
 
 
 @dataclass(frozen=True)
@@ -38,3 +38,8 @@ class CStore:
                 files.append(outgoing)
         if files:
             send(files, self.peer, self.calling_ae_title, self.settings.timeout_s, on_sent=record)
+
+    def check(self) -> str:
+        """Send a C-ECHO."""
+        echo(self.peer, self.calling_ae_title, self.settings.timeout_s)
+        return "answers C-ECHO"

@@ -18,18 +18,15 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made when imported
-from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 
 from node.destinations.base import Sent as Sent
 from node.destinations.base import Unreachable as Unreachable
+from node.destinations.statuses import in_words, is_accepted
 from pipeline.errors import InputError
 
 DEFAULT_CALLING_AE_TITLE = "CMBNODE"
 KINDS_PER_ASSOCIATION = 64
 """Presentation context IDs are the odd numbers of one byte, so there are 128 (PS3.8 9.3.2.2); a kind may need two."""
-
-DUPLICATE = 0x0111
-"""Duplicate SOP Instance (PS3.7 C.5.8): the peer has it already, from an earlier sending that was cut off."""
 
 _PEER = re.compile(r"(?P<title>[^@\\]{1,16})@(?P<host>\[[0-9A-Fa-f:.]+\]|[^@:\s]+):(?P<port>\d{1,5})")
 
@@ -154,32 +151,10 @@ def _store(association: Any, outgoing: Outgoing, message_id: int) -> Sent:
         return Sent(outgoing.path, False, None, "no answer, or the connection was lost while it was sent")
     return Sent(
         outgoing.path,
-        _accepted(status),
+        is_accepted(status),
         status,
-        _in_words(status, str(getattr(response, "ErrorComment", None) or "").strip()),
+        in_words(status, str(getattr(response, "ErrorComment", None) or "").strip()),
     )
-
-
-def _accepted(status: int) -> bool:
-    """Whether the peer has the object now.
-
-    With a warning (0xBxxx, 0x0107, 0x0116) it has stored it, coerced or without some element (PS3.4 B.2.3, PS3.7 C.4).
-    """
-    unlisted = "Warning" if status & 0xF000 == 0xB000 else "Failure"
-    category, _meaning = STORAGE_SERVICE_CLASS_STATUS.get(status, (unlisted, ""))
-    return status == DUPLICATE or category in ("Success", "Warning")
-
-
-def _in_words(status: int, comment: str) -> str:
-    """Say what a status means, with the peer's own comment (0000,0902) when it gave one."""
-    meaning = STORAGE_SERVICE_CLASS_STATUS.get(status, ("", "unknown status"))[1]
-    if status == 0x0000:
-        words = "stored"
-    elif status == DUPLICATE:
-        words = "the peer has it already (0x0111)"
-    else:
-        words = f"{'stored with a warning' if _accepted(status) else 'refused'}: {meaning} (0x{status:04X})"
-    return f"{words}: {comment}" if comment else words
 
 
 def _entity(calling_ae_title: str, timeout_s: float) -> Any:
