@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from node.commands import analysing, audit, demo, jobs, network, serving, users
+from node.commands import analysing, audit, correcting, demo, jobs, network, serving, users
 from node.commands.output import CommandFailed, say
 from pipeline.errors import CmbError
 
@@ -40,6 +40,7 @@ _COMMANDS: tuple[tuple[str, Any], ...] = (
     (_QUEUE, jobs.show),
     (_QUEUE, jobs.retry),
     (_QUEUE, jobs.reroute),
+    (_QUEUE, correcting.correct),
     (_NODE, audit.audit),
     (_NETWORK, network.send),
     (_NETWORK, network.echo),

@@ -12,6 +12,7 @@ import pytest
 
 from node.analysis import Analyst, Outcome, run_pipeline
 from node.archive import Archive
+from node.cli import main
 from node.correcting import earlier_results, open_correction, run_correction
 from node.ledger import AddedBleed, Correction, Job, JobState, Ledger, Verdict
 from pipeline.errors import InputError
@@ -29,7 +30,7 @@ class Node:
 
     def __init__(self, folder: Path) -> None:
         self.archive = Archive(folder / "data")
-        self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}")
+        self.ledger = Ledger(f"sqlite:///{folder / 'data' / 'ledger.sqlite3'}")
         self.ledger.upgrade()
         self.study, paths = make_study(folder / "images", "corrected")
         self.job = self.work(job_on(self.study, paths, self.ledger, self.archive))
@@ -70,7 +71,7 @@ def node(analysed: Path, tmp_path: Path) -> Iterator[Node]:
     copy = tmp_path / "copy"
     shutil.copytree(analysed, copy)
     node = Node.__new__(Node)
-    node.archive, node.ledger = Archive(copy / "data"), Ledger(f"sqlite:///{copy / 'ledger.sqlite3'}")
+    node.archive, node.ledger = Archive(copy / "data"), Ledger(f"sqlite:///{copy / 'data' / 'ledger.sqlite3'}")
     (node.job,) = [summary.job for summary in node.ledger.jobs()]
     node.study = node.job.study_instance_uid
     yield node
@@ -151,3 +152,42 @@ def test_the_images_of_a_correction_must_be_those_of_its_job(node: Node) -> None
             lambda _stage: None,
             job.created_at,
         )
+
+
+def command(node: Node, *words: str) -> int:
+    who = ("--observer", "Reader^Ada", "--organisation", "General Hospital", "--data", str(node.archive.root))
+    return main(["correct", str(node.job.id), *words, *who])
+
+
+def test_a_result_is_corrected_from_the_command_line(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    point = ",".join(str(o + p) for o, p in zip(ORIGIN, PLAIN, strict=True))
+    assert command(node, "--reject", "2,3", "--add", f"{point},possible", "--comment", "by phone") == 0
+    (job,) = node.ledger.queued_jobs()
+    assert capsys.readouterr().out == f"job {job.id} corrects job {node.job.id}; the running node does it\n"
+    assert job.correction is not None
+    lesions = {lesion["id"]: lesion["tracking_uid"] for lesion in node.document(node.job)["lesions"]}
+    assert {v.tracking_uid: v.accepted for v in job.correction.verdicts} == {lesions[2]: False, lesions[3]: False}
+    assert [a.certainty for a in job.correction.added] == ["possible"]
+    assert job.correction.comment == "by phone"
+    assert "(command line)" in node.ledger.history("job", job.id)[0].actor
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--reject", "9"), "it has no microbleed 9; its numbers are 1, 2, 3"),
+        (("--reject", "two"), "--reject 'two' is no list of numbers"),
+        (("--add", "1,2"), "--add '1,2' is no place"),
+        (("--add", "1,2,3,perhaps"), "is no place"),
+        (("--add", "900,0,0"), "900.0, 0.0, 0.0 mm (LPS) is outside the images"),
+        (("--reject", "1", "--accept", "1"), "a microbleed is judged twice"),
+    ],
+)
+def test_a_slip_on_the_command_line_is_told_in_one_line_and_opens_nothing(
+    node: Node, words: tuple[str, ...], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(node, *words) == 2
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert len(error.splitlines()) == 1
+    assert node.ledger.jobs_of_study(node.study) == [node.job]
