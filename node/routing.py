@@ -17,6 +17,7 @@ from node.config import Settings
 from node.ledger import Job, Ledger, NewJob, Priority, SeriesVerdict
 from node.ledger import Series as Known
 from node.ledger import Study as KnownStudy
+from node.priors.waiting import look, still_waits
 from node.rules import Origin, Rule, Table, recognition
 from pipeline.errors import CmbError
 from pipeline.study import Pick, Role, Series, Study, pick, read_studies
@@ -55,6 +56,8 @@ class Plan:
     profile: str | None = None
     priority: Priority = Priority.ROUTINE
     destinations: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What the result says of how it was routed."""
 
 
 def plan(study: Study, origins: Mapping[str, Origin], table: Table, settings: Settings) -> Plan:
@@ -183,6 +186,8 @@ def route_ready(ledger: Ledger, archive: Archive, table: Table, settings: Settin
     failed: list[tuple[str, Exception]] = []
     for study in ledger.studies_ready():
         uid = study.study_instance_uid
+        if still_waits(ledger, study):
+            continue
         try:
             job = route_study(ledger, archive, uid, table, settings)
         except CmbError as error:
@@ -201,6 +206,8 @@ def route_ready(ledger: Ledger, archive: Archive, table: Table, settings: Settin
 def route_study(ledger: Ledger, archive: Archive, study_uid: str, table: Table, settings: Settings) -> Job | None:
     """Route one study that has settled: say what happens to each series, and open its job if there is one.
 
+    A study that is to be compared with an earlier one may have to wait for that (:mod:`node.priors.waiting`).
+
     Reading the headers takes a while, and images may come meanwhile: then the study stays ready, and the job is held
     back until the next routing supersedes it.
     """
@@ -216,6 +223,14 @@ def route_study(ledger: Ledger, archive: Archive, study_uid: str, table: Table, 
     if gone:
         why = f"{gone} of its images were removed by retention; send the whole study again"
         planned = replace(planned, profile=None, why=why, series=tuple(_unused(s, why) for s in planned.series))
+    if study.fetched:
+        planned = _for_comparison(ledger, study_uid, planned)
+    elif planned.profile is not None:
+        outlook = look(ledger, study, planned.priority, settings.priors)
+        if outlook.waits_for:
+            ledger.hold_study(study_uid, outlook.waits_for)
+            return None
+        planned = replace(planned, notes=outlook.notes)
     job = None
     if planned.profile is not None:
         broken = [f"{file.path.name}: {file.why}" for file in unreadable]
@@ -225,6 +240,12 @@ def route_study(ledger: Ledger, archive: Archive, study_uid: str, table: Table, 
     if ledger.mark_routed(study_uid, study.revision, verdicts, why, job_id=job.id if job else None):
         log.info("study routed", study=study_uid, job=job.id if job else None, why=why)
     return job
+
+
+def _for_comparison(ledger: Ledger, study_uid: str, planned: Plan) -> Plan:
+    """A study that was fetched is as urgent as the one it is compared with, and its results go nowhere."""
+    _, priority = ledger.fetched_for(study_uid)
+    return replace(planned, priority=priority, destinations=(), why=f"for comparison only: {planned.why}")
 
 
 def _origin(series: Known, study: KnownStudy) -> Origin:
@@ -271,7 +292,7 @@ def _new_job(planned: Plan, inputs: Sequence[Known], broken: Sequence[str]) -> N
         profile=planned.profile,
         priority=planned.priority,
         destinations=planned.destinations,
-        warnings=tuple(_warnings(inputs, broken)),
+        warnings=(*planned.notes, *_warnings(inputs, broken)),
         input_revision=sum(series.revision for series in inputs),
     )
 

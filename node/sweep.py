@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -18,6 +19,8 @@ from node.bell import ANALYSE, DELIVER, Bell, make_app
 from node.config import Settings
 from node.ledger import Ledger
 from node.logs import set_up_logging
+from node.priors.fetching import Fetcher, open_source
+from node.priors.waiting import catch_up
 from node.processes import alive_file, beat
 from node.routing import route_ready
 from node.rules import Table, load_table, recognition
@@ -51,6 +54,8 @@ class Sweep:
     def round(self) -> None:
         """Do every step once."""
         self._step("settle", self.settle)
+        self._step("take back requests for earlier studies", self.take_back_priors)
+        self._step("late earlier studies", self.catch_up)
         self._step("route", self.route)
         self._step("take back", self.take_back)
         self._step("ring for analyses", self.ring_analyses)
@@ -85,6 +90,15 @@ class Sweep:
         """Open jobs for studies that are ready; :meth:`ring_analyses` rings for them."""
         for job in route_ready(self.ledger, self.archive, self.table, self.settings):
             self.bell.analyse(job.id, job.priority)
+
+    def take_back_priors(self) -> None:
+        """Take back requests for earlier studies from those who fell silent."""
+        for uid in self.ledger.expire_prior_requests(datetime.now(UTC), self.settings.priors.attempts):
+            _log.warning("who asked for earlier studies fell silent", study=uid)
+
+    def catch_up(self) -> None:
+        """Compare what was not compared because the earlier study came too late."""
+        catch_up(self.ledger, self.settings.priors)
 
     def take_back(self) -> None:
         """Take back what silent workers held."""
@@ -144,7 +158,9 @@ def run_sweep(settings: Settings, stop: threading.Event | None = None) -> None:
     sweep = Sweep(settings, Ledger(settings.ledger_url), archive, Bell(make_app(settings)))
     _ = sweep.table, recognition(settings)  # complain now, not in every round
     sweep.ledger.upgrade()  # whichever part starts first on a new database
-    while not stop.is_set():
-        sweep.round()
-        stop.wait(settings.queue.sweep_s)
+    source = open_source(settings, sweep.ledger, archive)
+    with Fetcher(settings, sweep.ledger, source) if source is not None else nullcontext():
+        while not stop.is_set():
+            sweep.round()
+            stop.wait(settings.queue.sweep_s)
     sweep.ledger.close()

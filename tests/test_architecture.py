@@ -54,6 +54,7 @@ def test_the_pipeline_knows_no_network_database_or_queue() -> None:
                 "node/destinations/",
                 "node/demo/pacs.py",
                 "node/receiver.py",
+                "node/priors/dicom_qr.py",
                 "node/storage_classes.py",
                 "node/upper_layer.py",
             ),

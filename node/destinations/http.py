@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import httpx
 
-from node.destination_settings import FhirDestination, StowDestination
+from node.destination_settings import WebService
 from node.destinations.base import Unanswered, Unreachable
 from node.destinations.tls import tls_context
 
@@ -61,7 +61,7 @@ class Answer:
 class Service:
     """A web service that is signed in to, as long as :func:`signed_in` lasts."""
 
-    settings: StowDestination | FhirDestination
+    settings: WebService
     client: httpx.AsyncClient
 
     async def ask(self, method: str, path: str, headers: Mapping[str, str], content: bytes = b"") -> Answer:
@@ -107,7 +107,7 @@ class Service:
 
 
 @asynccontextmanager
-async def signed_in(settings: StowDestination | FhirDestination) -> AsyncIterator[Service]:
+async def signed_in(settings: WebService) -> AsyncIterator[Service]:
     """A service with the credentials and the trust of its settings; connects to nothing yet.
 
     Proxies, credentials and certificates that the environment names for everybody are left alone.

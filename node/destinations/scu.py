@@ -210,6 +210,22 @@ def _association(entity: Any, peer: Peer, batch: Sequence[Outgoing]) -> Iterator
         raise
 
 
+@contextmanager
+def associated(peer: Peer, sop_classes: Sequence[str], calling_ae_title: str, timeout_s: float) -> Iterator[Any]:
+    """An association for services other than storage, released afterwards.
+
+    Raises
+    ------
+    Unreachable
+        If there is none.
+    """
+    entity = _entity(calling_ae_title, timeout_s)
+    for sop_class in sop_classes:
+        entity.add_requested_context(sop_class)
+    with _association(entity, peer, []) as association:
+        yield association
+
+
 def _release(association: Any) -> None:
     if association.is_established:
         association.release()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ssl
 
-from node.destination_settings import FhirDestination, Hl7Destination, StowDestination
+from node.destination_settings import Hl7Destination, WebService
 from node.destinations.base import Unreachable
 
 
-def tls_context(settings: Hl7Destination | StowDestination | FhirDestination) -> ssl.SSLContext:
+def tls_context(settings: Hl7Destination | WebService) -> ssl.SSLContext:
     """Make the TLS context that the settings describe.
 
     Raises

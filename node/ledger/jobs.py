@@ -44,17 +44,23 @@ class Jobs(Store):
 
         Every other live job of the study is superseded: one that was not delivered goes to state superseded and what
         it had still to send is cancelled; a delivered one stays delivered and names its successor. If that undoes what
-        a reader corrected, the new job warns of it.
+        a reader corrected, the new job warns of it. A job for comparison only makes way for one that has destinations.
         """
         with self._write() as connection:
             where = studies.c.study_instance_uid == new.study_instance_uid
             connection.execute(locked(select(studies.c.revision).where(where))).one()
             revision = self._input_revision(connection, new)
             same = self._standing(connection, new)
-            if same is not None:
+            makes_way = same is not None and bool(new.destinations) and not same["destinations"]
+            if same is not None and not makes_way:
                 connection.execute(update(jobs).where(jobs.c.id == same["id"]).values(input_revision=revision))
                 return job_of({**same, "input_revision": revision})
+            if same is not None:  # two live jobs never have one key, and its successor has no number yet
+                connection.execute(update(jobs).where(jobs.c.id == same["id"]).values(superseded_by=same["id"]))
             job_id = self._insert_job(connection, new, revision, f"profile {new.profile}", "routing")
+            if same is not None:
+                self._supersede(connection, same, f"job {job_id} has destinations", job_id, "routing")
+                connection.execute(update(jobs).where(jobs.c.id == job_id).values(supersedes=same["id"]))
             self._supersede_others(connection, new.study_instance_uid, job_id, "routing")
             self._warn_of_corrections(connection, job_id)
             connection.execute(update(studies).where(where).values(current_job_id=job_id))

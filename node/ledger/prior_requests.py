@@ -33,7 +33,7 @@ class PriorRequests(Store):
     def ask_for_priors(
         self, study_uid: str, priority: Priority, wait_s: float, *, ask: bool = True, why: str = ""
     ) -> PriorRequest:
-        """Open the request of a study, or open it again if the study has changed since and nothing came of it.
+        """Open the request of a study, or open it again if it is over and the study has changed since.
 
         Parameters
         ----------
@@ -65,7 +65,10 @@ class PriorRequests(Store):
                     insert(prior_requests).values(study_instance_uid=study_uid, created_at=now, **values)
                 )
                 self._log(connection, "prior", study_uid, "", str(values["state"]), why, "routing")
-            elif row["study_revision"] != revision and PriorState(row["state"]).is_over:
+            elif row["study_revision"] != revision and not PriorState(row["state"]).is_over:
+                where = prior_requests.c.study_instance_uid == study_uid
+                connection.execute(update(prior_requests).where(where).values(study_revision=revision))
+            elif row["study_revision"] != revision:
                 state = values.pop("state")
                 self._change(connection, prior_requests, row, state, actor="routing", **{**values, "why": why})
             return _request_of(connection.execute(_of(study_uid)).mappings().one())

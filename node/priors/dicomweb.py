@@ -1,0 +1,155 @@
+"""How is a PACS asked by QIDO-RS, and how do images come by WADO-RS? (PS3.18 chapter 10)
+
+Images are filed by :mod:`node.filing` as the receiver files them, part by part while they arrive, so that a study of
+any size needs no memory to speak of. All waits end: a service that sends a byte now and then is cut off, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, TypeVar
+
+import httpx
+from pydicom.dataset import Dataset
+
+from node.destinations.base import Unanswered, Unreachable
+from node.destinations.http import Service, signed_in
+from node.filing import Filing
+from node.ledger import PriorCounts
+from node.prior_settings import DicomWebPacs
+from node.priors.parts import Delivered, PartsError, Reader
+from node.priors.source import (
+    MOST_ANSWERS,
+    SERIES_KEYS,
+    STUDY_KEYS,
+    Bounds,
+    FoundSeries,
+    FoundStudy,
+    SourceError,
+    Tally,
+    found_series,
+    found_study,
+)
+
+_JSON = {"Accept": "application/dicom+json"}
+_PARTS = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
+_LASTING = (400, 401, 403, 405, 406, 413, 414)
+Given = TypeVar("Given")
+
+
+@dataclass(frozen=True)
+class DicomWeb:
+    """A PACS with QIDO-RS and WADO-RS; satisfies :class:`node.priors.source.Source`."""
+
+    settings: DicomWebPacs
+    filing: Filing
+
+    @property
+    def address(self) -> str:
+        """Base address of the service."""
+        return self.settings.url
+
+    def studies(self, patient_id: str, first: date, last: date) -> list[FoundStudy]:
+        """See :meth:`node.priors.source.Source.studies`."""
+        match = {
+            "PatientID": patient_id,
+            "StudyDate": f"{first:%Y%m%d}-{last:%Y%m%d}",
+            "ModalitiesInStudy": "MR",
+            "limit": str(MOST_ANSWERS),
+        }
+        return [found_study(answer) for answer in self._find("/studies", match, STUDY_KEYS)]
+
+    def series(self, study_uid: str) -> list[FoundSeries]:
+        """See :meth:`node.priors.source.Source.series`."""
+        match = {"limit": str(MOST_ANSWERS)}
+        return [found_series(answer) for answer in self._find(f"/studies/{study_uid}/series", match, SERIES_KEYS)]
+
+    def fetch(self, study_uid: str, series_uids: Sequence[str], bounds: Bounds) -> PriorCounts:
+        """See :meth:`node.priors.source.Source.fetch`: one retrieval a series."""
+        tally = Tally(bounds)
+        for uid in series_uids:
+            _run(self._retrieve(f"/studies/{study_uid}/series/{uid}", tally), bounds, tally)
+        if tally.counts.failed:
+            number = tally.counts.failed
+            raise SourceError(f"{number} images of {self.address} cannot be filed", counts=tally.counts)
+        return tally.counts
+
+    def _find(self, path: str, match: Mapping[str, str], keys: Sequence[str]) -> list[Dataset]:
+        query = httpx.QueryParams([*match.items(), *(("includefield", keyword) for keyword in keys)])
+
+        async def ask() -> list[Dataset]:
+            async with self._service() as service:
+                answer = await service.ask("GET", f"{path}?{query}", _JSON)
+            if answer.status == 204 or (answer.status == 200 and not answer.content):
+                return []
+            if answer.status != 200:
+                said = f" ({answer.excerpt})" if answer.excerpt else ""
+                what = f"{self.address} answers a search with {answer.words}{said}"
+                raise SourceError(what, lasting=answer.status in _LASTING)
+            try:
+                return [Dataset.from_json(item) for item in answer.document[:MOST_ANSWERS]]
+            except Exception as error:  # whatever a document that is none makes pydicom raise
+                raise SourceError(f"{self.address} answers a search with something else than DICOM JSON") from error
+
+        return asyncio.run(ask())
+
+    async def _retrieve(self, path: str, tally: Tally) -> None:
+        async with (
+            self._service() as service,
+            service.client.stream("GET", f"{self.address}{path}", headers=_PARTS) as response,
+        ):
+            if response.status_code != 200:
+                words = f"{response.status_code} {response.reason_phrase}"
+                what = f"{self.address} answers a retrieval with {words}"
+                raise SourceError(what, lasting=response.status_code in _LASTING, counts=tally.counts)
+            before = tally.counts
+            with Reader(response.headers.get("content-type", ""), self.filing, self.address) as reader:
+                async for chunk in response.aiter_bytes():
+                    reader.write(chunk)
+                    self._count(tally, before, reader.delivered)
+                reader.end()
+                self._count(tally, before, reader.delivered)
+
+    @staticmethod
+    def _count(tally: Tally, before: PriorCounts, delivered: Delivered) -> None:
+        tally.counts = PriorCounts(
+            expected=before.expected + delivered.parts,
+            completed=before.completed + delivered.filed,
+            failed=before.failed + delivered.refused,
+            warnings=before.warnings + delivered.aside,
+        )
+        tally.check(tally.counts.expected)
+
+    @asynccontextmanager
+    async def _service(self) -> AsyncIterator[Service]:
+        """The service; whatever goes wrong with it is a :class:`SourceError`."""
+        try:
+            async with signed_in(self.settings) as service:
+                yield service
+        except (Unreachable, Unanswered) as error:
+            raise SourceError(f"{self.address}: {error}" if isinstance(error, Unanswered) else str(error)) from error
+        except (httpx.HTTPError, httpx.InvalidURL, PartsError) as error:
+            raise SourceError(f"{self.address}: {error or type(error).__name__}") from error
+
+
+def _run(work: Coroutine[Any, Any, Given], bounds: Bounds, tally: Tally) -> Given:
+    """Run until it is done or the bounds are reached, however slowly the far side speaks."""
+
+    async def bounded() -> Given:
+        task = asyncio.create_task(work)
+        try:
+            while not task.done():
+                if over := bounds.over:
+                    raise SourceError(f"given up: {over}", counts=tally.counts)
+                await asyncio.wait([task], timeout=0.2)
+            return task.result()
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await task
+
+    return asyncio.run(bounded())

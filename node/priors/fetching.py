@@ -1,0 +1,229 @@
+"""What does one request for earlier studies do? Ask the PACS, choose, fetch, and note what came of it.
+
+Requests are worked on in threads beside the sweep, so that a PACS which does not answer holds up nothing else. Each is
+held by a lease: what a killed process had in hand is asked for again.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from node.archive import Archive
+from node.config import Settings
+from node.delivery import pause_s
+from node.filing import Filing
+from node.lease import Heartbeat
+from node.ledger import EarlierStudy, Ledger, PriorCounts, PriorRequest, PriorState, Study
+from node.ledger.patients import contradiction
+from node.priors.choice import Wanted, in_words, shortlist, wanted_series, window
+from node.priors.source import Bounds, FoundStudy, Source, SourceError
+from node.rules import recognition
+from pipeline.errors import InputError
+
+AT_A_TIME = 2
+"""Requests worked on at the same time: a PACS is not asked for everything at once."""
+LOOKED_AT = 10
+"""Studies of which the series are asked for; a patient with more gets the latest."""
+POLL_S = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+def open_source(settings: Settings, ledger: Ledger, archive: Archive) -> Source | None:
+    """Make the source that the settings name; connects to nothing yet."""
+    asked = settings.priors
+    if asked.dicom is not None:
+        from node.priors.dicom_qr import QueryRetrieve
+
+        return QueryRetrieve(asked.dicom, settings.ae_title)
+    if asked.dicomweb is not None:
+        from node.priors.dicomweb import DicomWeb
+
+        return DicomWeb(asked.dicomweb, Filing(ledger, archive, settings.receiver.max_instance_bytes))
+    return None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A study that is to be fetched, and which series of it."""
+
+    study: FoundStudy
+    wanted: Wanted
+
+
+@dataclass
+class Fetcher:
+    """Works on requests until it is stopped.
+
+    Parameters
+    ----------
+    source : Source
+        The PACS.
+    """
+
+    settings: Settings
+    ledger: Ledger
+    source: Source
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        name = f"priors@{socket.gethostname()}-{secrets.token_hex(3)}"
+        for number in range(AT_A_TIME):
+            work = threading.Thread(target=self._run, args=(f"{name}/{number}",), name=f"priors-{number}", daemon=True)
+            work.start()
+            self._threads.append(work)
+        _log.info("earlier studies are asked for", source=self.source.address)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(self.settings.queue.grace_s)
+
+    def _run(self, owner: str) -> None:
+        failing = ""
+        while not self._stopping.is_set():
+            try:
+                busy = self.work(owner)
+                failing = ""
+            except Exception as error:  # the database is away: the lease runs out, and the request is claimed again
+                busy, why = False, f"{type(error).__name__}: {error}".splitlines()[0]
+                if why != failing:
+                    _log.error("earlier studies cannot be asked for now; it is tried again", why=why)
+                failing = why
+            if not busy:
+                self._stopping.wait(POLL_S)
+
+    def work(self, owner: str) -> bool:
+        """Work on the most urgent request that is due; false if there is none."""
+        lease_s = self.settings.queue.lease_s
+        request = self.ledger.claim_prior_request(owner, lease_s)
+        if request is None:
+            return False
+        uid = request.study_instance_uid
+        with Heartbeat(lambda: self.ledger.prolong_prior_request(uid, owner, lease_s), lease_s) as heartbeat:
+
+            def stopped() -> str:
+                return "the node stops" if self._stopping.is_set() else "another took it over" * heartbeat.lost
+
+            try:
+                state, why = _Attempt(self.settings, self.ledger, self.source, request, owner, stopped).run()
+            except SourceError as error:
+                self._put_off(request, owner, error)
+            except Exception as error:
+                _log.exception("asking for earlier studies failed", study=uid)
+                self._put_off(request, owner, SourceError(f"{type(error).__name__}: {error}"))
+            else:
+                _log.info("earlier studies", study=uid, state=state.value, why=why)
+                self.ledger.finish_prior_request(uid, owner, state, why)
+        return True
+
+    def _put_off(self, request: PriorRequest, owner: str, error: SourceError) -> None:
+        uid, why = request.study_instance_uid, str(error)
+        if self._stopping.is_set():
+            self.ledger.put_off_prior_request(uid, owner, "the node stops", datetime.now(UTC), counted=False)
+            return
+        again = not error.lasting and request.attempts < self.settings.priors.attempts
+        _log.warning("earlier studies cannot be had", study=uid, why=why, attempt=request.attempts, again=again)
+        pause = timedelta(seconds=pause_s(request.attempts, self.settings.queue, 1.0))
+        self.ledger.put_off_prior_request(uid, owner, why, datetime.now(UTC) + pause if again else None)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One attempt at one request."""
+
+    settings: Settings
+    ledger: Ledger
+    source: Source
+    request: PriorRequest
+    owner: str
+    stopped: object
+
+    def run(self) -> tuple[PriorState, str]:
+        """Do it; the state that the request ends in, and why."""
+        study = self.ledger.study(self.request.study_instance_uid)
+        days = window(study, self.settings.priors.max_age_days)
+        if isinstance(days, str):
+            return PriorState.NONE, f"not asked for: {days}"
+        listed = shortlist(study, self.source.studies(study.patient_id, days.first, days.last), days)
+        if not listed.studies:
+            return PriorState.NONE, listed.why_empty
+        here, chosen, refused = self._choose(study, listed.studies[:LOOKED_AT])
+        fetched = [self._fetch(study, one) for one in chosen]
+        words = [*fetched, *([f"the study of {in_words(here.study_date)} is here already"] if here else [])]
+        if words:
+            return PriorState.FETCHED, "; ".join(words)
+        return PriorState.NONE, "no earlier study to compare with: " + "; ".join(refused)
+
+    def _choose(
+        self, study: Study, studies: Sequence[FoundStudy]
+    ) -> tuple[EarlierStudy | None, list[Chosen], list[str]]:
+        """Choose what is fetched: up to one that the node has, those with an SWI by name before any others."""
+        limits = self.settings.priors
+        known = {one.study_instance_uid: one for one in self.ledger.earlier_studies(study.study_instance_uid)}
+        unfinished = self._unfinished()
+        named: list[Chosen] = []
+        others: list[Chosen] = []
+        refused: list[str] = []
+        for one in studies:
+            uid, day = one.study_instance_uid, in_words(one.study_date)
+            if uid in known and uid not in unfinished:
+                if known[uid].analysed or not known[uid].settled:
+                    return known[uid], named[: limits.max_studies], refused
+                refused.append(f"that of {day} is not analysed ({known[uid].why})")
+                continue
+            wanted = wanted_series(self.source.series(uid), limits.max_instances, recognition(self.settings))
+            if wanted.why:
+                refused.append(f"that of {day}: {wanted.why}")
+            else:
+                (named if wanted.named_swi else others).append(Chosen(one, wanted))
+            if len(named) == limits.max_studies:
+                break
+        return None, (named or others)[: limits.max_studies], refused
+
+    def _unfinished(self) -> set[str]:
+        """Studies of which an earlier attempt may have left a part here."""
+        fetches = self.ledger.prior_fetches(self.request.study_instance_uid)
+        return {one.prior_study_uid for one in fetches if one.state is not PriorState.FETCHED}
+
+    def _fetch(self, study: Study, chosen: Chosen) -> str:
+        """Fetch one study; what came, in words."""
+        uid, day = chosen.study.study_instance_uid, in_words(chosen.study.study_date)
+        present = study.study_instance_uid
+        if not self.ledger.begin_prior(present, self.owner, uid, chosen.study.study_date, chosen.wanted.instances):
+            raise SourceError("another took it over")
+        limits = self.settings.priors
+        bounds = Bounds(time.monotonic() + limits.fetch_s, self._stopped, limits.max_instances)
+        try:
+            counts = self.source.fetch(uid, chosen.wanted.series_uids, bounds)
+            self._check(study, uid, counts)
+        except SourceError as error:
+            self.ledger.end_prior(present, self.owner, uid, PriorState.FAILED, str(error), error.counts)
+            raise
+        self.ledger.end_prior(present, self.owner, uid, PriorState.FETCHED, "", counts)
+        return f"the study of {day} is fetched ({counts.completed + counts.warnings} images)"
+
+    def _stopped(self) -> str:
+        return str(self.stopped() if callable(self.stopped) else "")
+
+    def _check(self, study: Study, prior_uid: str, counts: PriorCounts) -> None:
+        """Look at what came: something, and of this patient by its own headers."""
+        try:
+            came = self.ledger.study(prior_uid)
+        except InputError:
+            what = f"{self.source.address} says that it sent {counts.completed} images, and none came here"
+            raise SourceError(f"{what}; does it know this node under the right address?", lasting=True) from None
+        if why := contradiction(study, came.patient_id, came.issuer_of_patient_id, came.patient_birth_date):
+            raise SourceError(f"the images that came are of another patient: {why}", lasting=True, counts=counts)
