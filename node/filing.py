@@ -1,12 +1,13 @@
 """How does an object that was written to disk become an instance of the archive and the ledger?
 
-The one way in, whoever brought it: the receiver by C-STORE, or a fetch by WADO-RS. Its header is read, it is made durable
-in the archive, then entered in the ledger; what cannot be an instance is kept aside. The verdicts are the statuses that a
-storage SCP answers, see :mod:`node.receiver`.
+The one way in, whoever brought it: the receiver by C-STORE, or a fetch by WADO-RS. Its header is read, it is made
+durable in the archive, then entered in the ledger; what cannot be an instance is kept aside. The verdicts are the
+statuses that a storage SCP answers, see :mod:`node.receiver`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -99,6 +100,10 @@ class Filing:
         record = _full_record(record, header)
         uids = record.sop_instance_uid, record.series_instance_uid, record.study_instance_uid
         return self._enter(record, self.archive.store(*uids, incoming))
+
+    def note_end(self, series_uids: Iterable[str], association: str, *, whole: bool) -> None:
+        """Note that what brought these series brings no more, and whether it came to its proper end."""
+        self.ledger.release_series(series_uids, datetime.now(UTC), association=association, aborted=not whole)
 
     def _enter(self, record: InstanceRecord, stored: StoredFile) -> Filed:
         """Enter a durable file in the ledger. If that fails the file stays: sent again, it is the same file."""
