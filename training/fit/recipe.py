@@ -19,7 +19,7 @@ def without_weights(profile: Profile) -> Profile:
 
 def recipe_digest(profile: Profile) -> str:
     """SHA-256 over all that the networks of a profile depend on: not its name, words, thresholds and weights."""
-    left_out = {"name": True, "description": True, "caveats": True, "thresholds": True, "suits": True}
+    left_out = dict.fromkeys(("name", "description", "caveats", "thresholds", "suits", "quality", "location"), True)
     document = without_weights(profile).model_dump(mode="json", exclude=left_out)
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
