@@ -113,12 +113,14 @@ class SeriesUsed:
 class Placement:
     """How the brain was laid on the atlas. `fit` is the Dice overlap of the brain with the atlas, 0 to 1.
 
-    When it was not assessed, no lesion has a region and `why` says why.
+    `coverage` is the share of the atlas's brain that lies inside the slices. When it was not assessed, no lesion has a
+    region and `why` says why.
     """
 
     assessed: bool
     why: str = ""
     fit: float | None = None
+    coverage: float | None = None
 
 
 @dataclass(frozen=True)
@@ -126,13 +128,15 @@ class ImageQuality:
     """What can be measured of the images; ``None`` is what could not be.
 
     `coverage` is the share of the brain, as the atlas expects it, inside the slices; `snr` the brain's median over the
-    noise; `motion` the energy of ghosts beside the head over that of its background, 1 without any.
+    noise, which was measured in `snr_from` (``air`` or ``brain``); `motion` the energy of ghosts beside the head over
+    that of its background, 1 without any.
     """
 
     in_plane_mm: float | None = None
     slice_mm: float | None = None
     coverage: float | None = None
     snr: float | None = None
+    snr_from: str | None = None
     motion: float | None = None
 
 
@@ -154,6 +158,10 @@ class PriorLesion:
 class ChangeOverTime:
     """The comparison with an earlier scan of the same patient.
 
+    `new` and `stable` count bleeds of this study. One that is neither has no trend and is named in `undecided`: the
+    earlier scan does not show its place, or shows something there that was not counted. `unclear` are earlier bleeds
+    that are, for such a reason, neither stable nor no longer seen.
+
     `aria_h` is the radiographic grade of new bleeds (none, mild, moderate, severe), ``None`` if not assessed; `flags`
     are thresholds passed, in words ("more than 4 microbleeds"); `fit` is the agreement of the two registered images.
     """
@@ -170,6 +178,9 @@ class ChangeOverTime:
     flags: tuple[str, ...] = ()
     caveats: tuple[str, ...] = ()
     fit: float | None = None
+    undecided: tuple[int, ...] = ()
+    unclear: tuple[PriorLesion, ...] = ()
+    prior_sr_series_instance_uid: str | None = None
 
 
 @dataclass(frozen=True)

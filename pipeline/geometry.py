@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -143,7 +144,8 @@ class Acquisition:
     """One SWI acquisition on one grid: what every candidate method and classifier gets to see.
 
     `phase` and `magnitude` are ``None`` when the study has none; otherwise they share the grid of `swi`.
-    `warnings` are short sentences for the reader of the result. `phase_record` says how the phase was read.
+    `warnings` are short sentences for the reader of the result. `phase_record` says how the phase was read. `sequence` is
+    ``t2star`` where a T2*-weighted gradient echo stands in for the SWI.
     """
 
     swi: Volume
@@ -153,3 +155,4 @@ class Acquisition:
     field_strength_t: float | None = None
     warnings: tuple[str, ...] = ()
     phase_record: PhaseRecord | None = None
+    sequence: Literal["swi", "t2star"] = "swi"

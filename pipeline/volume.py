@@ -107,7 +107,9 @@ def _derived(pick: Pick, series: Series, phase_sign: Literal[1, -1] | None, read
         notes.append(f"analysed without phase{why}: calcification and bleeds cannot be told apart by it")
     else:
         record = _signed(phase, swi, pick.phase, phase_sign, notes)
-    return Acquisition(swi, phase, magnitude, series.echo_time_ms, series.field_strength_t, _once(notes), record)
+    echo, field = series.echo_time_ms, series.field_strength_t
+    sequence: Literal["swi", "t2star"] = "t2star" if series.role == Role.T2STAR else "swi"
+    return Acquisition(swi, phase, magnitude, echo, field, _once(notes), record, sequence)
 
 
 def _once(notes: list[str]) -> tuple[str, ...]:

@@ -1,0 +1,229 @@
+"""How does one scan of a head lie on another? A rigid pose, and whether to believe it.
+
+Mattes mutual information (Mattes et al. 2003, IEEE TMI 22:120) in the brain, so that SWI also fits T2*-weighted images;
+coarse from several starts, then fine from the best. The same samples are drawn each time and one thread does it: the
+same images give the same pose. Believed is a pose that the images agree on, and that registration the other way round
+finds again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+from numpy.typing import NDArray
+
+from pipeline.change.reference import Reference
+from pipeline.parameters import ChangeParameters
+
+FloatArray = NDArray[np.float64]
+
+COARSE_MM, MIDDLE_MM, FINE_MM = 6.0, 3.0, 2.0
+PITCH_DEG = (0.0, -12.0, 12.0)
+"""Starts: heads differ most in how far the chin is tucked in."""
+SMOOTH_MM = 3.0
+"""Scale at which the fit is judged: noise and small veins are not the question."""
+ENOUGH = 250_000
+"""Of a grid with more voxels than this, a regular part is used."""
+ROUNDS = 80
+_SEED = 1
+_BINS = 32
+_EDGE_MM = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class Pose:
+    """Where the earlier scan lies in the present one.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (4, 4)
+        Rigid map from the earlier scan's patient coordinates to the present one's, mm.
+    fit : float
+        Correlation of the two brains at that pose, smoothed to 3 mm; 1 is the same picture.
+    discord_mm : float
+        Largest distance in the brain between this pose and that of registering the other way round.
+    common : float
+        Share of the smaller brain mask that lies within both scans' slices and both masks.
+    """
+
+    matrix: FloatArray
+    fit: float
+    discord_mm: float
+    common: float
+
+    def to_present(self, prior_lps: FloatArray) -> FloatArray:
+        """Points (n, 3) of the earlier scan in the present one."""
+        return _apply(self.matrix, prior_lps)
+
+    def to_prior(self, present_lps: FloatArray) -> FloatArray:
+        """Points (n, 3) of the present scan in the earlier one."""
+        return _apply(_inverse(self.matrix), present_lps)
+
+    def objection(self, parameters: ChangeParameters) -> str:
+        """Why the pose is not to be believed; empty when nothing speaks against it."""
+        if self.common < parameters.least_common:
+            return f"the two scans show only {self.common:.0%} of the brain in common"
+        if self.fit < parameters.least_fit:
+            return f"the images do not fit each other (correlation {self.fit:.2f}, at least {parameters.least_fit:g})"
+        if self.discord_mm > parameters.largest_discord_mm:
+            return f"registration is not sure of the pose ({self.discord_mm:.1f} mm between forth and back)"
+        return ""
+
+
+def register(present: Reference, prior: Reference) -> Pose:
+    """Find the pose of the earlier scan in the present one.
+
+    Raises
+    ------
+    ValueError
+        When one of the two has no brain.
+    """
+    if not present.brain.any() or not prior.brain.any():
+        raise ValueError("no brain to register")
+    one, other = _Scales(present), _Scales(prior)
+    there = _lay(one, other, (COARSE_MM, MIDDLE_MM, FINE_MM))
+    back = _lay(other, one, (COARSE_MM, MIDDLE_MM))
+    # ITK maps points of the fixed image into the moving one.
+    forth, again = _inverse(_matrix(there)), _matrix(back)
+    fit, common = _agreement(one, other, there)
+    return Pose(forth, fit, _discord(forth, again, prior), common)
+
+
+def _lay(fixed: _Scales, moving: _Scales, steps_mm: tuple[float, ...]) -> sitk.Euler3DTransform:
+    """Find the transform from the points of `fixed` to those of `moving`: several starts, the best of them refined."""
+    starts = [_start(fixed.middle, moving.middle, pitch) for pitch in PITCH_DEG]
+    tried = [_search(fixed.at(steps_mm[0]), moving.at(steps_mm[0]), start) for start in starts]
+    best, _ = min(tried, key=lambda found: found[1])
+    for step in steps_mm[1:]:
+        best, _ = _search(fixed.at(step), moving.at(step), best)
+    return best
+
+
+class _Scales:
+    """One image of the pair, cut to the head, at every scale of the search."""
+
+    def __init__(self, reference: Reference) -> None:
+        seen = [np.flatnonzero(reference.image.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+        box = tuple(slice(int(n[0]), max(int(n[-1]) + 1, int(n[0]) + 4)) for n in seen)
+        at = reference.geometry.to_lps([s.start for s in reversed(box)])
+        self.image = _to_sitk(reference.image[box].astype(np.float32), reference, at)
+        self.brain = _to_sitk(reference.brain[box].astype(np.float32), reference, at)
+        self.middle = reference.geometry.to_lps(np.argwhere(reference.brain).mean(axis=0)[::-1])
+        self._made: dict[float, _Scaled] = {}
+
+    def at(self, step_mm: float) -> _Scaled:
+        """Smoothed and sampled at `step_mm` (or the slice step, where that is larger)."""
+        if step_mm not in self._made:
+            grid = _coarser(self.image, step_mm)
+            near = sitk.Resample(sitk.SmoothingRecursiveGaussian(self.brain, max(step_mm, _EDGE_MM) / 2), grid)
+            image = sitk.Resample(sitk.SmoothingRecursiveGaussian(self.image, step_mm / 2), grid)
+            self._made[step_mm] = _Scaled(image, sitk.Cast(near > 0.15, sitk.sitkUInt8))
+        return self._made[step_mm]
+
+
+class _Scaled(NamedTuple):
+    image: sitk.Image
+    mask: sitk.Image
+
+
+def _search(fixed: _Scaled, moving: _Scaled, start: sitk.Euler3DTransform) -> tuple[sitk.Euler3DTransform, float]:
+    """Improve a pose at one scale; the pose and its metric (lower is better)."""
+    method = sitk.ImageRegistrationMethod()
+    method.SetNumberOfThreads(1)
+    method.SetMetricAsMattesMutualInformation(_BINS)
+    if fixed.image.GetNumberOfPixels() > ENOUGH:
+        method.SetMetricSamplingStrategy(method.REGULAR)
+        method.SetMetricSamplingPercentage(ENOUGH / fixed.image.GetNumberOfPixels(), _SEED)
+    method.SetMetricFixedMask(fixed.mask)
+    method.SetInterpolator(sitk.sitkLinear)
+    step = fixed.image.GetSpacing()[0]
+    method.SetOptimizerAsRegularStepGradientDescent(
+        learningRate=step / 2,
+        minStep=0.01,
+        numberOfIterations=ROUNDS,
+        relaxationFactor=0.7,
+        gradientMagnitudeTolerance=1e-8,
+    )
+    method.SetOptimizerScalesFromPhysicalShift()
+    pose = sitk.Euler3DTransform(start)
+    method.SetInitialTransform(pose, inPlace=True)
+    try:
+        method.Execute(fixed.image, moving.image)
+    except RuntimeError:  # the images do not overlap at all
+        return sitk.Euler3DTransform(start), float("inf")
+    return pose, float(method.GetMetricValue())
+
+
+def _start(centre: FloatArray, target: FloatArray, pitch_deg: float) -> sitk.Euler3DTransform:
+    pose = sitk.Euler3DTransform()
+    pose.SetCenter(centre.tolist())
+    pose.SetRotation(float(np.deg2rad(pitch_deg)), 0.0, 0.0)
+    pose.SetTranslation((target - centre).tolist())
+    return pose
+
+
+def _agreement(present: _Scales, prior: _Scales, there: sitk.Transform) -> tuple[float, float]:
+    """Correlation of the smoothed images where both show brain, and how much of the smaller brain that is."""
+    fixed, moving = (sitk.SmoothingRecursiveGaussian(one.image, SMOOTH_MM / 2) for one in (present, prior))
+    laid = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, there))
+    brain = sitk.GetArrayFromImage(present.brain) > 0.5
+    both = brain & (sitk.GetArrayFromImage(sitk.Resample(prior.brain, fixed, there)) > 0.5)
+    there_size = float((sitk.GetArrayFromImage(prior.brain) > 0.5).sum() * np.prod(prior.brain.GetSpacing()))
+    here_size = float(brain.sum() * np.prod(present.brain.GetSpacing()))
+    common = float(both.sum() * np.prod(fixed.GetSpacing())) / min(here_size, there_size)
+    a, b = sitk.GetArrayFromImage(fixed)[both], laid[both]
+    if a.size < 2 or not a.std() or not b.std():
+        return 0.0, min(common, 1.0)
+    return float(np.corrcoef(a, b)[0, 1]), min(common, 1.0)
+
+
+def _discord(one: FloatArray, other: FloatArray, prior: Reference) -> float:
+    """Largest distance in the brain between two maps of the earlier scan's points."""
+    at = np.argwhere(prior.brain)[:, ::-1]
+    corners = np.array([at[np.argmax(at @ way)] for way in _WAYS])
+    points = prior.geometry.to_lps(corners)
+    return float(np.linalg.norm(_apply(one, points) - _apply(other, points), axis=1).max())
+
+
+_WAYS = np.array([(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if x or y or z])
+
+
+def _apply(matrix: FloatArray, lps: FloatArray) -> FloatArray:
+    lps = np.reshape(np.asarray(lps, dtype=np.float64), (-1, 3))
+    return np.asarray(lps @ matrix[:3, :3].T + matrix[:3, 3])
+
+
+def _inverse(matrix: FloatArray) -> FloatArray:
+    return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
+
+
+def _matrix(transform: sitk.Euler3DTransform) -> FloatArray:
+    result = np.eye(4)
+    rotation = np.reshape(transform.GetMatrix(), (3, 3))
+    centre = np.asarray(transform.GetCenter())
+    result[:3, :3] = rotation
+    result[:3, 3] = centre + np.asarray(transform.GetTranslation()) - rotation @ centre
+    return result
+
+
+def _to_sitk(array: NDArray[np.float32], reference: Reference, origin: FloatArray) -> sitk.Image:
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(reference.geometry.spacing)
+    image.SetOrigin(origin.tolist())
+    image.SetDirection(reference.geometry.direction.ravel().tolist())
+    return image
+
+
+def _coarser(image: sitk.Image, step_mm: float) -> sitk.Image:
+    """An empty grid over the same box with voxels of at least `step_mm`."""
+    size, spacing = image.GetSize(), image.GetSpacing()
+    steps = [max(step_mm, s) for s in spacing]
+    count = [max(1, int(np.floor((n - 1) * s / t)) + 1) for n, s, t in zip(size, spacing, steps, strict=True)]
+    grid = sitk.Image(count, sitk.sitkFloat32)
+    grid.SetSpacing(steps)
+    grid.SetOrigin(image.GetOrigin())
+    grid.SetDirection(image.GetDirection())
+    return grid
