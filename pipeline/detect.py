@@ -32,12 +32,14 @@ Progress = Callable[[str], None]
 class Detection:
     """The findings with what they were found in.
 
-    `labels` has the shape of the SWI; a voxel holds the id of its lesion, or 0.
+    `labels` has the shape of the SWI; a voxel holds the id of its lesion, or 0. So has `brain`, the brain mask, where
+    one was made.
     """
 
     findings: Findings
     labels: NDArray[np.uint16]
     acquisition: Acquisition
+    brain: Mask | None = None
 
 
 class Scored(NamedTuple):
@@ -129,7 +131,7 @@ def analyse(
         phase=acquisition.phase_record,
         timing_s=watch.seconds,
     )
-    return Detection(findings, labels, acquisition)
+    return Detection(findings, labels, acquisition, brain)
 
 
 class Stopwatch:

@@ -1,11 +1,14 @@
 """What may a stage's settings look like? A strict, frozen base for every parameter table of a profile.
 
-Those of the skull removal stand here so that a profile can be read without SimpleITK.
+Those of the skull removal and of the comparison with an earlier scan stand here so that a profile and the node's
+settings can be read without SimpleITK.
 """
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Parameters(BaseModel):
@@ -30,3 +33,37 @@ class BrainParameters(Parameters):
     margin_mm: float = Field(1.75, ge=0, description="Added rim of cortex and cerebrospinal fluid")
     plausible_ml: tuple[float, float] = Field((900.0, 2100.0), description="Volume of a brain covered as a whole")
     plausible_area_cm2: tuple[float, float] = Field((50.0, 260.0), description="Largest area of the brain in a slice")
+
+
+class ChangeParameters(Parameters):
+    """Settings of the comparison with an earlier scan. Lengths are millimetres.
+
+    The grades of ARIA-H are those of the US prescribing information of anti-amyloid antibodies (new microbleeds: mild
+    1 to 4, moderate 5 to 9, severe 10 or more); "more than 4" is the usual question before such a therapy.
+    """
+
+    match_mm: float = Field(5.0, gt=0, description="Farthest apart that a bleed and an earlier one are the same, mm")
+    doubt_mm: float = Field(
+        3.0, gt=0, description="A candidate below the threshold so near to a place makes it doubtful, mm"
+    )
+    doubt_probability: float = Field(0.05, ge=0, le=1, description="Candidates less probable than this raise no doubt")
+    coverage_mm: float = Field(
+        3.0, ge=0, description="So far beyond the brain of the other scan a place still counts as seen in it, mm"
+    )
+    least_fit: float = Field(0.55, ge=-1, le=1, description="Registrations that agree less are not used (correlation)")
+    least_common: float = Field(0.5, gt=0, le=1, description="Share of the smaller brain that both scans must show")
+    largest_discord_mm: float = Field(
+        2.0, gt=0, description="Registration forth and back may differ by so much in the brain, mm"
+    )
+    mild: int = Field(1, ge=1, description="ARIA-H is mild from so many new microbleeds")
+    moderate: int = Field(5, ge=1, description="ARIA-H is moderate from so many new microbleeds")
+    severe: int = Field(10, ge=1, description="ARIA-H is severe from so many new microbleeds")
+    more_than: tuple[int, ...] = Field((4,), description='Flags "more than N microbleeds" that are raised')
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.mild < self.moderate < self.severe:
+            raise ValueError("mild, moderate and severe must rise")
+        if any(n < 0 for n in self.more_than):
+            raise ValueError("more_than counts microbleeds: 0 or more")
+        return self
