@@ -258,6 +258,74 @@ def test_the_newest_report_decides_which_segments_are_bleeds(
     assert len(_marks(_images_of(folder, tmp_path))) == 2
 
 
+def _verified(report: Dataset, without: int | None) -> Dataset:
+    """The report as a reader would leave it a day later, without one of its bleeds."""
+    corrected = deepcopy(report)
+    container, lesions = _groups(corrected)
+    if without is not None:
+        container.ContentSequence = [g for g in container.ContentSequence if g is not lesions[without]]
+    corrected.SOPInstanceUID = corrected.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    corrected.ContentDate = str(int(report.ContentDate) + 1)
+    corrected.VerificationFlag = "VERIFIED"
+    return corrected
+
+
+def test_what_a_reader_rejected_is_marked_as_that_and_a_later_unverified_report_changes_nothing(
+    site: tuple[Path, list[tuple[float, ...]]], tmp_path: Path
+) -> None:
+    folder, _ = site
+    original = dcmread(folder / "results" / "sr.dcm")
+    (tmp_path / "seg.dcm").write_bytes((folder / "results" / "seg.dcm").read_bytes())
+    _verified(original, 1).save_as(tmp_path / "verified.dcm")
+    later = deepcopy(original)
+    later.SOPInstanceUID = later.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    later.ContentDate = str(int(original.ContentDate) + 7)
+    later.save_as(tmp_path / "later.dcm")
+    marks = _marks(_images_of(folder, tmp_path))
+    assert sorted(m.kind for m in marks) == ["bleed", "bleed", "rejected"]
+    assert not any("nobody verified" in problem for problem in _problems(tmp_path, "site"))
+
+
+def test_a_report_that_nobody_verified_is_remarked_on(
+    site: tuple[Path, list[tuple[float, ...]]], tmp_path: Path
+) -> None:
+    folder, _ = site
+    for name in ("seg.dcm", "sr.dcm"):
+        (tmp_path / name).write_bytes((folder / "results" / name).read_bytes())
+    marks = _marks(_images_of(folder, tmp_path))
+    assert {m.kind for m in marks} == {"bleed"}
+    (record,) = open_dataset(tmp_path, "site")
+    notes = [p for p in check([record]) if "nobody verified" in p.what]
+    assert [note.error for note in notes] == [False]
+
+
+@pytest.mark.parametrize(("attribute", "value"), [("Manufacturer", "Other"), ("SegmentedPropertyTypeCode", "4147007")])
+def test_segments_of_something_else_are_not_held_against_anybody(
+    site: tuple[Path, list[tuple[float, ...]]], tmp_path: Path, attribute: str, value: str
+) -> None:
+    """A second segmentation, of other software or of a mass, is no list of rejected bleeds."""
+    folder, _ = site
+    seg = dcmread(folder / "results" / "seg.dcm")
+    seg.save_as(tmp_path / "seg.dcm")
+    other = deepcopy(seg)
+    other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    for item in other.SegmentSequence:
+        item.TrackingUID = generate_uid()
+        if attribute != "Manufacturer":
+            item.SegmentedPropertyTypeCodeSequence[0].CodeValue = value
+    if attribute == "Manufacturer":
+        other.Manufacturer = value
+    other.save_as(tmp_path / "other.dcm")
+    report = _verified(dcmread(folder / "results" / "sr.dcm"), None)
+    container, lesions = _groups(report)
+    container.ContentSequence = [lesions[0]]
+    for item in seg.SegmentSequence[1:]:  # not the detector's own, either
+        item.SegmentedPropertyTypeCodeSequence[0].CodeValue = value
+    seg.save_as(tmp_path / "seg.dcm")
+    report.save_as(tmp_path / "sr.dcm")
+    assert [m.kind for m in _marks(_images_of(folder, tmp_path))] == ["bleed"]
+
+
 @pytest.mark.parametrize("kind", ["SCOORD3D", "SCOORD"])
 def test_a_report_with_coordinates_marks_points(
     site: tuple[Path, list[tuple[float, ...]]], tmp_path: Path, kind: str

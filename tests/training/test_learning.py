@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from pipeline.candidates import Candidate
 from pipeline.networks.context import CLASSES
 from pipeline.networks.heatmap import KINDS
 from pipeline.networks.yolo import ANCHORS, YoloNet
 from tests.training.tiny import study
 from training.augmentation import SIX, augment_volumes, six_fold, vary_slice
-from training.datasets.record import Mark
+from training.datasets.record import REJECTED, Mark
 from training.fit.calibration import fit_calibration
 from training.fit.config import Augmentation, MiningConfig, StageConfig, load_config
 from training.fit.losses import classifier_loss, heatmap_loss, yolo_loss
 from training.fit.matching import froc, match, threshold_for
-from training.fit.mining import SKIP, name_candidates
+from training.fit.mining import SKIP, add_marks, name_candidates
 from training.fit.samples import Crops, Slices, on_grid
 from training.fit.targets import (
     NO_POINT,
@@ -241,6 +244,23 @@ def test_candidates_are_named_by_the_nearest_mark() -> None:
     assert named[:5].tolist() == [0, 0, 0, 1, 1]
     assert named[5] in (SKIP, 0, 1), "too near to a bleed to be nothing"
     assert named[6] == NOTHING
+
+
+def test_what_a_reader_rejected_is_learned_as_no_bleed_even_beside_one() -> None:
+    whole = study(1)
+    first = whole.marks[0]
+    x, y, z = first.centre_lps_mm
+    config = MiningConfig()
+    beside = Mark((x, y + config.match_mm + 0.5, z), REJECTED)
+    own = replace(whole, marks=(first, beside), mimics_known=False)
+    (bleed, rejected) = own.points(own.marks)
+    assert kind_of(beside) == NO_POINT
+    assert name_candidates(own, np.array([bleed, rejected]), config).tolist() == [0, UNKNOWN]
+    nothing: list[Candidate] = []
+    added, kinds = add_marks(own, nothing, np.array([], np.int64), config)
+    assert kinds.tolist() == [0, UNKNOWN]
+    proposed = [Candidate(tuple(rejected.tolist()), 0.9)]
+    assert len(add_marks(own, proposed, np.array([UNKNOWN]), config)[0]) == 2  # and the bleed
 
 
 def test_one_detection_a_lesion_and_the_rest_are_counted() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +11,14 @@ from pydicom import Dataset
 
 from pipeline.errors import InputError
 from pipeline.geometry import Geometry, Volume
-from training.datasets.record import Mark, marks_of_labels
+from training.datasets.record import REJECTED, Mark, marks_of_labels
 
 MEASUREMENT_GROUP = "125007"
 DIAMETER = "81827009"
+TRACKING_UID = "112040"
+HEMORRHAGE = "50960005"
+SAME_PLACE_MM = 3.0
+"""What lies nearer to a bleed than this is not held against it."""
 
 Points = NDArray[np.float64]
 
@@ -92,6 +97,38 @@ def marks_of_report(report: Dataset, segmentations: Sequence[Dataset], swi: Volu
         size = _diameter(group)
         marks += [Mark(point, diameter_mm=size) for point in _coordinates(group, swi)]
     return (*marks_of_points(named, swi.geometry), *marks)
+
+
+def rejected_marks(
+    report: Dataset, segmentations: Sequence[Dataset], bleeds: Sequence[Mark], geometry: Geometry
+) -> tuple[Mark, ...]:
+    """What the detector took for a bleed and the reader who verified `report` did not.
+
+    These are segments of hemorrhage, made by the same software in the same study, that the report does not name, where
+    it has no bleed either.
+    """
+    if report.get("VerificationFlag") != "VERIFIED":
+        return ()
+    named = {str(i.UID) for g in _groups(report) for i in _walk(g) if _code(i) == TRACKING_UID and "UID" in i}
+    points: dict[str, Points] = {}
+    for segmentation in segmentations:
+        if segmentation.get("Manufacturer") != report.get("Manufacturer"):
+            continue
+        voxels = segment_points(segmentation)
+        for item in segmentation.SegmentSequence:
+            uid, number = str(item.get("TrackingUID", "")), int(item.SegmentNumber)
+            kind = item.SegmentedPropertyTypeCodeSequence[0].get("CodeValue")
+            if uid and uid not in named and kind == HEMORRHAGE and number in voxels:
+                points[uid] = voxels[number]
+    marks = marks_of_points(list(points.values()), geometry)
+    return tuple(replace(mark, kind=REJECTED) for mark in marks if not _at_a_bleed(mark, bleeds))
+
+
+def _at_a_bleed(mark: Mark, bleeds: Sequence[Mark]) -> bool:
+    return any(
+        np.linalg.norm(np.subtract(mark.centre_lps_mm, bleed.centre_lps_mm)) <= max(SAME_PLACE_MM, bleed.size_mm / 2)
+        for bleed in bleeds
+    )
 
 
 def _walk(item: Dataset) -> Iterator[Dataset]:

@@ -60,6 +60,7 @@ def check_study(name: str, labelled: Labelled) -> Iterator[Problem]:
         yield Problem(name, "the phase is not in radians")
     if geometry.spacing[2] > THICKEST_MM:
         yield Problem(name, f"slices of {geometry.spacing[2]:.1f} mm are thicker than {THICKEST_MM:g} mm")
+    yield from (Problem(name, note, error=False) for note in labelled.notes)
     yield from _check_marks(name, labelled)
 
 

@@ -14,6 +14,8 @@ Point = tuple[float, float, float]
 BLEED = "bleed"
 NULL = "null"
 """An insertion that changes nothing: a place where nothing may be found."""
+REJECTED = "rejected"
+"""What the detector took for a bleed and a reader did not: no bleed, whatever else it is."""
 USUAL_DIAMETER_MM = 4.0
 """Taken where a data set marks points only."""
 
@@ -27,7 +29,7 @@ class Mark:
     centre_lps_mm : tuple of float
         Patient coordinates.
     kind : str
-        ``bleed``, ``calcification``, ``vein``, ``cavernoma``, ``iron``, ``null``, …
+        ``bleed``, ``calcification``, ``vein``, ``cavernoma``, ``iron``, ``null``, ``rejected``, …
     diameter_mm : float or None
         Apparent, in plane; None where it is not known.
     visible : bool
@@ -47,11 +49,15 @@ class Mark:
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """The images and marks of a study; `brain` is None unless the data set comes with one (masked images)."""
+    """The images and marks of a study; `brain` is None unless the data set comes with one (masked images).
+
+    `notes` are worth knowing before it is trained on.
+    """
 
     acquisition: Acquisition
     marks: tuple[Mark, ...]
     brain: NDArray[np.bool_] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

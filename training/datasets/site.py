@@ -1,8 +1,8 @@
 """How is a site's own DICOM read? Images anywhere below a folder, marked by a CSV, a report (TID 1500) or a SEG.
 
 Of several the first in this order counts: ``lesions.csv`` at the top of the folder (for the studies it names), the
-newest report, all segmentations. A report that was corrected by a person therefore decides which of the node's own
-segments are bleeds.
+newest report that a person verified, the newest report, all segmentations. What a person verified therefore decides
+which of the node's own segments are bleeds; the others are what a detector has to learn not to find.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from pipeline.errors import InputError, NoSwiError
 from pipeline.geometry import Acquisition
 from pipeline.study import Study, find_files, pick, read_studies
 from pipeline.volume import read_acquisition
-from training.datasets.annotations import marks_of_report, marks_of_segmentations
+from training.datasets.annotations import marks_of_report, marks_of_segmentations, rejected_marks
 from training.datasets.record import Labelled, Mark, Record
 
 TABLE = "lesions.csv"
 COLUMNS = ("study_instance_uid", "x", "y", "z")
+UNVERIFIED = "its marks are of a report that nobody verified: a detector would learn its own mistakes"
 
 
 def read_dicom(folder: Path) -> Acquisition:
@@ -99,9 +100,13 @@ def _read(study: Study, points: tuple[Mark, ...] | None, files: list[Path]) -> L
         return Labelled(acquisition, points)
     objects = [dcmread(path) for path in files]
     segmentations = [o for o in objects if o.Modality == "SEG"]
-    reports = sorted((o for o in objects if o.Modality == "SR"), key=_made)
+    reports = [o for o in objects if o.Modality == "SR"]
     if reports:
-        return Labelled(acquisition, marks_of_report(reports[-1], segmentations, acquisition.swi))
+        report = max(reports, key=lambda r: (r.get("VerificationFlag") == "VERIFIED", *_made(r)))
+        bleeds = marks_of_report(report, segmentations, acquisition.swi)
+        rejected = rejected_marks(report, segmentations, bleeds, acquisition.swi.geometry)
+        verified = report.get("VerificationFlag") == "VERIFIED"
+        return Labelled(acquisition, (*bleeds, *rejected), notes=() if verified else (UNVERIFIED,))
     if segmentations:
         return Labelled(acquisition, marks_of_segmentations(segmentations, acquisition.swi.geometry))
     raise InputError(

@@ -18,6 +18,7 @@ from pipeline.networks.heatmap import KINDS
 from pipeline.profile import Profile
 from pipeline.regions import find_regions
 from training.datasets.cache import CachedStudy
+from training.datasets.record import REJECTED, Mark
 from training.fit.config import MiningConfig
 from training.fit.matching import Matched, match
 from training.fit.targets import NO_POINT, NOTHING, UNKNOWN, kind_of
@@ -84,7 +85,7 @@ def mine(
         candidates = sorted(candidates, key=lambda c: -c.score)[: config.candidates]
         kinds = name_candidates(study, centres_of(candidates), config)
         if training:
-            candidates, kinds = _add_marks(study, candidates, kinds, config)
+            candidates, kinds = add_marks(study, candidates, kinds, config)
         say(f"{study.name}: {len(candidates)} candidates, {(kinds == 0).sum()} at bleeds")
         if candidates:
             centres = centres_of(candidates)
@@ -107,11 +108,12 @@ def _join(parts: Sequence[Mined]) -> Mined:
 
 
 def name_candidates(study: CachedStudy, centres: NDArray[np.float64], config: MiningConfig) -> NDArray[np.int64]:
-    """Kind of each candidate, by the nearest mark."""
+    """Kind of each candidate, by the nearest mark; what a reader rejected is no bleed, even near to one."""
     points = study.geometry.to_lps(centres.reshape(-1, 3))
     named = np.full(len(points), NOTHING if study.mimics_known else UNKNOWN, np.int64)
     kinds = np.array([kind_of(m) for m in study.marks], np.int64)
     where = np.array([m.centre_lps_mm for m in study.marks]).reshape(-1, 3)
+    rejected = np.array([m.kind == REJECTED for m in study.marks], bool)
     for n, point in enumerate(points):
         distance = np.linalg.norm(where - point, axis=1)
         mimics = np.where((kinds > 0) & (kinds < len(KINDS)), distance, np.inf)
@@ -119,27 +121,40 @@ def name_candidates(study: CachedStudy, centres: NDArray[np.float64], config: Mi
             named[n] = kinds[mimics.argmin()]
         bleeds, any_bleed = np.where(kinds == 0, distance, np.inf), np.where(kinds <= 0, distance, np.inf)
         any_bleed[kinds == NO_POINT] = np.inf
-        if bleeds.min(initial=np.inf) <= min(config.match_mm, mimics.min(initial=np.inf)):
+        refused = distance[rejected].min(initial=np.inf)
+        if bleeds.min(initial=np.inf) <= min(config.match_mm, mimics.min(initial=np.inf), refused):
             named[n] = 0
+        elif refused <= config.match_mm:
+            named[n] = UNKNOWN if named[n] == NOTHING else named[n]
         elif any_bleed.min(initial=np.inf) <= config.ignore_mm and named[n] in (NOTHING, UNKNOWN):
             named[n] = SKIP
     return named
 
 
-def _add_marks(
+def add_marks(
     study: CachedStudy, candidates: list[Candidate], kinds: NDArray[np.int64], config: MiningConfig
 ) -> tuple[list[Candidate], NDArray[np.int64]]:
-    """Add the visible bleeds that were missed, and the places of null insertions."""
-    found = study.geometry.to_lps(centres_of(candidates))[kinds == 0]
+    """Add the visible bleeds that were missed, the places of null insertions, and what a reader rejected."""
+    centres = study.geometry.to_lps(centres_of(candidates)).reshape(-1, 3)
     extra: list[Candidate] = []
     extra_kinds: list[int] = []
     for mark, at in zip(study.marks, study.points(study.marks).tolist(), strict=True):
-        kind = kind_of(mark)
-        missed = kind == 0 and not (np.linalg.norm(found - mark.centre_lps_mm, axis=1) <= config.match_mm).any()
-        if (missed and config.add_bleeds) or kind == NO_POINT:
+        near = np.linalg.norm(centres - mark.centre_lps_mm, axis=1) <= config.match_mm
+        kind = _missed(mark, bool(near.any()), bool((near & (kinds == 0)).any()), config)
+        if kind is not None:
             extra.append(Candidate((at[0], at[1], at[2]), 0.5))
-            extra_kinds.append(0 if kind == 0 else NOTHING)
+            extra_kinds.append(kind)
     return [*candidates, *extra], np.concatenate([kinds, np.array(extra_kinds, np.int64)])
+
+
+def _missed(mark: Mark, proposed: bool, found: bool, config: MiningConfig) -> int | None:
+    """Class under which a mark is added, if it is: when it was not proposed, or not as a bleed."""
+    kind = kind_of(mark)
+    if mark.kind == REJECTED:
+        return None if proposed else UNKNOWN
+    if kind == NO_POINT:
+        return NOTHING
+    return 0 if kind == 0 and config.add_bleeds and not found else None
 
 
 def match_mined(mined: Mined, scores: NDArray[np.float64], studies: Sequence[CachedStudy]) -> list[Matched]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.networks.context import CLASSES
 from pipeline.networks.heatmap import FOLD, KINDS
 from pipeline.networks.yolo import ANCHORS
-from training.datasets.record import BLEED, NULL, Mark
+from training.datasets.record import BLEED, NULL, REJECTED, Mark
 
 NO_POINT = -1
 UNSEEN = -2
@@ -24,8 +24,11 @@ _OTHER = KINDS.index("other")
 
 
 def kind_of(mark: Mark) -> int:
-    """Number of a mark's map: :data:`KINDS`; ``NO_POINT`` for what nothing shows, ``UNSEEN`` for a hidden bleed."""
-    if mark.kind == NULL or (mark.kind != BLEED and not mark.visible):
+    """Number of a mark's map: :data:`KINDS`; ``UNSEEN`` for a hidden bleed.
+
+    ``NO_POINT`` for what nothing shows, and for what a reader rejected: no map but that of bleeds is told of it.
+    """
+    if mark.kind in (NULL, REJECTED) or (mark.kind != BLEED and not mark.visible):
         return NO_POINT
     if mark.kind == BLEED and not mark.visible:
         return UNSEEN
