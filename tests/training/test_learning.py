@@ -258,7 +258,7 @@ def test_what_a_reader_rejected_is_learned_as_no_bleed_even_beside_one() -> None
     assert name_candidates(own, np.array([bleed, rejected]), config).tolist() == [0, UNKNOWN]
     nothing: list[Candidate] = []
     added, kinds = add_marks(own, nothing, np.array([], np.int64), config)
-    assert kinds.tolist() == [0, UNKNOWN]
+    assert (len(added), kinds.tolist()) == (2, [0, UNKNOWN])
     proposed = [Candidate(tuple(rejected.tolist()), 0.9)]
     assert len(add_marks(own, proposed, np.array([UNKNOWN]), config)[0]) == 2  # and the bleed
 
