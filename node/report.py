@@ -21,6 +21,7 @@ _UNTOLD = ("candidates", "timing_s")
 _OF_STUDY = (
     "study_instance_uid",
     "patient_id",
+    "issuer_of_patient_id",
     "patient_name",
     "patient_birth_date",
     "patient_sex",

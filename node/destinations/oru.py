@@ -110,9 +110,10 @@ def _header(report: Json, settings: Hl7Destination) -> hl7.Segment:
 
 def _patient(study: Json, settings: Hl7Destination) -> hl7.Segment:
     sex = study["patient_sex"].strip().upper()
+    authority = settings.assigning_authority or study.get("issuer_of_patient_id", "")
     fields: dict[int, Value] = {
         1: "1",
-        3: (study["patient_id"], "", "", settings.assigning_authority, "PI") if study["patient_id"] else "",
+        3: (study["patient_id"], "", "", authority, "PI") if study["patient_id"] else "",
         5: _names(study["patient_name"]),
         7: _digits(study["patient_birth_date"], 8),
         8: sex if sex in _SEXES else "U",
