@@ -19,16 +19,17 @@ def jobs(
     json: JsonOption = False,
 ) -> None:
     """List the jobs, the newest first."""
-    from node.worklist.documents import job_document
+    from node.worklist.documents import job_documents
     from node.worklist.words import clock, dicom_date, person_name
 
     ledger = open_ledger(settings_of(data, config))
     try:
         listed = ledger.jobs(limit=limit)
+        documents = job_documents(ledger, listed)
     finally:
         ledger.close()
     if json:
-        print_json({"jobs": [job_document(summary) for summary in listed]})
+        print_json({"jobs": documents})
         return
     rows = [
         [
@@ -40,9 +41,9 @@ def jobs(
             dicom_date(summary.study.study_date),
             clock(summary.job.created_at),
             clock(summary.job.finished_at),
-            summary.job.why,
+            document["why"],
         ]
-        for summary in listed
+        for summary, document in zip(listed, documents, strict=True)
     ]
     columns = ["job", "state", "priority", "bleeds", "patient", "study date", "opened", "finished", "why"]
     print_table(columns, rows)

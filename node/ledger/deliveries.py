@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -24,6 +25,19 @@ class Deliveries(Store):
         query = select(deliveries.c.destination).distinct().join(jobs, deliveries.c.job_id == jobs.c.id)
         with self._read() as connection:
             return sorted(connection.scalars(query.where(_due(now), _SENDABLE)))
+
+    def retrying(self, job_ids: Sequence[int]) -> dict[int, list[Delivery]]:
+        """What of these jobs was tried in vain and will be tried again, by job."""
+        tried: dict[int, list[Delivery]] = {}
+        if not job_ids:
+            return tried
+        again = and_(
+            deliveries.c.job_id.in_(job_ids), deliveries.c.state == DeliveryState.WAITING, deliveries.c.attempts > 0
+        )
+        with self._read() as connection:
+            for delivery in select_deliveries(connection, again):
+                tried.setdefault(delivery.job_id, []).append(delivery)
+        return tried
 
     def claim_deliveries(self, destination: str, owner: str, lease_s: float, limit: int = 10) -> list[Delivery]:
         """Take what is due for one destination (attempts + 1, state sending), the most urgent first."""

@@ -135,6 +135,11 @@ class Queries(Store):
         with self._read() as connection:
             return [Quarantined(**row) for row in connection.execute(query).mappings()]
 
+    def count_quarantined(self) -> int:
+        """How many objects were kept aside."""
+        with self._read() as connection:
+            return connection.scalar(select(func.count()).select_from(quarantine)) or 0
+
     def counts(self) -> Counts:
         """How many of what, in which state."""
         with self._read() as connection:

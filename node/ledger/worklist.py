@@ -117,6 +117,24 @@ class Worklist(Store):
         with self._read() as connection:
             return connection.scalar(query.where(_matches(filters or Filters(), _study_state()))) or 0
 
+    def count_states(self) -> dict[str, int]:
+        """How many studies are in which state; not those that were only fetched to compare with."""
+        state = _study_state().label("state")
+        columns: list[ColumnElement[Any]] = [state, func.count()]
+        query = self._studies(select(*columns)).where(studies.c.fetched.is_(False)).group_by(state)
+        with self._read() as connection:
+            return {str(name): int(number) for name, number in connection.execute(query)}
+
+    def has_fetched_studies(self) -> bool:
+        """Whether there are studies that were only fetched to compare later ones with."""
+        with self._read() as connection:
+            return connection.scalar(select(studies.c.study_instance_uid).where(studies.c.fetched).limit(1)) is not None
+
+    def profiles_used(self) -> list[str]:
+        """Every profile that a job was opened with."""
+        with self._read() as connection:
+            return sorted(connection.scalars(select(jobs.c.profile).distinct()))
+
     def jobs(
         self,
         filters: Filters | None = None,

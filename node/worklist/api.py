@@ -10,7 +10,7 @@ from node.ledger.access_records import Action
 from node.ledger.records import Filters, JobState
 from node.worklist.access import audit
 from node.worklist.context import Context, context_of
-from node.worklist.documents import job_details, job_document
+from node.worklist.documents import job_details, job_documents
 from pipeline.errors import InputError
 
 router = APIRouter(prefix="/api")
@@ -28,7 +28,7 @@ def jobs(
     """Jobs, the newest first."""
     audit(request, Action.LIST, detail=f"api {request.url.query}".strip())
     filters = Filters(states=tuple(one.value for one in state or ()))
-    return {"jobs": [job_document(summary) for summary in shared.ledger.jobs(filters, limit=limit, offset=offset)]}
+    return {"jobs": job_documents(shared.ledger, shared.ledger.jobs(filters, limit=limit, offset=offset))}
 
 
 @router.get("/jobs/{number}")

@@ -16,6 +16,7 @@ from node.bell import Bell
 from node.config import Settings
 from node.ledger import Ledger
 from node.worklist import words
+from node.worklist.text import finalize
 
 HERE = Path(__file__).parent
 VERSION = version("cmb-node")
@@ -50,6 +51,7 @@ def make_templates(settings: Settings, *values: Callable[[Request], dict[str, An
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
+        finalize=finalize,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from node.ledger import Ledger
 from node.ledger.records import Burden, Change, Delivery, Job, JobSummary, Study
+from node.worklist.views import unsent_words
 
 Json = dict[str, Any]
 
 
-def job_document(summary: JobSummary) -> Json:
-    """The line of a job in a list."""
+def job_documents(ledger: Ledger, summaries: Sequence[JobSummary]) -> list[Json]:
+    """The lines of a list of jobs, with the reason where a destination has not accepted all."""
+    unsent = unsent_words(ledger, (summary.job for summary in summaries))
+    return [job_document(summary, unsent.get(summary.job.id, "")) for summary in summaries]
+
+
+def job_document(summary: JobSummary, unsent: str = "") -> Json:
+    """The line of a job in a list; `unsent` says why its results are not delivered yet, where that is known."""
     job, burden = summary.job, summary.burden
     return {
         "id": job.id,
         "state": job.state.value,
-        "why": job.why,
+        "why": job.why or unsent,
         "progress": job.progress,
         "attempts": job.attempts,
         "priority": job.priority.name.lower(),
@@ -45,7 +53,7 @@ def job_details(ledger: Ledger, number: int) -> Json:
     findings = ledger.findings(number)
     counts = None if findings is None else Burden(*(findings["counts"][n] for n in ("total", "definite", "possible")))
     return {
-        **job_document(JobSummary(job, ledger.study(job.study_instance_uid), counts)),
+        **job_documents(ledger, [JobSummary(job, ledger.study(job.study_instance_uid), counts)])[0],
         "key": job.key,
         "series": {"swi": job.swi_series_uid, "phase": job.phase_series_uid, "magnitude": job.magnitude_series_uid},
         "warnings": list(job.warnings),

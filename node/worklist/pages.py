@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
 from node.ledger.access_records import Action
-from node.worklist.access import audit
+from node.worklist.access import POLL, audit
+from node.worklist.asked import Asked
 from node.worklist.context import Context, context_of
 from node.worklist.montage import montage_png
 from node.worklist.study_view import capture_of, study_page
@@ -22,11 +23,17 @@ Shared = Annotated[Context, Depends(context_of)]
 
 
 @router.get("/")
-def worklist(request: Request, shared: Shared, page: Annotated[int, Query(ge=0, le=100_000)] = 0) -> Response:
-    """The table of studies."""
-    view = worklist_page(shared.ledger, page)
-    audit(request, Action.LIST, detail=request.url.query)
-    return shared.templates.TemplateResponse(request, "worklist.html", {"page": view})
+def worklist(request: Request, shared: Shared) -> Response:
+    """The table of studies, as the address asks for it."""
+    view = worklist_page(shared.ledger, Asked.read(request.query_params))
+    address = view.asked.address
+    audit(request, Action.LIST, detail=address.partition("?")[2])
+    answer = shared.templates.TemplateResponse(request, "worklist.html", {"page": view})
+    if "hx-request" in request.headers and POLL not in request.headers:
+        # While a word is typed the address changes in place, so that Back leaves the list as it was before.
+        typing = request.headers.get("hx-trigger-name") == "q" or request.headers.get("hx-trigger") == "filters"
+        answer.headers["HX-Replace-Url" if typing else "HX-Push-Url"] = address
+    return answer
 
 
 @router.get("/studies/{uid}")

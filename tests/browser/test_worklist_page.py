@@ -116,7 +116,7 @@ def test_a_study_is_opened_with_the_keyboard_alone(page: Page, address: str) -> 
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
     link = page.get_by_role("link", name="Hopper, Grace")
-    for _ in range(20):
+    for _ in range(40):
         page.keyboard.press("Tab")
         if link.evaluate("element => element === document.activeElement"):
             break

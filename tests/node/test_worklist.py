@@ -183,9 +183,7 @@ def test_a_hostile_name_stays_text(web: TestClient, seeded: Seeded) -> None:
     for path in ("/", study_path(seeded, "queued")):
         page = read(web, path)
         assert " ".join(shown.split()) in page.text
-        assert [script.get("src", "") for script in page.tags("script")] == [
-            src for script in page.tags("script") if (src := script.get("src", "")).startswith("/static/htmx.min.js")
-        ]
+        assert all((script.get("src") or "").startswith("/static/") for script in page.tags("script"))
         assert all("onerror" not in attributes for _, attributes in page.elements)
         assert not page.tags("b") or "&" not in page.tags("b")[0]
 
