@@ -20,6 +20,7 @@ from pipeline.identity import derive_uid
 from pipeline.measure import Region
 from pipeline.pairing import Pick
 from pipeline.profile import Profile
+from pipeline.quality import assess
 from pipeline.regions import Described, find_regions
 from pipeline.shape import rate
 from pipeline.volume import read_acquisition
@@ -112,7 +113,9 @@ def analyse(
         scored = once_each(score(regions, acquisition, brain, profile, device), swi.array.shape)
     with watch("lesions"):
         lesions, labels = name_lesions(scored, acquisition, profile, key)
-    warnings = [*acquisition.warnings, *outside(swi.geometry, profile), *profile.caveats]
+    with watch("quality"):
+        quality, remarks = assess(acquisition, brain, profile)
+    warnings = [*acquisition.warnings, *remarks, *profile.caveats]
     if odd := implausible(brain, head, profile.brain):
         warnings.append(odd)
     if not candidates:
@@ -130,6 +133,7 @@ def analyse(
         warnings=tuple(dict.fromkeys(warnings)),
         phase=acquisition.phase_record,
         timing_s=watch.seconds,
+        image_quality=quality,
     )
     return Detection(findings, labels, acquisition, brain)
 
@@ -167,20 +171,6 @@ def usable(acquisition: Acquisition) -> Acquisition:
             kept[kind] = None
             warnings.append(f"the {kind} was left out: {error}")
     return replace(acquisition, phase=kept["phase"], magnitude=kept["magnitude"], warnings=tuple(warnings))
-
-
-def outside(geometry: Geometry, profile: Profile) -> list[str]:
-    """Say what about the grid is outside what the profile is meant for."""
-    i, j, k = geometry.spacing
-    suits = profile.suits
-    return [
-        f"{what} {size:.2f} mm is outside the {low:g} to {high:g} mm that profile {profile.name} is meant for"
-        for what, size, (low, high) in (
-            ("voxel size", max(i, j), suits.in_plane_mm),
-            ("slice step", k, suits.slice_mm),
-        )
-        if not low <= round(size, 2) <= high
-    ]
 
 
 def score(

@@ -35,6 +35,15 @@ class BrainParameters(Parameters):
     plausible_area_cm2: tuple[float, float] = Field((50.0, 260.0), description="Largest area of the brain in a slice")
 
 
+class QualityParameters(Parameters):
+    """Limits beyond which the images are remarked on."""
+
+    least_coverage: float = Field(0.9, ge=0, le=1, description="Share of the brain inside the slices")
+    cut_area: float = Field(0.35, ge=0, le=1, description="Share of the largest section that an end slice may hold")
+    least_snr: float = Field(10.0, ge=0, description="Median of the brain over the noise")
+    most_motion: float = Field(1.15, ge=1, description="Energy of ghosts beside the head, over that of the background")
+
+
 class ChangeParameters(Parameters):
     """Settings of the comparison with an earlier scan. Lengths are millimetres.
 

@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from pipeline.errors import ProfileError
 from pipeline.measure import MeasureParameters
-from pipeline.parameters import BrainParameters, Parameters
+from pipeline.parameters import BrainParameters, Parameters, QualityParameters
 from pipeline.shape import RatingParameters, ShapeParameters
 from pipeline.weights import Weights
 
@@ -99,10 +99,12 @@ class Thresholds(Parameters):
 
 
 class Suits(Parameters):
-    """Images that the profile is meant for; others are analysed with a warning. Millimetres."""
+    """Images that the profile is meant for; others are analysed with a warning."""
 
     in_plane_mm: tuple[float, float] = (0.3, 1.1)
     slice_mm: tuple[float, float] = (0.8, 3.0)
+    field_strength_t: tuple[float, float] | None = Field(None, description="Any when left out")
+    echo_time_ms: tuple[float, float] | None = Field(None, description="Any when left out")
     t2star: bool = Field(False, description="Also a T2*-weighted gradient echo, where a study has no SWI")
 
 
@@ -120,6 +122,7 @@ class Profile(Parameters):
     thresholds: Thresholds
     max_lesions: int = Field(200, gt=0, le=65535, description="The most probable are reported, with a warning")
     suits: Suits = Suits()
+    quality: QualityParameters = QualityParameters()
     caveats: tuple[str, ...] = Field((), description="Said in every result")
 
     @field_validator("caveats")
