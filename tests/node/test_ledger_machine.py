@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: no illegal change of state, bounded attempts, one live job, honest deliveries."""
+"""Whatever happens in whatever order: legal changes, bounded attempts, one live job, honest deliveries, kept word."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from node.ledger import DeliveryState, JobState, Ledger
+from node.ledger import AddedBleed, Correction, DeliveryState, Job, JobState, Ledger, Verdict
+from pipeline.errors import InputError
 from tests.node.conftest import Clock, empty_database
 from tests.node.ledger_factory import findings, instance, open_job, receive, results, settle_and_route, uid
 
@@ -23,6 +24,17 @@ MAX_ATTEMPTS = 3
 LEASE_S = 30.0
 DESTINATIONS = ("pacs", "research")
 OWNERS = st.sampled_from(["one", "two"])
+CORRECTIONS = st.sampled_from(
+    [
+        Correction("Ada", "Hospital"),
+        Correction("Bob", "Hospital", (Verdict("1", False),)),
+        Correction("Bob", "Hospital", (Verdict("1", True),), (AddedBleed((9.0, 9.0, 9.0)),)),
+    ]
+)
+FOUND = {
+    **findings(),
+    "lesions": [{"id": 1, "tracking_uid": "1", "centroid_lps_mm": [0.0, 0.0, 0.0], "diameter_mm": 4.0}],
+}
 JOB_CHANGES = {
     ("", "queued"),
     ("queued", "running"),
@@ -70,13 +82,41 @@ class LedgerMachine(RuleBasedStateMachine):
     def first(self) -> None:
         self.route()
 
-    @precondition(lambda self: not self.fresh(self.ledger.job(self.opened[-1]).key))
+    @precondition(lambda self: not self.fresh(self.ledger.job(self.opened[-1])))
     @rule()
     def route(self) -> None:
         self.ledger.settle_series(uid("study", "swi"), "quiet")
         job = open_job(self.ledger, key=f"{self.slices} slices", destinations=DESTINATIONS)
         if job.id not in self.opened:
             self.opened.append(job.id)
+            corrected = [j for j in self.ledger.jobs_of_study(uid("study")) if j.correction is not None]
+            assert len(job.warnings) == bool(corrected)
+            assert not corrected or f"(job {corrected[0].id})" in job.warnings[0]
+
+    @rule(back=st.integers(1, 3), correction=CORRECTIONS)
+    def correct(self, back: int, correction: Correction) -> None:
+        """Exactly a current, analysed result whose images are as they were can be corrected; the same twice is one."""
+        before = self.ledger.job(self.opened[-min(back, len(self.opened))])
+        try:
+            job = self.ledger.open_correction(before.id, correction, "reader")
+        except InputError as error:
+            said = "superseded meanwhile by job" in str(error)
+            assert not self.correctable(before) and said == (before.superseded_by is not None)  # noqa: PT018
+            return
+        assert job.correction == correction
+        if job.id in self.opened:
+            assert before.superseded_by == job.id
+            return
+        assert self.correctable(before)
+        assert job.supersedes == before.id
+        assert (job.destinations, job.warnings) == (DESTINATIONS, ())
+        self.opened.append(job.id)
+
+    def correctable(self, job: Job) -> bool:
+        if job.superseded_by is not None or job.state is JobState.SUPERSEDED or not self.fresh(job):
+            return False
+        failed_correction = job.correction is not None and job.state is JobState.FAILED
+        return job.analysed_at is not None or failed_correction
 
     @rule(rarely=st.integers(0, 5))
     def late_slice(self, rarely: int) -> None:
@@ -90,12 +130,23 @@ class LedgerMachine(RuleBasedStateMachine):
         job_id = self.opened[-min(back, len(self.opened))]
         before = self.ledger.job(job_id)
         job = self.ledger.claim_job(job_id, owner, LEASE_S)
-        assert (job is not None) == (before.state is JobState.QUEUED and self.fresh(before.key))
+        assert (job is not None) == (before.state is JobState.QUEUED and self.fresh(before))
         if job is not None:
             self.claimed.append((job_id, owner))
 
-    def fresh(self, key: str) -> bool:
-        return key == f"{self.slices} slices"
+    def fresh(self, job: Job) -> bool:
+        """Whether a job is of the images as they are now; a correction is of those of what it corrects."""
+        while job.correction is not None:
+            assert job.supersedes is not None
+            job = self.ledger.job(job.supersedes)
+        return job.key == f"{self.slices} slices"
+
+    @rule()
+    def route_again(self) -> None:
+        """The same images routed again change nothing, corrected or not."""
+        newest = self.ledger.job(self.opened[-1])
+        if self.fresh(newest) and newest.state is not JobState.SUPERSEDED:
+            assert open_job(self.ledger, key=f"{self.slices} slices", destinations=DESTINATIONS).id == newest.id
 
     @precondition(lambda self: self.claimed)
     @rule(data=st.data(), kinds=st.sampled_from([("sr",), ("sr", "seg")]))
@@ -103,13 +154,13 @@ class LedgerMachine(RuleBasedStateMachine):
         job_id, owner = data.draw(st.sampled_from(self.claimed[-2:]))
         job = self.ledger.job(job_id)
         mine = job.state is JobState.RUNNING and job.owner == owner
-        assert self.ledger.finish_analysis(job_id, owner, findings(), results(*kinds)) == mine
+        assert self.ledger.finish_analysis(job_id, owner, FOUND, results(*kinds)) == mine
 
     @rule(kinds=st.sampled_from([("sr",), ("sr", "seg")]))
     def analyse(self, kinds: tuple[str, ...]) -> None:
         job_id = self.opened[-1]
         if self.ledger.claim_job(job_id, "one", LEASE_S) is not None:
-            assert self.ledger.finish_analysis(job_id, "one", findings(), results(*kinds))
+            assert self.ledger.finish_analysis(job_id, "one", FOUND, results(*kinds))
 
     @precondition(lambda self: self.claimed)
     @rule(data=st.data(), permanent=st.booleans())
