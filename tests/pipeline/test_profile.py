@@ -52,7 +52,7 @@ def test_the_frst_profile_states_every_parameter_of_its_method() -> None:
     written = tomllib.loads((FOLDER / "frst.toml").read_text())
     assert set(written["candidates"]["parameters"]) == set(frst.Parameters.model_fields)
     profile = load_profile("frst")
-    for table in ("brain", "measure", "shape", "rating", "suits"):
+    for table in ("brain", "measure", "shape", "rating", "suits", "quality"):
         assert set(written[table]) == set(type(getattr(profile, table)).model_fields)
 
 
