@@ -112,7 +112,6 @@ class QueryRetrieve:
                 if code in _PENDING and answer is not None:
                     answers.append(answer)
                     if len(answers) > MOST_ANSWERS:
-                        association.abort()
                         raise SourceError(f"{self.address} answers C-FIND with too much", lasting=True)
                 elif code != 0x0000:
                     raise self._refusal("C-FIND", code, status)
@@ -143,9 +142,8 @@ class QueryRetrieve:
     ) -> SourceError:
         """What a status other than success comes to."""
         if code is None:
-            return SourceError(
-                f"{self.address} gives no answer to {service}, or the connection was lost", counts=counts
-            )
+            lost = f"{self.address} gives no answer to {service}, or ends the connection"
+            return SourceError(f"{lost}; does it know {self.ae_title}?", counts=counts)
         words = _LASTING.get(code) or _PASSING.get(code) or f"fails with status 0x{code:04X}"
         comment = str(getattr(status, "ErrorComment", None) or "").strip()
         said = f" ({comment})" if comment else ""
@@ -160,7 +158,12 @@ class QueryRetrieve:
             with associated(self.peer, [sop_class], self.ae_title, self.settings.timeout_s) as association:
                 if not any(context.abstract_syntax == sop_class for context in association.accepted_contexts):
                     raise SourceError(f"{self.address} offers no Study Root query and retrieve", lasting=True)
-                yield association
+                try:
+                    yield association
+                except SourceError:
+                    if association.is_established:  # a release would wait for what is not wanted any more
+                        association.abort()
+                    raise
         except Unreachable as error:
             raise SourceError(str(error)) from error
 

@@ -81,7 +81,9 @@ found = st.builds(
     study_instance_uid=st.sampled_from(["1.2.3", "1.2.4", "1.2.5", "1.2.6", ""]),
     patient_id=st.sampled_from(["P1", " P1", "P2", ""]),
     patient_birth_date=st.sampled_from(["", "19500101", "19610101", "odd"]),
-    study_date=st.one_of(st.dates(date(2010, 1, 1), date(2028, 1, 1)).map(lambda d: f"{d:%Y%m%d}"), st.text(max_size=9)),
+    study_date=st.one_of(
+        st.dates(date(2010, 1, 1), date(2028, 1, 1)).map(lambda d: f"{d:%Y%m%d}"), st.text(max_size=9)
+    ),
     study_time=st.sampled_from(["", "080000", "120000"]),
     modalities=st.sampled_from([(), ("MR",), ("CT",)]),
 )
