@@ -1,22 +1,18 @@
-"""Which pages are there? The worklist, a study, its montage."""
+"""Which pages are there? The worklist, and those of a study."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse
 
 from node.ledger.access_records import Action
+from node.worklist import study_pages
 from node.worklist.access import POLL, audit
 from node.worklist.asked import Asked
 from node.worklist.context import Context, context_of
-from node.worklist.montage import montage_png
-from node.worklist.study_view import capture_of, study_page
 from node.worklist.views import worklist_page
-
-ONE_LOOK_S = 600.0
-"""Pictures fetched within so long of looking at their study belong to that look."""
 
 router = APIRouter(default_response_class=HTMLResponse)
 Shared = Annotated[Context, Depends(context_of)]
@@ -36,30 +32,4 @@ def worklist(request: Request, shared: Shared) -> Response:
     return answer
 
 
-@router.get("/studies/{uid}")
-def study(request: Request, uid: str, shared: Shared) -> Response:
-    """One study."""
-    view = study_page(shared.ledger, uid, shared.archive)
-    if view is None:
-        raise HTTPException(404, "This node has no such study.")
-    audit(request, Action.STUDY, uid)
-    return shared.templates.TemplateResponse(request, "study.html", {"study": view})
-
-
-@router.get("/studies/{uid}/montage.png", response_class=Response)
-def montage(
-    request: Request, uid: str, shared: Shared, job: int | None = None, page: Annotated[int, Query(ge=0, le=10_000)] = 0
-) -> Response:
-    """A page of the capture object of a study's result as PNG; `job` picks an earlier result of the same study."""
-    jobs = shared.ledger.jobs_of_study(uid)  # the newest first
-    chosen = next((one for one in jobs if job in (None, one.id)), None)
-    path = capture_of(shared.ledger, chosen) if chosen is not None else None
-    if path is None or not (shared.archive / path).is_file():
-        raise HTTPException(404, "There is no picture for this study.")
-    try:
-        png = montage_png(shared.archive / path, page)
-    except IndexError as error:
-        raise HTTPException(404, "The picture has no such page.") from error
-    audit(request, Action.STUDY, uid, "picture", once_within_s=ONE_LOOK_S)
-    # The picture of a job never changes; the browser may keep it, a shared cache may not.
-    return Response(png, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+router.include_router(study_pages.router)

@@ -2,87 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from node.ledger import Delivery, DeliveryState, Job, JobState, Ledger, Series, StudyState
+from node.ledger import Job, JobState, Ledger, Study, StudyState
+from node.ledger.records import WorklistRow
 from node.worklist import words
+from node.worklist.answer_view import Answer, answer_of
+from node.worklist.course_view import (
+    DeliveryLine,
+    HistoryLine,
+    SeriesLine,
+    delivery_line,
+    history_of,
+    series_line,
+)
 from node.worklist.montage import page_count
-from node.worklist.slices import slice_numbers
+from node.worklist.over_time import StudyPoint, over_time
+from node.worklist.review import Review
+from node.worklist.viewer import VIEWS, Screen, Slices, Spot, screen_of
 from node.worklist.views import StudyLine, row_of, study_line, unsent_why
+from pipeline.errors import InputError
+from pipeline.pictures import CROPS, SLICES, Book
 
-_HISTORY = 60
-
-
-@dataclass(frozen=True)
-class SeriesLine:
-    """A series of the study: what it is taken for and why."""
-
-    number: str
-    description: str
-    images: int
-    role: str
-    state: str
-    tone: str
-    why: str
+_DOWNLOADS = {"sr": "Structured report", "seg": "Segmentation", "capture": "Picture"}
 
 
 @dataclass(frozen=True)
-class DeliveryLine:
-    """One object on its way to one destination, with that side's answer."""
+class Pictures:
+    """The crops of a result: which views of each lesion there are, and how large a strip is."""
 
-    destination: str
-    kind: str
-    state: str
-    tone: str
-    tries: str
-    answer: str
-    at: datetime | None
+    job: int
+    views: tuple[tuple[str, str], ...]
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
-class HistoryLine:
-    """One change of state, in words."""
+class Download:
+    """A file of the result."""
 
-    at: datetime
-    what: str
-    why: str
-
-
-@dataclass(frozen=True)
-class LesionLine:
-    """A row of the lesion table, formatted."""
-
-    id: int
-    certainty: str
-    probability: str
-    diameter: str
-    volume: str
-    slice: str
-    location: str
-    position: str
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the analysis found."""
-
-    total: int
-    definite: int
-    possible: int
-    burden_class: str
-    lesions: tuple[LesionLine, ...]
-    profile: str
-    software: str
+    label: str
+    url: str
+    size: str
 
 
 @dataclass(frozen=True)
 class StudyPage:
-    """Everything about one study."""
+    """Everything about one study. `job` is the result that is shown; `correcting` says that another is being made."""
 
     line: StudyLine
     birth_date: str
@@ -90,50 +60,191 @@ class StudyPage:
     moving: bool
     retry: str
     warnings: tuple[str, ...]
+    job: int | None
+    correcting: str
     answer: Answer | None
     montage: tuple[str, ...]
+    pictures: Pictures | None
+    screen: Screen | None
+    screen_why: str
+    review: Review | None
+    review_why: str
+    over_time: tuple[StudyPoint, ...]
+    downloads: tuple[Download, ...]
+    destinations: str
     series: tuple[SeriesLine, ...]
     deliveries: tuple[DeliveryLine, ...]
     history: tuple[HistoryLine, ...]
 
 
-def study_page(ledger: Ledger, uid: str, archive: Path) -> StudyPage | None:
-    """Everything about one study; ``None`` if the ledger has none of that UID."""
+@dataclass(frozen=True)
+class Shown:
+    """The result that is shown: its job and findings. While a correction is being made, that is the one before it."""
+
+    job: Job
+    findings: dict[str, Any]
+
+
+def shown_of(ledger: Ledger, job: Job | None) -> Shown | None:
+    """The newest result that a job has, or that it corrects; ``None`` if there is none."""
+    if job is None:
+        return None
+    for one in (job, *(ledger.corrected(job.id) if job.correction is not None else ())):
+        findings = ledger.findings(one.id)
+        if findings is not None:
+            return Shown(one, findings)
+    return None
+
+
+def study_page(ledger: Ledger, uid: str, archive: Path, review: Review | None = None) -> StudyPage | None:
+    """Everything about one study; ``None`` if the ledger has none of that UID. `review` is a form that was begun."""
     row = row_of(ledger, uid)
     if row is None:
         return None
-    job = row.job
-    series = ledger.series(uid)
-    findings = ledger.findings(job.id) if job is not None else None
-    warnings = [
-        *_replaced(ledger, job),
-        *(job.warnings if job is not None else ()),
-        *((findings or {}).get("quality", {}).get("warnings", [])),
-    ]
+    job, series = row.job, ledger.series(uid)
+    shown = shown_of(ledger, job)
+    why = no_review(row, shown)
+    if shown is not None and job is not None and not why:
+        review = review or first_review(job, shown, archive, next((s.institution for s in series if s.institution), ""))
     return StudyPage(
         line=study_line(row, unsent_why(ledger, row)),
         birth_date=words.dicom_date(row.study.patient_birth_date),
         sex=row.study.patient_sex,
         moving=row.state not in (StudyState.DELIVERED, StudyState.FAILED, StudyState.IGNORED),
         retry=f"cmbnode retry {job.id}" if job is not None and job.state is JobState.FAILED else "",
-        warnings=tuple(dict.fromkeys(warnings)),
-        answer=answer_of(findings, _slices(ledger, job, findings, archive)) if findings is not None else None,
-        montage=_montage(ledger, job, uid, archive),
-        series=tuple(_series_line(one, job) for one in series),
-        deliveries=tuple(_delivery_line(one) for one in ledger.deliveries(job.id)) if job is not None else (),
-        history=_history(ledger, uid, series),
+        warnings=tuple(dict.fromkeys(_warnings(ledger, job, shown))),
+        job=shown.job.id if shown is not None else None,
+        correcting=_correcting(job, shown),
+        answer=_answer(ledger, shown, archive) if shown is not None else None,
+        montage=_montage(ledger, shown, archive) if shown is not None else (),
+        pictures=_pictures(shown, archive) if shown is not None else None,
+        screen=screen(shown, review, archive) if shown is not None else None,
+        screen_why=_no_slices(row.study),
+        review=None if why else review,
+        review_why=why,
+        over_time=over_time(ledger, row.study),
+        downloads=tuple(_downloads(ledger, shown, archive)) if shown is not None else (),
+        destinations=", ".join(job.destinations) if job is not None else "",
+        series=tuple(series_line(one, job) for one in series),
+        deliveries=tuple(delivery_line(one) for one in ledger.deliveries(job.id)) if job is not None else (),
+        history=history_of(ledger, uid, series),
     )
 
 
-def _replaced(ledger: Ledger, job: Job | None) -> tuple[str, ...]:
+def _warnings(ledger: Ledger, job: Job | None, shown: Shown | None) -> Iterator[str]:
+    yield from _replaced(ledger, job)
+    if job is not None:
+        yield from job.warnings
+    if shown is not None:
+        yield from (shown.findings.get("quality") or {}).get("warnings", ())
+
+
+def _replaced(ledger: Ledger, job: Job | None) -> Iterator[str]:
     """Say that a result which may have been read already does not hold any more."""
-    before = ledger.predecessor(job.id) if job is not None else None
-    if job is None or before is None:
-        return ()
-    counts = (ledger.findings(before.id) or {}).get("counts", {})
-    number = f" ({counts['total']} marked)" if counts else ""
-    at = words.clock(before.finished_at)
-    return (f"Job {job.id} takes the place of job {before.id}{number} of {at}: other images came since.",)
+    before = ledger.predecessor(job.id) if job is not None and job.correction is None else None
+    if job is not None and before is not None:
+        counts = (ledger.findings(before.id) or {}).get("counts", {})
+        number = f" ({counts['total']} marked)" if counts else ""
+        at = words.clock(before.finished_at)
+        yield f"Job {job.id} takes the place of job {before.id}{number} of {at}: other images came since."
+
+
+def _correcting(job: Job | None, shown: Shown | None) -> str:
+    """Say that a correction is on its way; the page shows the result before it."""
+    if job is None or job.correction is None or shown is None or shown.job.id == job.id:
+        return ""
+    who = words.person_name(job.correction.observer)
+    if job.state is JobState.FAILED:
+        return f"The correction by {who} could not be written. What follows is the result before it."
+    return f"The correction by {who} is being written. What follows is the result before it."
+
+
+def no_review(row: WorklistRow, shown: Shown | None) -> str:
+    """Why the result cannot be corrected now; empty if it can."""
+    if shown is None:
+        return "There is no result yet."
+    if row.study.removed_at is not None:
+        return (
+            f"The images were removed on {words.clock(row.study.removed_at, 'minute')}, when their time was over. "
+            "To correct the result, send the study again."
+        )
+    if row.job is not None and row.job.id != shown.job.id and row.job.state is not JobState.FAILED:
+        return "Another correction is being written; this page shows it as soon as it is done."
+    return ""
+
+
+def first_review(job: Job, shown: Shown, archive: Path, organisation: str = "") -> Review:
+    """The form as it is first shown: at the first bleed, or in the middle."""
+    slices, position = slices_of(archive, shown.job.id), 0
+    if slices is not None:
+        places = [tuple(lesion["centroid_lps_mm"]) for lesion in shown.findings["lesions"]]
+        position = min(map(slices.position_of, places), default=len(slices.order) // 2)
+    return Review(job.id, organisation=organisation, position=position)
+
+
+def slices_of(archive: Path, job: int) -> Slices | None:
+    """The slices of a job, if they are still kept."""
+    try:
+        with Book(file_of(archive, job, SLICES)) as book:
+            return Slices.of(book.index)
+    except InputError:
+        return None
+
+
+def screen(shown: Shown, review: Review | None, archive: Path, notice: str = "") -> Screen | None:
+    """What the viewer shows; ``None`` if the slices are not kept any more."""
+    slices = slices_of(archive, shown.job.id)
+    if slices is None:
+        return None
+    review = review or first_review(shown.job, shown, archive)
+    base = f"/studies/{quote(shown.job.study_instance_uid)}/pictures/{shown.job.id}"
+    return screen_of(slices, review.position, review.view, tuple(_spots(shown.findings, review)), base, notice)
+
+
+def _spots(findings: dict[str, Any], review: Review) -> Iterator[Spot]:
+    for lesion in findings["lesions"]:
+        kept = review.verdicts.get(lesion["tracking_uid"], True)
+        tone = lesion["certainty"] if kept else "rejected"
+        yield Spot(tuple(lesion["centroid_lps_mm"]), lesion["diameter_mm"], str(lesion["id"]), tone)
+    for lesion in findings.get("rejected", ()):
+        tone = lesion["certainty"] if review.verdicts.get(lesion["tracking_uid"]) else "rejected"
+        yield Spot(tuple(lesion["centroid_lps_mm"]), lesion["diameter_mm"], str(lesion["id"]), tone)
+    for lesion in (findings.get("change") or {}).get("no_longer_seen", ()):
+        yield Spot(tuple(lesion["centroid_lps_mm"]), lesion["diameter_mm"], "gone", "gone")
+    for n, added in enumerate(review.added, start=1):
+        yield Spot(added.centroid_lps_mm, 3.0, f"A{n}", added.certainty)
+
+
+def _no_slices(study: Study) -> str:
+    if study.removed_at is not None:
+        return f"The slices went with the images on {words.clock(study.removed_at, 'minute')}."
+    return "No slices are kept for this result; they are in the PACS."
+
+
+def _answer(ledger: Ledger, shown: Shown, archive: Path) -> Answer:
+    try:
+        with Book(file_of(archive, shown.job.id, CROPS)) as book:
+            slices = dict(book.index.get("slices", {}))
+    except InputError:
+        slices = {}
+    change = shown.findings.get("change") or {}
+    prior = row_of(ledger, change["prior_study_instance_uid"]) if change else None
+    return answer_of(shown.findings, slices, ledger.findings(prior.job.id) if prior and prior.job else None)
+
+
+def _pictures(shown: Shown, archive: Path) -> Pictures | None:
+    try:
+        with Book(file_of(archive, shown.job.id, CROPS)) as book:
+            width, height = book.index["size"]
+            views = tuple((view, VIEWS[view]) for view in book.index["views"])
+            return Pictures(shown.job.id, views, width, height)
+    except InputError:
+        return None
+
+
+def file_of(archive: Path, job: int, name: str) -> Path:
+    """A file in the outbox of a job."""
+    return archive / "outbox" / str(job) / name
 
 
 def capture_of(ledger: Ledger, job: Job) -> str | None:
@@ -141,100 +252,21 @@ def capture_of(ledger: Ledger, job: Job) -> str | None:
     return next((result.path for result in ledger.results(job.id) if result.kind == "capture"), None)
 
 
-def _montage(ledger: Ledger, job: Job | None, uid: str, archive: Path) -> tuple[str, ...]:
+def _montage(ledger: Ledger, shown: Shown, archive: Path) -> tuple[str, ...]:
     """Address of each page of the job's picture."""
-    path = capture_of(ledger, job) if job is not None else None
-    if job is None or path is None or not (archive / path).is_file():
+    path = capture_of(ledger, shown.job)
+    if path is None or not (archive / path).is_file():
         return ()
     # The job's number in the address: a superseding result is a new picture, never one from the browser's cache.
-    base = f"/studies/{quote(uid)}/montage.png?job={job.id}"
+    base = f"/studies/{quote(shown.job.study_instance_uid)}/montage.png?job={shown.job.id}"
     return tuple(f"{base}&page={page}" if page else base for page in range(page_count(archive / path)))
 
 
-def _slices(ledger: Ledger, job: Job | None, findings: dict[str, Any], archive: Path) -> dict[str, int]:
-    wanted = (lesion["slice_sop_instance_uid"] for lesion in findings["lesions"])
-    return slice_numbers(ledger, archive, job.series_uids, wanted) if job is not None else {}
-
-
-def answer_of(findings: dict[str, Any], slices: Mapping[str, int]) -> Answer:
-    """Format a findings document (schema cmb-findings/1); lesions in the order of a reader who scrolls.
-
-    Parameters
-    ----------
-    findings : dict
-        The document.
-    slices : mapping of str to int
-        The number a PACS shows for a slice, by SOP Instance UID.
-    """
-    counts = findings["counts"]
-    lesions = sorted(findings["lesions"], key=lambda lesion: (lesion["voxel_ijk"][2], lesion["id"]))
-    return Answer(
-        total=counts["total"],
-        definite=counts["definite"],
-        possible=counts["possible"],
-        burden_class=words.burden_class(counts["total"]),
-        lesions=tuple(_lesion_line(lesion, slices) for lesion in lesions),
-        profile=findings["profile"],
-        software=findings["software"],
-    )
-
-
-def _lesion_line(lesion: dict[str, Any], slices: Mapping[str, int]) -> LesionLine:
-    place = " ".join(filter(None, (lesion["side"], lesion["location"] or lesion["region"])))
-    return LesionLine(
-        id=lesion["id"],
-        certainty=lesion["certainty"],
-        probability=f"{lesion['probability']:.2f}",
-        diameter=f"{lesion['diameter_mm']:.1f}",
-        volume=f"{lesion['volume_mm3']:.1f}",
-        slice=str(slices.get(lesion["slice_sop_instance_uid"], words.ABSENT)),
-        location=place or "not assessed",
-        position=" ".join(f"{value:.0f}" for value in lesion["centroid_lps_mm"]),
-    )
-
-
-def _series_line(series: Series, job: Job | None) -> SeriesLine:
-    state, tone = words.series_words(series.state)
-    if state == "Used" and (job is None or series.series_instance_uid not in job.series_uids):
-        state, tone = "Complete", "quiet"
-    return SeriesLine(
-        number=words.ABSENT if series.series_number is None else str(series.series_number),
-        description=series.description or words.ABSENT,
-        images=series.instance_count,
-        role=words.role_words(series.role),
-        state=state,
-        tone=tone,
-        why=series.why + (" (please confirm)" if series.needs_confirmation else ""),
-    )
-
-
-def _delivery_line(delivery: Delivery) -> DeliveryLine:
-    state, tone = words.delivery_words(delivery.state)
-    return DeliveryLine(
-        destination=delivery.destination,
-        kind=words.kind_words(delivery.result.kind),
-        state=state,
-        tone=tone,
-        tries=_tries(delivery),
-        answer=delivery.answer,
-        at=delivery.accepted_at or delivery.first_attempt_at,
-    )
-
-
-def _tries(delivery: Delivery) -> str:
-    """How often it was tried, where that says something."""
-    if delivery.state is DeliveryState.WAITING and delivery.attempts:
-        return f"try {delivery.attempts + 1} at {words.clock(delivery.next_attempt_at)}"
-    return f"{delivery.attempts} tries" if delivery.attempts > 1 else ""
-
-
-def _history(ledger: Ledger, uid: str, series: list[Series]) -> tuple[HistoryLine, ...]:
-    """What happened to the study, its series and its jobs, the newest first."""
-    names = {one.series_instance_uid: one.description or one.series_instance_uid for one in series}
-    changes = [*ledger.history("study", uid)]
-    for one in series:
-        changes += ledger.history("series", one.series_instance_uid)
-    for job in ledger.jobs_of_study(uid):
-        changes += ledger.history("job", job.id)
-    newest = sorted(changes, key=lambda change: (change.at, change.id), reverse=True)[:_HISTORY]
-    return tuple(HistoryLine(change.at, words.change_words(change, names), change.why) for change in newest)
+def _downloads(ledger: Ledger, shown: Shown, archive: Path) -> Iterator[Download]:
+    base = f"/studies/{quote(shown.job.study_instance_uid)}/results/{shown.job.id}"
+    for result in ledger.results(shown.job.id):
+        path = archive / result.path
+        if result.kind in _DOWNLOADS and path.is_file():
+            size = f"{max(1, path.stat().st_size // 1000)} kB"
+            yield Download(_DOWNLOADS[result.kind], f"{base}/{result.kind}.dcm", size)
+    yield Download("Findings", f"{base}/findings.json", "JSON")

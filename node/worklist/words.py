@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from node.ledger.records import Change, DeliveryState, Job, Priority, SeriesState, StudyState
 
@@ -164,10 +164,27 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def burden_class(total: int) -> str:
-    """Class of burden as it is usually reported: 0, 1–4, 5–9, 10 or more."""
-    if total == 0:
-        return "none"
-    if total < 5:
-        return "1–4"
-    return "5–9" if total < 10 else "≥ 10"
+def burden_words(burden: str) -> str:
+    """Class of burden as it is usually reported: none, 1–4, 5–9, 10 or more."""
+    return {"0": "none", "1-4": "1–4", "5-9": "5–9", ">=10": "≥ 10"}.get(burden, ABSENT)
+
+
+def pattern_words(pattern: str | None) -> str:
+    """Say where bleeds lie as a whole; a pattern, not a diagnosis."""
+    known = {"none": "", "strictly deep": "strictly deep or infratentorial", "mixed": "mixed: lobar and deep"}
+    return "pattern not assessed" if pattern is None else known.get(pattern, pattern)
+
+
+def place_words(lesion: Mapping[str, Any]) -> str:
+    """Say where a bleed lies: ``left frontal (lobar)``."""
+    region, location, side = (lesion.get(name) or "" for name in ("region", "location", "side"))
+    if not region and not location:
+        return "not assessed"
+    fuller = {"white matter": "deep white matter"}.get(location, location)
+    text = " ".join(filter(None, (side, fuller or region)))
+    return f"{text} (lobar)" if location and region == "lobar" else text
+
+
+def iso_clock(value: str) -> str:
+    """Write a time given in ISO 8601 as :func:`clock` does, to the minute."""
+    return clock(datetime.fromisoformat(value), "minute")

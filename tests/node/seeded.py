@@ -15,6 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 from node.ledger import InstanceRecord, Job, Ledger, NewJob, Priority, ResultFile, SeriesVerdict
 from pipeline.findings import Certainty, Findings, Lesion, ScoredCandidate, SeriesUsed
 from pipeline.identity import derive_uid
+from tests.node.pictures import write_pictures
 
 HOSTILE = "<script>alert('xss')</script>^\"><img src=x onerror=alert(1)>"
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
@@ -109,7 +110,9 @@ class Seeder:
         self.jobs[key] = job.id
         return job
 
-    def analyse(self, key: str, lesions: int, warnings: tuple[str, ...] = ()) -> None:
+    def analyse(
+        self, key: str, lesions: int, warnings: tuple[str, ...] = (), findings: Findings | None = None
+    ) -> Findings:
         """The job is analysed; its results lie in the outbox."""
         number = self.jobs[key]
         self.ledger.claim_job(number, "worker-1", 30)
@@ -122,8 +125,10 @@ class Seeder:
             ResultFile(kind, derive_uid(key, kind), SecondaryCaptureImageStorage, f"outbox/{number}/{kind}.dcm")
             for kind in kinds
         ]
-        findings = make_findings(self.studies[key], lesions, warnings)
+        findings = findings or make_findings(self.studies[key], lesions, warnings)
+        write_pictures(folder, findings)
         self.ledger.finish_analysis(number, "worker-1", findings.to_json(), files)
+        return findings
 
     def deliver(self, key: str, *, refused: str = "") -> None:
         """The destination takes everything, or says why not."""

@@ -16,17 +16,12 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
-from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
 
 from node.config import Settings, load_settings
 from node.redis_server import EmbeddedRedis
 from node.worklist import words
 from node.worklist.app import create_app
 from node.worklist.security import is_loopback
-from node.worklist.slices import slice_numbers
-from pipeline.identity import derive_uid
 from tests.node.seeded import HOSTILE, Seeded, Seeder, seed, write_capture
 
 
@@ -125,14 +120,13 @@ def test_the_newest_study_comes_first(web: TestClient, seeded: Seeded) -> None:
 
 def test_a_study_page_shows_picture_lesions_series_deliveries_and_history(web: TestClient, seeded: Seeded) -> None:
     page = read(web, study_path(seeded, "delivered"))
-    assert [image["src"] for image in page.tags("img")][-1] == (
-        f"{study_path(seeded, 'delivered')}/montage.png?job={seeded.jobs['delivered']}"
-    )
+    montage = f"{study_path(seeded, 'delivered')}/montage.png?job={seeded.jobs['delivered']}"
+    assert montage in [image["src"] for image in page.tags("img")]
     for expected in (
         "Hopper, Grace",
         "1948-03-12",
         "7 microbleeds marked",
-        "burden class 5–9",
+        "burden 5–9",
         "right thalamus",
         "no phase: calcifications cannot be told from bleeds",
         "SWI_Images",
@@ -173,7 +167,9 @@ def test_a_study_without_a_result_has_a_page_too(web: TestClient, seeded: Seeded
 
 
 def test_only_a_study_on_its_way_is_asked_for_again(web: TestClient, seeded: Seeded) -> None:
-    polls = {key: any("hx-get" in a for a in read(web, study_path(seeded, key)).tags("div")) for key in seeded.studies}
+    polls = {
+        key: any("hx-trigger" in a for _, a in read(web, study_path(seeded, key)).elements) for key in seeded.studies
+    }
     over = {"delivered", "clean", "ignored", "failed"}
     assert polls == {key: key not in over for key in seeded.studies}
 
@@ -257,28 +253,13 @@ def test_every_page_of_a_long_montage_is_shown(tmp_path: Path) -> None:
     write_capture(tmp_path / "outbox" / str(made.jobs["delivered"]) / "capture.dcm", pages=3)
     app = create_app(load_settings(None, data_dir=tmp_path), made.ledger)
     with TestClient(app, base_url="http://127.0.0.1") as web:
-        images = [str(image["src"]) for image in read(web, study_path(made, "delivered")).tags("img")][1:]
+        page = read(web, study_path(made, "delivered"))
+        images = [source for image in page.tags("img") if "montage" in (source := str(image["src"]))]
         pictures = [Image.open(BytesIO(web.get(source).content)) for source in images]
         beyond = web.get(images[-1].replace("page=2", "page=3")).status_code
     made.ledger.close()
     assert [picture.getpixel((0, 0)) for picture in pictures] == [(0, 0, 0), (1, 1, 1), (2, 2, 2)]
     assert beyond == 404
-
-
-def test_a_slice_has_the_number_that_a_pacs_shows(tmp_path: Path) -> None:
-    made = seed(tmp_path)
-    slices = [made.ledger.instances(derive_uid("delivered", 4))[k] for k in range(3)]
-    for number, instance in zip((30, 20), slices, strict=False):  # the third image is gone
-        dataset = Dataset()
-        dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset.SOPClassUID, dataset.SOPInstanceUID = instance.sop_class_uid, instance.sop_instance_uid
-        dataset.InstanceNumber = number
-        (tmp_path / instance.path).parent.mkdir(parents=True, exist_ok=True)
-        dataset.save_as(tmp_path / instance.path, enforce_file_format=True)
-    numbers = slice_numbers(made.ledger, tmp_path, [derive_uid("delivered", 4)], [s.sop_instance_uid for s in slices])
-    made.ledger.close()
-    assert numbers == {slices[0].sop_instance_uid: 30, slices[1].sop_instance_uid: 20}
 
 
 def test_no_picture_is_served_for_a_study_that_has_none(web: TestClient, seeded: Seeded) -> None:

@@ -38,9 +38,32 @@ def test_a_person_name_is_written_as_people_do(value: str, shown: str) -> None:
     assert words.person_name(value) == shown
 
 
-@pytest.mark.parametrize(("total", "name"), [(0, "none"), (1, "1–4"), (4, "1–4"), (5, "5–9"), (9, "5–9"), (10, "≥ 10")])
-def test_burden_classes_have_the_usual_limits(total: int, name: str) -> None:
-    assert words.burden_class(total) == name
+@pytest.mark.parametrize(
+    ("burden", "shown"), [("0", "none"), ("1-4", "1–4"), ("5-9", "5–9"), (">=10", "≥ 10"), ("", "—")]
+)
+def test_a_class_of_burden_is_written_as_people_do(burden: str, shown: str) -> None:
+    assert words.burden_words(burden) == shown
+
+
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [
+        (("lobar", "frontal", "left"), "left frontal (lobar)"),
+        (("deep", "white matter", "right"), "right deep white matter"),
+        (("infratentorial", "brainstem", "midline"), "midline brainstem"),
+        (("lobar", None, "left"), "left lobar"),
+        ((None, None, None), "not assessed"),
+    ],
+)
+def test_a_place_is_written_as_people_do(place: tuple[str | None, ...], shown: str) -> None:
+    assert words.place_words(dict(zip(("region", "location", "side"), place, strict=True))) == shown
+
+
+def test_a_pattern_says_what_counts_as_deep() -> None:
+    shown = [words.pattern_words(p) for p in ("strictly lobar", "strictly deep", "mixed", "none", None)]
+    assert shown == [
+        "strictly lobar", "strictly deep or infratentorial", "mixed: lobar and deep", "", "pattern not assessed"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(4.21, "4.2 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (None, "—")])

@@ -1,0 +1,193 @@
+"""Which slice is shown, with which marks, and where in the patient was a click? Slices of a result, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageChops
+
+from pipeline.errors import InputError
+from pipeline.geometry import Geometry
+from pipeline.pictures import Book
+
+Point = tuple[float, float, float]
+
+VIEWS = {"swi": "SWI", "mip": "mIP", "phase": "Phase"}
+LARGEST = 640
+"""Longer side of the picture on the page, pixels."""
+SLAB_MM = 10.0
+"""Thickness of the minimum intensity projection."""
+_RING_GAP_MM = 2.5
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Something to ring: where it is (LPS mm), how large, and what is written beside it."""
+
+    centroid_lps_mm: Point
+    diameter_mm: float
+    label: str
+    tone: str
+
+
+@dataclass(frozen=True)
+class Ring:
+    """A circle on the picture, pixels."""
+
+    x: float
+    y: float
+    radius: float
+    label: str
+    tone: str
+
+
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """The slices of a result: their grid and what a PACS calls them. A position counts from 0 in the PACS's order."""
+
+    geometry: Geometry
+    numbers: tuple[int, ...]
+    views: tuple[str, ...]
+    edges: tuple[str, ...]
+
+    @classmethod
+    def of(cls, index: Mapping[str, Any]) -> Slices:
+        """Read the index of a file of slices."""
+        k, j, i = (int(n) for n in index["shape"])
+        geometry = Geometry((k, j, i), np.array(index["affine"], dtype=np.float64))
+        views = tuple(view for view in VIEWS if view in index["views"] or view == "mip")
+        return cls(geometry, tuple(index["numbers"]), views, tuple(index["edges"]))
+
+    @cached_property
+    def order(self) -> tuple[int, ...]:
+        """Slice `k` at each position."""
+        return tuple(sorted(range(len(self.numbers)), key=lambda k: self.numbers[k]))
+
+    @property
+    def reach(self) -> int:
+        """Neighbours to each side that a projection takes in."""
+        return max(1, round(SLAB_MM / 2 / self.geometry.spacing[2]))
+
+    @cached_property
+    def scale(self) -> float:
+        """Pixels of the page for a millimetre."""
+        _, rows, columns = self.geometry.shape
+        return LARGEST / max(columns * self.geometry.spacing[0], rows * self.geometry.spacing[1])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height on the page, true to scale."""
+        _, rows, columns = self.geometry.shape
+        di, dj, _ = self.geometry.spacing
+        return round(columns * di * self.scale), round(rows * dj * self.scale)
+
+    def position_of(self, place: Point) -> int:
+        """Position of the slice nearest to a place."""
+        k = round(float(self.geometry.to_ijk(place)[2]))
+        return self.order.index(min(max(k, 0), len(self.order) - 1))
+
+    def position_of_number(self, number: int) -> int:
+        """Position of the slice that a PACS calls so, or the nearest."""
+        return min(range(len(self.order)), key=lambda p: abs(self.numbers[self.order[p]] - number))
+
+    def place(self, position: int, x: float, y: float) -> Point:
+        """Where in the patient (LPS mm) a pixel (x, y) of the page's picture lies.
+
+        Raises
+        ------
+        InputError
+            If it lies beside the picture.
+        """
+        (width, height), (_, rows, columns) = self.size, self.geometry.shape
+        return self.voxel(position, y / height * rows + 0.5, x / width * columns + 0.5)
+
+    def voxel(self, position: int, row: float, column: float) -> Point:
+        """Where in the patient (LPS mm) a row and column of the image lie, counted from 1.
+
+        Raises
+        ------
+        InputError
+            If the image has no such row or column.
+        """
+        _, rows, columns = self.geometry.shape
+        if not (0.5 <= row <= rows + 0.5 and 0.5 <= column <= columns + 0.5):
+            raise InputError(f"the image has {rows} rows and {columns} columns", do="give a place on it")
+        x, y, z = self.geometry.to_lps((column - 1, row - 1, self.order[position])).round(2).tolist()
+        return x, y, z
+
+    def rings(self, position: int, spots: Iterable[Spot]) -> Iterator[Ring]:
+        """Marks of what crosses the slice."""
+        di, dj, dk = self.geometry.spacing
+        for spot in spots:
+            i, j, k = self.geometry.to_ijk(spot.centroid_lps_mm).tolist()
+            if abs(k - self.order[position]) * dk <= max(spot.diameter_mm, dk) / 2 + 1e-6:
+                x, y = (i + 0.5) * di * self.scale, (j + 0.5) * dj * self.scale
+                radius = (spot.diameter_mm / 2 + _RING_GAP_MM) * self.scale
+                yield Ring(round(x, 1), round(y, 1), round(radius, 1), spot.label, spot.tone)
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What the viewer shows: one picture, its marks, and where its buttons lead. Positions count from 0."""
+
+    url: str
+    width: int
+    height: int
+    position: int
+    last: int
+    number: int
+    view: str
+    views: tuple[tuple[str, str], ...]
+    edges: tuple[str, ...]
+    rings: tuple[Ring, ...]
+    beside: tuple[str, ...]
+    stops: tuple[int, ...]
+    rows: int
+    columns: int
+    notice: str
+
+
+def screen_of(slices: Slices, position: int, view: str, spots: Sequence[Spot], base: str, notice: str = "") -> Screen:
+    """Lay out one slice. `base` is the address of the result's pictures, `notice` what went wrong just now."""
+    position = min(max(position, 0), len(slices.order) - 1)
+    view = view if view in slices.views else "swi"
+    near = [p for p in (position - 1, position + 1) if 0 <= p < len(slices.order)]
+    return Screen(
+        url=f"{base}/{view}/{slices.order[position]}.jpg",
+        width=slices.size[0],
+        height=slices.size[1],
+        position=position,
+        last=len(slices.order) - 1,
+        number=slices.numbers[slices.order[position]],
+        view=view,
+        views=tuple((one, VIEWS[one]) for one in slices.views),
+        edges=slices.edges,
+        rings=tuple(slices.rings(position, spots)),
+        beside=tuple(f"{base}/{view}/{slices.order[p]}.jpg" for p in near),
+        stops=tuple(sorted({slices.position_of(spot.centroid_lps_mm) for spot in spots})),
+        rows=slices.geometry.shape[1],
+        columns=slices.geometry.shape[2],
+        notice=notice,
+    )
+
+
+def slice_jpeg(book: Book, view: str, k: int) -> bytes | None:
+    """Slice `k` as JPEG; a projection is put together of its neighbours. ``None`` if there is no such picture."""
+    if view != "mip":
+        return book.picture(f"{view}-{k}.jpg")
+    slices = Slices.of(book.index)
+    near = range(max(0, k - slices.reach), min(len(slices.numbers), k + slices.reach + 1))
+    found = [picture for n in near if (picture := book.picture(f"swi-{n}.jpg")) is not None]
+    if not 0 <= k < len(slices.numbers) or not found:
+        return None
+    darkest: Image.Image = Image.open(BytesIO(found[0]))
+    for other in found[1:]:
+        darkest = ImageChops.darker(darkest, Image.open(BytesIO(other)))
+    file = BytesIO()
+    darkest.save(file, format="JPEG", quality=88)
+    return file.getvalue()
