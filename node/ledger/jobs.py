@@ -40,17 +40,18 @@ class Jobs(Store):
     """Analyses: queued → running → analysed → delivering → delivered, or failed, or superseded."""
 
     def open_job(self, new: NewJob) -> Job:
-        """Open a job, or find the live one with the same key, or the correction of one with that key.
+        """Open a job, or find the live one with the same key, or the correction that stands for it.
 
-        Every other live job of the study is superseded: one that was not delivered goes to state superseded and what
-        it had still to send is cancelled; a delivered one stays delivered and names its successor. If that undoes what
-        a reader corrected, the new job warns of it. A job for comparison only makes way for one that has destinations.
+        A reader's correction stands until its images or the name of its profile change. Every other live job of the
+        study is superseded: one that was not delivered goes to state superseded and what it had still to send is
+        cancelled; a delivered one stays delivered and names its successor. If that undoes what a reader corrected, the
+        new job warns of it. A job for comparison only makes way for one that has destinations.
         """
         with self._write() as connection:
             where = studies.c.study_instance_uid == new.study_instance_uid
             connection.execute(locked(select(studies.c.revision).where(where))).one()
             revision = self._input_revision(connection, new)
-            same = self._standing(connection, new)
+            same = self._standing(connection, new, revision)
             makes_way = same is not None and bool(new.destinations) and not same["destinations"]
             if same is not None and not makes_way:
                 connection.execute(update(jobs).where(jobs.c.id == same["id"]).values(input_revision=revision))
@@ -67,8 +68,11 @@ class Jobs(Store):
             return self._job(connection, job_id)
 
     @staticmethod
-    def _standing(connection: Connection, new: NewJob) -> Row | None:
-        """The live job that stands for `new` already: itself, or what readers made of it."""
+    def _standing(connection: Connection, new: NewJob, revision: int) -> Row | None:
+        """The live job that stands for `new` already: itself, or what a reader made of the same images.
+
+        That an earlier study was corrected, or new weights were installed, undoes nobody's reading.
+        """
         same: Row | None = connection.execute(select(jobs).where(jobs.c.key == new.key, LIVE)).mappings().one_or_none()
         if same is not None:
             return same
@@ -77,7 +81,11 @@ class Jobs(Store):
             root: Row = live
             while root["correction"] is not None:
                 root = connection.execute(select(jobs).where(jobs.c.id == root["supersedes"])).mappings().one()
-            if root["key"] == new.key:
+            series_uids = (new.swi_series_uid, new.phase_series_uid, new.magnitude_series_uid)
+            same_images = live["input_revision"] == revision and series_uids == (
+                live["swi_series_uid"], live["phase_series_uid"], live["magnitude_series_uid"]
+            )  # fmt: skip
+            if root["key"] == new.key or (same_images and live["profile"] == new.profile):
                 return live
         return None
 

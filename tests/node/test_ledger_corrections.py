@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.ledger import AddedBleed, Correction, DeliveryState, Job, JobState, Ledger, Priority, Verdict
+from node.ledger import AddedBleed, Correction, DeliveryState, Job, JobState, Ledger, NewJob, Priority, Verdict
 from pipeline.errors import InputError
 from tests.node.conftest import Clock
 from tests.node.ledger_factory import (
@@ -176,6 +176,17 @@ def test_routing_the_same_images_again_leaves_the_correction_standing(ledger: Le
     finish(ledger, job)
     assert open_job(ledger, key="images").id == job.id
     assert ledger.job(job.id).state is JobState.DELIVERING
+
+
+def test_a_correction_stands_until_its_images_or_its_profile_change(ledger: Ledger, analysed: Job) -> None:
+    job = ledger.open_correction(analysed.id, REJECTING, "ada")
+    assert open_job(ledger, key="compared with another result of the earlier study").id == job.id
+    new = NewJob(
+        key="other", study_instance_uid=uid("study"), swi_series_uid=uid("study", "swi"), profile="another profile"
+    )
+    other = ledger.open_job(new)
+    assert other.id != job.id
+    assert f"(job {job.id})" in other.warnings[0]
 
 
 def test_late_images_supersede_a_correction_and_the_new_result_says_so(

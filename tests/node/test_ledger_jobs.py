@@ -230,7 +230,12 @@ def test_a_job_that_read_older_images_is_held_back(ledger: Ledger, clock: Clock)
     receive(ledger, "study", clock())
     settle_and_route(ledger, "study")
     new = NewJob(
-        key="k", study_instance_uid=uid("study"), swi_series_uid=uid("study", "swi"), profile="frst", input_revision=0
+        key="k",
+        study_instance_uid=uid("study"),
+        swi_series_uid=uid("study", "swi"),
+        profile="frst",
+        destinations=("pacs",),
+        input_revision=0,
     )
     job = ledger.open_job(new)
     assert ledger.claim_job(job.id, "worker", 30) is None
