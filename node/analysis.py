@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from node.archive import Archive
+from node.comparison import Comparison
 from node.config import QueueSettings
 from node.lease import Heartbeat
 from node.ledger import Job, JobState, Ledger, ResultFile
 from node.report import Reports
 from pipeline.errors import InputError, ProfileError
+from pipeline.parameters import ChangeParameters
 
 if TYPE_CHECKING:
     from pipeline.detect import Detection
@@ -141,32 +143,36 @@ def run_pipeline(
     created: datetime,
     predecessor: str | None = None,
     rules: Rules | None = None,
+    comparison: Comparison | None = None,
 ) -> Outcome:
     """Analyse the images of a job.
 
     The UIDs come from what is analysed and with which profile, the time from `created`, the job's own: a
     second analysis makes the same objects, byte for byte, under the same UIDs. `predecessor` is the key of the job
-    whose report this one replaces, `rules` are those the job was routed by (by default those in the package).
+    whose report this one replaces, `rules` are those the job was routed by (by default those in the package),
+    `comparison` is what it is compared with (by default nothing).
 
     Raises
     ------
     InputError
         If the series of the job are not among the images, or cannot be used.
     """
-    from pipeline.detect import detect
+    from pipeline.detect import Stopwatch, detect
     from pipeline.profile import load_profile
     from pipeline.results import make_results
 
     profile = load_profile(job.profile)
     chosen = find_images(job, paths, profile, rules)
-    key = chosen.key(profile.digest)
+    comparison = comparison or Comparison(ChangeParameters())
+    key = chosen.key(profile.digest, comparison.part_of_key)
     if key != job.key:
         _log.warning("images, rules or profile are not what they were when the job was opened", job=job.id)
     detection = detect(chosen, profile, key=key, device=device, progress=progress)
     warnings = tuple(dict.fromkeys((*job.warnings, *detection.findings.warnings)))
     detection = replace(detection, findings=replace(detection.findings, warnings=warnings))
+    detection, kept = comparison.apply(detection, Stopwatch(progress))
     objects = make_results(detection, key=key, created=created, predecessor=predecessor)
-    return Outcome(detection.findings, objects, draw(detection, job.id))
+    return Outcome(detection.findings, objects, {**draw(detection, job.id), **kept})
 
 
 def find_images(job: Job, paths: list[Path], profile: Profile, rules: Rules | None = None) -> Pick:

@@ -12,6 +12,7 @@ from platformdirs import user_data_path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from node.change_settings import ChangeSettings
 from node.destination_settings import KINDS, AETitle
 from node.destination_settings import DestinationSettings as DestinationSettings
 from node.destination_settings import DicomDestination as DicomDestination
@@ -151,6 +152,7 @@ class Settings(BaseSettings):
     settling: SettlingSettings = SettlingSettings()
     queue: QueueSettings = QueueSettings()
     priors: PriorsSettings = PriorsSettings()
+    change: ChangeSettings = ChangeSettings()
     archive: ArchiveSettings = ArchiveSettings()
     worklist: WorklistSettings = WorklistSettings()
 

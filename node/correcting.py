@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from node.analysis import Outcome, Progress, draw, find_images
 from node.archive import Archive
+from node.comparison import Comparison
 from node.ledger import Correction, Job, Ledger
 from node.ledger.records import Json
 from pipeline.errors import InputError
+from pipeline.parameters import ChangeParameters
 
 if TYPE_CHECKING:
     from pipeline.correction import Amendment
@@ -93,6 +95,7 @@ def run_correction(
     created: datetime,
     predecessor: str | None = None,
     rules: Rules | None = None,
+    comparison: Comparison | None = None,
 ) -> Outcome:
     """Apply a correction to the result that it corrects; the same again makes the same bytes.
 
@@ -115,9 +118,11 @@ def run_correction(
     past = set(earlier[0].warnings) - set(job.warnings)  # said of a correction before this one
     warnings = dict.fromkeys((*job.warnings, *(w for w in detection.findings.warnings if w not in past)))
     detection = replace(detection, findings=replace(detection.findings, warnings=tuple(warnings)))
+    comparison = comparison or Comparison(ChangeParameters())
+    detection, kept = comparison.apply(detection, Stopwatch(progress))
     progress("results")
     objects = make_results(detection, key=job.key, created=created, predecessor=predecessor)
-    return Outcome(detection.findings, objects, draw(detection, job.id))
+    return Outcome(detection.findings, objects, {**draw(detection, job.id), **kept})
 
 
 def _amendment(job: Job, created: datetime) -> Amendment:

@@ -13,6 +13,7 @@ from enum import StrEnum
 import structlog
 
 from node.archive import Archive
+from node.comparison import Choice, choose
 from node.config import Settings
 from node.ledger import Job, Ledger, NewJob, Priority, SeriesVerdict
 from node.ledger import Series as Known
@@ -225,7 +226,7 @@ def route_study(ledger: Ledger, archive: Archive, study_uid: str, table: Table, 
         planned = replace(planned, profile=None, why=why, series=tuple(_unused(s, why) for s in planned.series))
     if study.fetched:
         planned = _for_comparison(ledger, study_uid, planned)
-    elif planned.profile is not None:
+    elif planned.profile is not None and settings.change.enabled:
         outlook = look(ledger, study, planned.priority, settings.priors)
         if outlook.waits_for:
             ledger.hold_study(study_uid, outlook.waits_for)
@@ -234,7 +235,10 @@ def route_study(ledger: Ledger, archive: Archive, study_uid: str, table: Table, 
     job = None
     if planned.profile is not None:
         broken = [f"{file.path.name}: {file.why}" for file in unreadable]
-        job = ledger.open_job(_new_job(planned, [known[uid] for uid in sorted(used)], broken))
+        earlier = choose(ledger, study, settings.change)
+        planned = replace(planned, notes=(*planned.notes, *earlier.notes))
+        extra = earlier.part_of_key(settings.change)
+        job = ledger.open_job(_new_job(planned, [known[uid] for uid in sorted(used)], broken, earlier, extra))
     verdicts = [_verdict(series) for series in planned.series] + _unread(known, found)
     why = planned.why if found.series else "none of its objects can be read as DICOM images"
     if ledger.mark_routed(study_uid, study.revision, verdicts, why, job_id=job.id if job else None):
@@ -276,15 +280,17 @@ def _unread(known: Mapping[str, Known], found: Study) -> list[SeriesVerdict]:
     return [SeriesVerdict(uid, False, Role.OTHER, "", why) for uid in known if uid not in read]
 
 
-def _new_job(planned: Plan, inputs: Sequence[Known], broken: Sequence[str]) -> NewJob:
-    """Make the job of a plan; its key is made of every image it uses, and of the profile."""
+def _new_job(
+    planned: Plan, inputs: Sequence[Known], broken: Sequence[str], earlier: Choice, extra: Mapping[str, object]
+) -> NewJob:
+    """Make the job of a plan; its key is made of every image it uses, the profile, and what it is compared with."""
     from pipeline.profile import load_profile
 
     assert planned.profile is not None  # noqa: S101 - for the type checker
     chosen = planned.pick
     swi, phase, magnitude = chosen.swi, chosen.phase, chosen.magnitude
     return NewJob(
-        key=chosen.key(load_profile(planned.profile).digest),
+        key=chosen.key(load_profile(planned.profile).digest, extra),
         study_instance_uid=chosen.used[0].study_instance_uid,
         swi_series_uid=swi.series_instance_uid if swi else None,
         phase_series_uid=phase.series_instance_uid if phase else None,
@@ -294,6 +300,7 @@ def _new_job(planned: Plan, inputs: Sequence[Known], broken: Sequence[str]) -> N
         destinations=planned.destinations,
         warnings=(*planned.notes, *_warnings(inputs, broken)),
         input_revision=sum(series.revision for series in inputs),
+        prior_job_id=earlier.job.id if earlier.job else None,
     )
 
 

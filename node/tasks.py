@@ -22,6 +22,7 @@ from celery.worker import state as worker_state
 from node.analysis import Analyst, Outcome, Progress, run_pipeline
 from node.archive import Archive
 from node.bell import ANALYSE, DELIVER, Bell, QueueAwayError, make_app
+from node.comparison import prepare
 from node.config import Settings
 from node.correcting import earlier_results, run_correction
 from node.delivery import Courier
@@ -99,10 +100,11 @@ class Worker:
         rules = recognition(self.settings)
         created = job.created_at.astimezone(self.settings.zone)
         predecessor = before.key if before else None
+        comparison = prepare(self.ledger, self.archive, job, self.settings.change)
         if job.correction is not None:
             earlier = earlier_results(self.ledger, self.archive, job)
-            return run_correction(job, earlier, paths, progress, created, predecessor, rules)
-        return run_pipeline(job, paths, progress, self.settings.device, created, predecessor, rules)
+            return run_correction(job, earlier, paths, progress, created, predecessor, rules, comparison)
+        return run_pipeline(job, paths, progress, self.settings.device, created, predecessor, rules, comparison)
 
     def deliver(self, destination: str) -> None:
         """Task: deliver what is due to one destination, unless somebody here is at it already."""

@@ -10,11 +10,12 @@ from pathlib import Path
 import structlog
 
 from node.archive import MEGABYTE, Archive
+from node.comparison import REFERENCE
 from node.ledger import Ledger
 from pipeline.errors import InputError
 from pipeline.pictures import CROPS
 
-KEPT = (CROPS,)
+KEPT = (CROPS, REFERENCE)
 """Small files of a result that stay as long as its findings."""
 STRAY_AFTER = timedelta(days=1)
 """A file is stored before its row is committed; one without a row after so long never gets one."""

@@ -167,4 +167,5 @@ def _new_job(job: Job, key: str, revision: int) -> NewJob:
         destinations=job.destinations,
         warnings=tuple(w for w in job.warnings if not w.startswith(LOST_CORRECTION)),
         input_revision=revision,
+        prior_job_id=job.prior_job_id,
     )

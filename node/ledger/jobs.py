@@ -125,6 +125,7 @@ class Jobs(Store):
             "warnings": [clean(warning) for warning in new.warnings],
             "input_revision": revision,
             "correction": correction,
+            "prior_job_id": new.prior_job_id,
             "state": JobState.QUEUED,
             "created_at": self._clock(),
         }

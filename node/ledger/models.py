@@ -197,6 +197,7 @@ jobs = Table(
     Column("supersedes", Integer, ForeignKey("jobs.id")),
     Column("superseded_by", Integer, ForeignKey("jobs.id")),
     Column("correction", JSON(none_as_null=True)),  # what a reader says of the result of `supersedes`
+    Column("prior_job_id", Integer),  # the analysis of an earlier study that it is compared with
     Column("created_at", UtcDateTime, nullable=False),
     Column("started_at", UtcDateTime),
     Column("analysed_at", UtcDateTime),

@@ -11,6 +11,7 @@ from node.ledger.deliveries import select_deliveries
 from node.ledger.engine import Store, locked
 from node.ledger.jobs import OVER
 from node.ledger.models import deliveries, findings, history, instances, jobs, quarantine, results, series, studies
+from node.ledger.patients import earlier_than, same_patient
 from node.ledger.records import (
     Change,
     Counts,
@@ -105,20 +106,21 @@ class Queries(Store):
         return None
 
     def prior_jobs(self, study_uid: str) -> list[Job]:
-        """Analysed jobs of earlier studies of the same patient, the latest study first."""
+        """Of every earlier study of the same patient its newest analysis, the latest study first.
+
+        What a reader corrected is the newest; while a correction is being written, the result that it corrects.
+        """
+        newest = select(func.max(jobs.c.id)).where(
+            jobs.c.study_instance_uid == studies.c.study_instance_uid, jobs.c.analysed_at.is_not(None)
+        )
         with self._read() as connection:
-            this = connection.execute(select(studies).where(studies.c.study_instance_uid == study_uid)).one()
-            if not this.patient_id:
-                return []
-            earlier = or_(
-                studies.c.study_date < this.study_date,
-                and_(studies.c.study_date == this.study_date, studies.c.study_time < this.study_time),
-            )
+            where = studies.c.study_instance_uid == study_uid
+            this = connection.execute(select(studies).where(where)).mappings().one()
             query = (
                 select(jobs)
-                .join(studies, studies.c.current_job_id == jobs.c.id)
-                .where(studies.c.patient_id == this.patient_id, earlier, jobs.c.analysed_at.is_not(None))
-                .order_by(studies.c.study_date.desc(), studies.c.study_time.desc())
+                .join(studies, jobs.c.id == newest.correlate(studies).scalar_subquery())
+                .where(same_patient(this), earlier_than(this))
+                .order_by(studies.c.study_date.desc(), studies.c.study_time.desc(), jobs.c.id.desc())
             )
             return [job_of(row) for row in connection.execute(query).mappings()]
 

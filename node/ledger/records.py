@@ -187,6 +187,8 @@ class NewJob:
     input_revision : int or None
         Sum of the revisions of its series when their files were read; none: as they are now. A job whose series got
         more images since then is held back, for routing is about to supersede it.
+    prior_job_id : int or None
+        The analysis of an earlier study of the patient that it is compared with.
     """
 
     key: str
@@ -199,6 +201,7 @@ class NewJob:
     destinations: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     input_revision: int | None = None
+    prior_job_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -228,6 +231,7 @@ class Job:
     analysed_at: datetime | None
     finished_at: datetime | None
     correction: Correction | None = None  # what it applies to the result that it supersedes; then no network runs
+    prior_job_id: int | None = None  # the analysis of an earlier study that it is compared with
 
     @property
     def series_uids(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ def upgrade() -> None:
     op.add_column("studies", sa.Column("issuer_of_patient_id", sa.Text(), server_default="", nullable=False))
     op.add_column("studies", sa.Column("fetched", sa.Boolean(), server_default=sa.text("false"), nullable=False))
     op.add_column("studies", sa.Column("held_since", UtcDateTime(), nullable=True))
+    op.add_column("jobs", sa.Column("prior_job_id", sa.Integer(), nullable=True))
     op.create_table(
         "prior_requests",
         sa.Column("study_instance_uid", sa.String(length=64), nullable=False),
@@ -64,5 +65,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("priors")
     op.drop_table("prior_requests")
+    op.drop_column("jobs", "prior_job_id")
     for column in ("held_since", "fetched", "issuer_of_patient_id"):
         op.drop_column("studies", column)
