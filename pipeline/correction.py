@@ -96,7 +96,7 @@ def correct(
     Returns
     -------
     Detection
-        As the detector's own; the bleeds without trend.
+        As the detector's own, not yet compared with an earlier scan.
 
     Raises
     ------
@@ -110,6 +110,7 @@ def correct(
         labels = _label(lesions, earlier, acquisition)
     added: list[Lesion] = []
     remarks: list[str] = []
+    brain = None
     if amendment.added:
         with watch("brain"):
             brain = extract_brain(acquisition.magnitude or acquisition.swi, profile.brain)
@@ -123,10 +124,11 @@ def correct(
         lesions=(*lesions, *added),
         rejected=tuple(rejected),
         warnings=(*_still_true(before.warnings, lesions), *remarks),
+        change=None,
         verification=amendment.verification,
         timing_s=watch.seconds,
     )
-    return Detection(findings, labels, acquisition)
+    return Detection(findings, labels, acquisition, brain)
 
 
 def _judge(earlier: Sequence[Earlier], amendment: Amendment) -> tuple[list[Lesion], list[RejectedLesion]]:
