@@ -15,7 +15,7 @@ from pydicom import dcmread
 from pynetdicom import AE
 from pynetdicom.sop_class import MRImageStorage  # type: ignore[attr-defined]
 
-from node.ledger import DeliveryState, JobState
+from node.ledger import Correction, DeliveryState, JobState
 from tests.integration.killable_node import (
     ROOT,
     KillableNode,
@@ -87,6 +87,24 @@ def test_only_the_analysing_child_is_killed(node: KillableNode, pacs: Pacs, tmp_
             child.kill()
         assert_delivered_once(node, pacs, study)
         assert ledger.job(job.id).attempts == 2
+
+
+def test_the_worker_is_killed_while_it_applies_a_readers_correction(
+    node: KillableNode, pacs: Pacs, tmp_path: Path
+) -> None:
+    study, images = make_study(tmp_path, "correction-killed")
+    assert all(node.send(images))
+    with node.ledger() as ledger:
+        first = reaches(ledger, job_of(ledger, study), JobState.DELIVERED)
+        job = ledger.open_correction(first.id, Correction("Reader^Ada", "General Hospital"), "ada")
+        reaches(ledger, job, JobState.RUNNING)
+        node.part("worker", "analyse").kill()
+        done = reaches(ledger, job, JobState.DELIVERED)
+        assert done.attempts >= 2
+        assert ledger.job(first.id).superseded_by == job.id
+        results = {result.sop_instance_uid for each in (first, job) for result in ledger.results(each.id)}
+    assert pacs.studies[study] == results
+    assert {pacs.sent[uid] for uid in results} == {1}
 
 
 def test_the_delivering_worker_is_killed_between_the_objects_arrival_and_its_note(
