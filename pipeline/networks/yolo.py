@@ -8,6 +8,7 @@ because a bleed of 2 mm is a speck in a cell of 16 mm. With one class the class 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -73,6 +74,9 @@ class YoloNet(nn.Module):
         self.reorganise = 2 if stride == 32 else 1
         self.join = _convolution(coarse + short * self.reorganise**2, coarse, 3)
         self.head = nn.Conv2d(coarse, ANCHORS * 5, 1)
+        assert self.head.bias is not None  # noqa: S101 - for the type checker
+        # Every box starts at a confidence of 1 %, or the many that hold nothing drown the few that do (Lin 2017).
+        nn.init.constant_(self.head.bias.data.view(ANCHORS, 5)[:, 4], -math.log(99))
         start = torch.tensor(ANCHOR_START_PX)
         self.register_buffer("anchors", torch.stack([start, start], 1))
 

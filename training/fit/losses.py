@@ -14,6 +14,7 @@ from training.fit.targets import UNKNOWN
 
 ALPHA, BETA = 2.0, 4.0
 """Of the penalty-reduced focal loss (Zhou 2019, equation 1)."""
+QUALITY_BETA = 2.0
 OBJECT_SCALE = 5.0
 NO_OBJECT_SCALE = 1.0
 COORDINATE_SCALE = 1.0
@@ -65,7 +66,11 @@ def classifier_loss(logits: Tensor, classes: Tensor, bleed: int, weight: float) 
 
 
 def yolo_loss(network: YoloNet, raw: Tensor, boxes: list[Tensor]) -> Tensor:
-    """YOLOv2's squared errors: position and size of the best anchor, confidence everywhere.
+    """YOLOv2's squared errors of position and size of the best anchor, and a focal loss of the confidence everywhere.
+
+    The published squared error of the confidence goes with weights that know images: from fresh ones it drives every
+    cell to nothing, where its slope is gone, too. The quality focal loss (Li 2020, arXiv:2006.04388, equation 1)
+    wants the same, the overlap of box and bleed, and keeps its slope.
 
     Parameters
     ----------
@@ -94,7 +99,8 @@ def yolo_loss(network: YoloNet, raw: Tensor, boxes: list[Tensor]) -> Tensor:
             with torch.no_grad():
                 best = box_iou(decoded.boxes[(n, *at)][None].float(), truth).max()
             wanted[(n, *at)], weight[(n, *at)] = best.to(wanted.dtype), OBJECT_SCALE
-    confidence = (weight * (decoded.confidence - wanted) ** 2).sum()
+    wrong = F.binary_cross_entropy_with_logits(raw[:, :, 4], wanted, reduction="none")
+    confidence = (weight * (decoded.confidence - wanted).abs() ** QUALITY_BETA * wrong).sum()
     return (confidence + coordinates) / len(boxes)
 
 
