@@ -187,7 +187,7 @@ def route_ready(ledger: Ledger, archive: Archive, table: Table, settings: Settin
     failed: list[tuple[str, Exception]] = []
     for study in ledger.studies_ready():
         uid = study.study_instance_uid
-        if still_waits(ledger, study):
+        if still_waits(ledger, study, settings.change.min_days):
             continue
         try:
             job = route_study(ledger, archive, uid, table, settings)
@@ -227,7 +227,7 @@ def route_study(ledger: Ledger, archive: Archive, study_uid: str, table: Table, 
     if study.fetched:
         planned = _for_comparison(ledger, study_uid, planned)
     elif planned.profile is not None and settings.change.enabled:
-        outlook = look(ledger, study, planned.priority, settings.priors)
+        outlook = look(ledger, study, planned.priority, settings.priors, settings.change.min_days)
         if outlook.waits_for:
             ledger.hold_study(study_uid, outlook.waits_for)
             return None

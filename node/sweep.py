@@ -98,7 +98,7 @@ class Sweep:
 
     def catch_up(self) -> None:
         """Compare what was not compared because the earlier study came too late."""
-        catch_up(self.ledger, self.settings.priors)
+        catch_up(self.ledger, self.settings.priors, self.settings.change.min_days)
 
     def take_back(self) -> None:
         """Take back what silent workers held."""

@@ -32,8 +32,8 @@ class Window:
     last: date
 
 
-def window(study: Study, max_age_days: float) -> Window | str:
-    """The days to ask for, or why nothing can be asked."""
+def window(study: Study, max_age_days: float, min_days: int = 0) -> Window | str:
+    """The days to ask for, or why nothing can be asked; a study to compare with is at least `min_days` older."""
     if not study.patient_id:
         return "the study has no patient ID"
     if _WILDCARDS & set(study.patient_id):
@@ -41,7 +41,8 @@ def window(study: Study, max_age_days: float) -> Window | str:
     day = day_of(study.study_date)
     if day is None:
         return "the study has no date"
-    return Window(day - timedelta(days=min(max_age_days, (day - date.min).days)), day)
+    reach = (day - date.min).days
+    return Window(day - timedelta(days=min(max_age_days, reach)), day - timedelta(days=min(min_days, reach)))
 
 
 def day_of(text: str) -> date | None:
@@ -101,7 +102,8 @@ def _refusal(study: Study, one: FoundStudy, days: Window) -> str:
     day = day_of(one.study_date)
     if day is None:
         return "no date"
-    if not days.first <= day <= days.last or (day == days.last and not one.study_time < study.study_time):
+    moments = (one.study_date, one.study_time), (study.study_date, study.study_time)
+    if not days.first <= day <= days.last or not moments[0] < moments[1]:
         return "another date than an earlier study's"
     if one.modalities and MR not in one.modalities:
         return "no MR images"

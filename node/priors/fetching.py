@@ -154,7 +154,7 @@ class _Attempt:
     def run(self) -> tuple[PriorState, str]:
         """Do it; the state that the request ends in, and why."""
         study = self.ledger.study(self.request.study_instance_uid)
-        days = window(study, self.settings.priors.max_age_days)
+        days = window(study, self.settings.priors.max_age_days, self.settings.change.min_days)
         if isinstance(days, str):
             return PriorState.NONE, f"not asked for: {days}"
         listed = shortlist(study, self.source.studies(study.patient_id, days.first, days.last), days)

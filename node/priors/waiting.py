@@ -13,7 +13,7 @@ import structlog
 
 from node.ledger import EarlierStudy, JobState, Ledger, Priority, PriorRequest, PriorState, Study
 from node.prior_settings import PriorsSettings
-from node.priors.choice import in_words
+from node.priors.choice import day_of, in_words
 
 _log = structlog.get_logger(__name__)
 
@@ -26,35 +26,41 @@ class Outlook:
     notes: tuple[str, ...] = ()
 
 
-def look(ledger: Ledger, study: Study, priority: Priority, settings: PriorsSettings) -> Outlook:
-    """Say whether a study that is to be analysed waits; asks for its earlier studies if that was not done yet."""
+def look(ledger: Ledger, study: Study, priority: Priority, settings: PriorsSettings, min_days: int = 1) -> Outlook:
+    """Say whether a study that is to be analysed waits; asks for its earlier studies if that was not done yet.
+
+    Parameters
+    ----------
+    min_days : int
+        An earlier study must be so many days older to be compared with (``change.min_days``).
+    """
     uid = study.study_instance_uid
     request = ledger.prior_request(uid)
     if request is None or request.study_revision != study.revision:
-        unfinished = _unfinished(ledger.earlier_studies(uid))
+        unfinished = _unfinished(_comparable(ledger, study, min_days))
         if not settings.asks and unfinished is None:
             return Outlook()
         wait_s = settings.stat_wait_s if priority is Priority.STAT else settings.wait_s
         why = "" if settings.asks else "no PACS is set to be asked; compared with what the node was sent"
         request = ledger.ask_for_priors(uid, priority, wait_s, ask=settings.asks, why=why)
-    return _outlook(ledger, study, request)
+    return _outlook(ledger, study, request, min_days)
 
 
-def still_waits(ledger: Ledger, study: Study) -> bool:
+def still_waits(ledger: Ledger, study: Study, min_days: int = 1) -> bool:
     """Whether a study that was held back is to be left alone; cheap, for it is asked in every round of the sweep."""
     if study.held_since is None:
         return False
     request = ledger.prior_request(study.study_instance_uid)
     if request is None or request.study_revision != study.revision:
         return False
-    outlook = _outlook(ledger, study, request, note=False)
+    outlook = _outlook(ledger, study, request, min_days, note=False)
     if outlook.waits_for and outlook.waits_for != study.why:
         ledger.hold_study(study.study_instance_uid, outlook.waits_for)
     return bool(outlook.waits_for)
 
 
-def _outlook(ledger: Ledger, study: Study, request: PriorRequest, *, note: bool = True) -> Outlook:
-    earlier = ledger.earlier_studies(study.study_instance_uid)
+def _outlook(ledger: Ledger, study: Study, request: PriorRequest, min_days: int, *, note: bool = True) -> Outlook:
+    earlier = _comparable(ledger, study, min_days)
     unfinished = _unfinished(earlier)
     if not request.state.is_over:
         missing = "the PACS is asked for earlier studies"
@@ -72,6 +78,15 @@ def _outlook(ledger: Ledger, study: Study, request: PriorRequest, *, note: bool 
     if note:
         ledger.mark_late(study.study_instance_uid, why)
     return Outlook(notes=(_lacking(why, earlier),))
+
+
+def _comparable(ledger: Ledger, study: Study, min_days: int) -> list[EarlierStudy]:
+    """Earlier studies of the patient that are old enough to show change, the latest first."""
+    day = day_of(study.study_date)
+    if day is None:
+        return []
+    found = [(day_of(one.study_date), one) for one in ledger.earlier_studies(study.study_instance_uid)]
+    return [one for then, one in found if then is not None and (day - then).days >= min_days]
 
 
 def _unfinished(earlier: list[EarlierStudy]) -> EarlierStudy | None:
@@ -105,17 +120,18 @@ def _lacking(why: str, earlier: list[EarlierStudy]) -> str:
     return f"no comparison: {why}"
 
 
-def catch_up(ledger: Ledger, settings: PriorsSettings) -> None:
+def catch_up(ledger: Ledger, settings: PriorsSettings, min_days: int = 1) -> None:
     """Have a study routed again whose earlier study came too late, if the settings say so and there is a use in it.
 
     What a reader has corrected is never replaced by itself.
     """
     for request in ledger.late_requests():
         uid = request.study_instance_uid
-        earlier = ledger.earlier_studies(uid)
+        study = ledger.study(uid)
+        earlier = _comparable(ledger, study, min_days)
         if _unfinished(earlier) is not None:
             continue
-        job_id = ledger.study(uid).current_job_id
+        job_id = study.current_job_id
         job = ledger.job(job_id) if job_id is not None else None
         useful = any(one.analysed for one in earlier) and job is not None and job.state is not JobState.FAILED
         route = useful and settings.late == "replace" and job is not None and job.correction is None
