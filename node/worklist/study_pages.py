@@ -28,7 +28,6 @@ from node.worklist.study_view import (
     StudyPage,
     capture_of,
     file_of,
-    no_review,
     screen,
     shown_of,
     slices_of,
@@ -80,22 +79,26 @@ def _signed(shared: Context, user: User, review: Review) -> Review:
 def review(request: Request, uid: str, shared: Shared, user: Viewer, form: Form) -> Response:
     """The study with what the reader has said so far, or the viewer alone where only that is asked for."""
     given = _signed(shared, user, _read(form))
-    _job(shared, uid, given.job)
-    row = row_of(shared.ledger, uid)
-    shown = shown_of(shared.ledger, row.job) if row is not None else None
+    job, row = _job(shared, uid, given.job), row_of(shared.ledger, uid)
+    shown = shown_of(shared.ledger, job)
     if row is None or row.job is None or shown is None:
         raise HTTPException(404, "This node has no result for this study.")
-    notice = _newer(given, row.job)
-    if "preview" in form:
+    notice, alone = _newer(given, row.job), request.headers.get("hx-target") == "viewer"
+    if "preview" in form or (notice and not alone):
         return _preview(request, shared, given, notice)
     try:
         given = act(given, form, slices_of(shared.archive, shown.job.id))
     except InputError as error:
         notice = str(error)
     picture = screen(shown, given, shared.archive, notice)
-    if request.headers.get("hx-target") == "viewer":
-        editable = user.reads and not no_review(row, shown)
-        view = {"screen": picture, "review": given, "screen_why": "", "editable": editable, "uid": uid}
+    if alone:
+        view = {
+            "screen": picture,
+            "screen_why": "",
+            "review": given,
+            "editable": user.reads and row.study.removed_at is None,
+            "uid": uid,
+        }
         return shared.templates.TemplateResponse(request, "viewer.html", view)
     page = replace(_page(shared, uid, user, given), screen=picture)
     return shared.templates.TemplateResponse(request, "study.html", {"study": page})
