@@ -99,6 +99,11 @@ def _print_details(document: dict[str, Any]) -> None:
         if counts is None
         else f"{counts['total']}: {counts['definite']} definite, {counts['possible']} possible",
     }
+    if study["for_comparison_only"]:
+        lines["sent"] = "nowhere: fetched to compare a later study with"
+    if earlier := document["earlier_studies"]:
+        words = [earlier["state"], earlier["why"], "it came too late" if earlier["too_late"] else ""]
+        lines["earlier"] = ": ".join(filter(None, words))
     for name, value in lines.items():
         print(f"{name:<12} {printable(value)}")
     for warning in document["warnings"] + ((document["findings"] or {}).get("quality", {}).get("warnings") or []):

@@ -86,7 +86,7 @@ def _tries(delivery: Delivery) -> str:
 def history_of(ledger: Ledger, uid: str, series: list[Series]) -> tuple[HistoryLine, ...]:
     """What happened to the study, its series and its jobs, the newest first."""
     names = {one.series_instance_uid: one.description or one.series_instance_uid for one in series}
-    changes = [*ledger.history("study", uid)]
+    changes = [*ledger.history("study", uid), *ledger.history("prior", uid)]
     for one in series:
         changes += ledger.history("series", one.series_instance_uid)
     for job in ledger.jobs_of_study(uid):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -60,6 +61,34 @@ def job_details(ledger: Ledger, number: int) -> Json:
         "findings": findings,
         "deliveries": [_delivery(delivery) for delivery in ledger.deliveries(job.id)],
         "history": [_change(change) for change in ledger.history("job", job.id)],
+        "earlier_studies": _earlier(ledger, job.study_instance_uid),
+    }
+
+
+def _earlier(ledger: Ledger, study_uid: str) -> Json | None:
+    """What became of asking for earlier studies; none if nobody asked."""
+    request = ledger.prior_request(study_uid)
+    if request is None:
+        return None
+    return {
+        "state": request.state.value,
+        "why": request.why,
+        "too_late": request.late,
+        "attempts": request.attempts,
+        "asked": iso(request.created_at),
+        "waited_for_until": iso(request.deadline_at),
+        "finished": iso(request.finished_at),
+        "fetched": [
+            {
+                "study_instance_uid": one.prior_study_uid,
+                "study_date": one.study_date,
+                "state": one.state.value,
+                "why": one.why,
+                "images": asdict(one.counts),
+            }
+            for one in ledger.prior_fetches(study_uid)
+        ],
+        "history": [_change(change) for change in ledger.history("prior", study_uid)],
     }
 
 
@@ -71,6 +100,7 @@ def _study(study: Study) -> Json:
         "accession_number": study.accession_number,
         "study_date": study.study_date,
         "study_description": study.study_description,
+        "for_comparison_only": study.fetched,
     }
 
 

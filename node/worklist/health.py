@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
 from node.bell import ANALYSE, DELIVER, QueueAwayError
+from node.ledger.prior_records import PriorState
 from node.ledger.records import Counts, DeliveryState, JobState, SeriesState
 from node.worklist.context import VERSION, Context, context_of
 
@@ -87,6 +88,12 @@ class NodeCollector(Collector):
             "Result objects not yet accepted, by destination",
             {(name,): counts.waiting_by_destination.get(name, 0) for name in self._destinations(counts)},
             ["destination"],
+        )
+        yield _by_state(
+            "cmbnode_prior_requests",
+            "Requests for earlier studies by state",
+            PriorState,
+            self._shared.ledger.prior_counts(),
         )
         yield _gauge("cmbnode_quarantined", "Objects kept aside", {(): counts.quarantined})
         yield _gauge("cmbnode_oldest_queued_seconds", "Age of the oldest job that waits", {(): _age(counts)})
