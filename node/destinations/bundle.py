@@ -19,6 +19,7 @@ from node.destinations.wording import (
     not_assessed,
     place,
     quality,
+    reader,
     summary,
     verification,
 )
@@ -106,7 +107,7 @@ def _diagnostic_report(report: Json, settings: FhirDestination) -> Json:
     if study["accession_number"].strip():
         resource["basedOn"] = [_order(study, settings)]
     if by := findings.get("verification"):
-        resource["resultsInterpreter"] = [{"display": _text(by["observer"])}]
+        resource["resultsInterpreter"] = [{"display": _text(reader(by))}]
         if by.get("organisation"):
             resource["performer"] = [{"display": _text(by["organisation"])}]
     return resource

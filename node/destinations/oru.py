@@ -11,7 +11,7 @@ from typing import Final
 import hl7
 
 from node.destination_settings import Hl7Destination
-from node.destinations.wording import SCHEME, Line, lines
+from node.destinations.wording import SCHEME, Line, lines, reader
 from node.ledger.records import Json
 
 STATUS: Final = {"preliminary": "P", "final": "F", "corrected": "C"}  # HL7 tables 0085 and 0123
@@ -161,7 +161,7 @@ def _request(report: Json, settings: Hl7Destination) -> hl7.Segment:
         25: STATUS[report["status"]],
     }
     if verified:
-        fields[32] = (("", verified["observer"]),)
+        fields[32] = (("", reader(verified)),)
     return _segment("OBR", fields)
 
 
@@ -179,7 +179,7 @@ def _observation(number: int, line: Line, report: Json, status: str) -> hl7.Segm
         14: study_time(report["study"]),
     }
     if verified:
-        fields[16] = ("", verified["observer"])
+        fields[16] = ("", reader(verified))
     return _segment("OBX", fields)
 
 

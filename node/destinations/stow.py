@@ -57,8 +57,9 @@ async def _store(service: Service, path: Path) -> Sent:
     if outgoing is None:
         return Sent(path, False, None, "the node cannot read its own result file any more")
     boundary = secrets.token_hex(16)
-    part = f'--{boundary}\r\nContent-Type: application/dicom; transfer-syntax="{outgoing.transfer_syntax_uid}"\r\n\r\n'
-    content = part.encode() + path.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
+    # Without the optional transfer-syntax parameter: Orthanc leaves out a part that has one, and answers 200.
+    head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n"
+    content = head.encode() + path.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
     headers = {
         "Accept": _JSON,
         "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',

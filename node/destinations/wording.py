@@ -14,6 +14,11 @@ SCHEME: Final = "99CMB"
 """Coding scheme of the node's own codes, a local one as HL7 table 0396 names it."""
 
 _UNKNOWN: Final = "not assessed"
+_PATTERNS: Final = {
+    "strictly deep": "strictly deep or infratentorial",
+    "mixed": "mixed (lobar and deep or infratentorial)",
+}
+_LOCATIONS: Final = {"white matter": "deep white matter"}
 _SEQUENCE: Final = ("slice_mm", "in_plane_mm", "coverage", "snr", "motion")
 _MEASURES: Final = {
     "slice_mm": ("Slice thickness", "mm"),
@@ -72,8 +77,8 @@ def impression(report: Json) -> str:
     said = [f"{counted(counts['total'])}: {counts['definite']} definite, {counts['possible']} possible"]
     if not counts["total"]:
         said = ["No microbleed seen"]
-    elif pattern := (findings.get("summary") or {}).get("pattern"):
-        said.append(f"pattern {pattern}")
+    elif (told := _pattern(findings)) != _UNKNOWN:
+        said.append(f"pattern {told}")
     text = "; ".join(said) + "."
     past = findings.get("change")
     if past and past["assessed"]:
@@ -85,6 +90,8 @@ def comparison(past: Json) -> str:
     """The change over time in one sentence, without its full stop."""
     gone = len(past["no_longer_seen"])
     since = f"Since {date(past['prior_study_date'])}: {past['new']} new, {past['stable']} stable, {gone} no longer seen"
+    if undecided := past.get("undecided"):
+        since += f", {len(undecided)} undecided"
     grade = past.get("aria_h")
     return "; ".join([since, f"ARIA-H (microbleeds) {grade or _UNKNOWN}", *past.get("flags", [])])
 
@@ -99,10 +106,18 @@ def verification(findings: Json) -> str:
     by = findings.get("verification")
     if not by:
         return "made by software; no person has verified it"
-    who = ", ".join(filter(None, (by["observer"], by.get("organisation"))))
+    who = ", ".join(filter(None, (reader(by), by.get("organisation"))))
     at = datetime.fromisoformat(by["at"]).isoformat(" ", "minutes")
     rejected = len(findings.get("rejected") or ())
-    return f"verified by {who}, {at}" + (f"; {rejected} marks of the software rejected" if rejected else "")
+    told = [f"verified by {who}, {at}"]
+    if rejected:
+        told.append(f"{rejected} mark{'' if rejected == 1 else 's'} of the software rejected")
+    return "; ".join([*told, *filter(None, [by.get("comment")])])
+
+
+def reader(verified: Json) -> str:
+    """Name of the person who verified it, without the carets of a DICOM name."""
+    return " ".join(str(verified["observer"]).replace("^", " ").split())
 
 
 def summary(findings: Json) -> list[Line]:
@@ -113,8 +128,13 @@ def summary(findings: Json) -> list[Line]:
         Line("DEFINITE", "Definite microbleeds", counts["definite"]),
         Line("POSSIBLE", "Possible microbleeds", counts["possible"]),
         Line("BURDEN", "Burden of microbleeds", summed.get("burden") or _UNKNOWN),
-        Line("PATTERN", "Pattern (infratentorial counts as deep)", summed.get("pattern") or _UNKNOWN),
+        Line("PATTERN", "Pattern of microbleeds", _pattern(findings)),
     ]
+
+
+def _pattern(findings: Json) -> str:
+    told = (findings.get("summary") or {}).get("pattern") or _UNKNOWN
+    return _PATTERNS.get(told, told)
 
 
 def change(findings: Json) -> list[Line]:
@@ -131,9 +151,20 @@ def change(findings: Json) -> list[Line]:
         Line("STABLE", "Stable microbleeds", past["stable"]),
         Line("GONE", "Microbleeds no longer seen", len(past["no_longer_seen"])),
         Line("ARIA_H", "ARIA-H, radiographic grade of new microbleeds", past.get("aria_h") or _UNKNOWN),
+        *_open_questions(past),
         *_numbered("FLAG", "Threshold passed", past.get("flags") or ()),
         *_numbered("CAVEAT", "Caveat of the comparison", past.get("caveats") or ()),
     ]
+
+
+def _open_questions(past: Json) -> Iterator[Line]:
+    """What could not be told of the bleeds of either scan."""
+    if undecided := past.get("undecided"):
+        yield Line("UNDECIDED", "Not decided whether new", f"microbleed {', '.join(map(str, undecided))}")
+    if unclear := past.get("unclear"):
+        yield Line(
+            "UNCLEAR", "Earlier microbleeds of which it is not decided whether they are still there", len(unclear)
+        )
 
 
 def _places(findings: Json) -> list[Line]:
@@ -166,7 +197,8 @@ def added(one: Json) -> bool:
 
 def place(one: Json) -> str:
     """Where it lies: ``left frontal (lobar)``."""
-    words = " ".join(filter(None, (one.get("side"), one.get("location"))))
+    side, location = one.get("side"), one.get("location") or ""
+    words = " ".join(filter(None, (side if side != "midline" else "", _LOCATIONS.get(location, location))))
     region = one.get("region")
     if not words:
         return region or "location not assessed"

@@ -89,7 +89,7 @@ def findings(*lesions: Lesion, **changes: Any) -> Findings:
         "candidates": (),
         "warnings": ("no phase image: calcification cannot be told apart",),
         "placement": Placement(True, fit=0.93),
-        "image_quality": ImageQuality(0.9, 2.0, 0.99, 21.3, 1.04),
+        "image_quality": ImageQuality(in_plane_mm=0.9, slice_mm=2.0, coverage=0.99, snr=21.3, motion=1.04),
     }
     return Findings(**{**given, **changes})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import hl7
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from node.destination_settings import Hl7Destination
 from node.destinations.oru import control_id, escape, oru
 from node.destinations.wording import RESEARCH_ONLY
-from pipeline.findings import Certainty, Findings, Placement
+from pipeline.findings import Certainty, ChangeOverTime, Findings, Placement
 from pipeline.results.common import RESEARCH_ONLY as RESEARCH_ONLY_IN_DICOM
 from tests.node.reports import OBJECTS, STUDY_UID, findings, lesion, longitudinal, report, verified
 
@@ -73,10 +74,27 @@ def test_three_new_bleeds_are_said_to_be_new_and_aria_h_mild() -> None:
     assert "3 new, 1 stable, 1 no longer seen; ARIA-H (microbleeds) mild" in values["IMPRESSION"][0]
 
 
+def test_what_could_not_be_decided_is_said() -> None:
+    doubtful = longitudinal()
+    assert doubtful.change is not None
+    change = replace(doubtful.change, stable=0, undecided=(4,), unclear=doubtful.change.no_longer_seen)
+    values = observations(message(given=replace(doubtful, change=change)))
+    assert (values["UNDECIDED"], values["UNCLEAR"]) == (["microbleed 4"], ["1"])
+    assert "3 new, 0 stable, 1 no longer seen, 1 undecided" in values["IMPRESSION"][0]
+
+
+def test_a_comparison_that_failed_says_why() -> None:
+    change = ChangeOverTime("1.5", "20250228", None, assessed=False, why="the images do not fit")
+    values = observations(message(given=findings(lesion(1), change=change)))
+    assert values["CHANGE"] == ["not assessed: the images do not fit"]
+    assert "NEW" not in values
+    assert "Since" not in values["IMPRESSION"][0]
+
+
 def test_counts_places_and_lesions_are_each_a_line() -> None:
     values = observations(message(given=longitudinal()))
     assert (values["TOTAL"], values["DEFINITE"], values["POSSIBLE"]) == (["4"], ["3"], ["1"])
-    assert (values["BURDEN"], values["PATTERN"]) == (["1-4"], ["mixed"])
+    assert (values["BURDEN"], values["PATTERN"]) == (["1-4"], ["mixed (lobar and deep or infratentorial)"])
     assert values["PLACE"] == [
         "left frontal (lobar): 3 definite, 0 possible",
         "right thalamus (deep): 0 definite, 1 possible",
@@ -84,7 +102,7 @@ def test_counts_places_and_lesions_are_each_a_line() -> None:
     assert len(values["LESION"]) == 4
     assert values["LESION"][0] == "1: left frontal (lobar), definite, 4.2 mm, probability 0.93, new"
     assert values["WARNING"] == ["no phase image: calcification cannot be told apart"]
-    assert values["QUALITY_SLICE_MM"] == ["2.0"]
+    assert (values["QUALITY_SLICE_MM"], values["QUALITY_MOTION"]) == (["2.0"], ["1.04"])
     assert values["RESEARCH"] == [RESEARCH_ONLY] == [RESEARCH_ONLY_IN_DICOM]
     assert "superficial siderosis" in values["NOT_ASSESSED"][0]
     assert values["110180"] == [STUDY_UID]
@@ -124,10 +142,10 @@ def test_the_status_is_that_of_the_report_in_every_segment(status: Any, letter: 
 
 
 def test_a_verified_result_names_its_reader_and_one_of_the_machine_says_that_nobody_looked() -> None:
-    read = message(given=verified(longitudinal(), "Rita Reader"), status="final")
-    assert field(read, "OBR", 32, 1, 1, 2) == "Rita Reader"
-    assert field(read, "OBX", 16, 1, 2) == "Rita Reader"
-    assert observations(read)["VERIFIED"] == ["verified by Rita Reader, Hospital, 2026-03-01 08:00+00:00"]
+    read = message(given=verified(longitudinal(), "Reader^Rita"), status="final")
+    assert field(read, "OBR", 32, 1, 1, 2) == "Reader Rita"
+    assert field(read, "OBX", 16, 1, 2) == "Reader Rita"
+    assert observations(read)["VERIFIED"] == ["verified by Reader Rita, Hospital, 2026-03-01 08:00+00:00"]
     assert "no person has verified it" in observations(message())["VERIFIED"][0]
 
 
