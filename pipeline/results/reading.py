@@ -44,12 +44,18 @@ def read_segments(path: Path, swi: Volume) -> dict[str, Mask]:
         masks = {uid: np.zeros(swi.array.shape, bool) for uid in uids.values()}
         pixels = seg.pixel_array.reshape(-1, int(seg.Rows), int(seg.Columns)).astype(bool)
         for frame, groups in zip(pixels, seg.PerFrameFunctionalGroupsSequence, strict=True):
-            number = int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
-            masks[uids[number]][slices[_source(groups)]] |= frame
+            masks[uids[_number(seg, groups)]][slices[_source(groups)]] |= frame
     except (InvalidDicomError, OSError, AttributeError, KeyError, ValueError, IndexError) as error:
         what = f"is no segmentation of these images ({type(error).__name__}: {error})"
         raise InputError(what, where=str(path)) from error
     return masks
+
+
+def _number(seg: Dataset, groups: Dataset) -> int:
+    """Of one frame; a segmentation may say it once for all frames."""
+    if "SegmentIdentificationSequence" not in groups:
+        groups = seg.SharedFunctionalGroupsSequence[0]
+    return int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
 
 
 def _source(groups: Dataset) -> tuple[str, int | None]:

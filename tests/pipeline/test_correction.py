@@ -236,9 +236,9 @@ def test_a_segmentation_that_is_gone_or_of_other_images_is_refused(
         run(images, profile, [replace(earlier, segmentation=written["seg"])], amend())
 
 
-@pytest.mark.parametrize("kind", ["classic", "enhanced", "interleaved"])
-def test_a_segmentation_is_read_back_to_the_last_voxel(kind: str, tmp_path: Path) -> None:
-    detection: Any = simulate(tmp_path / "images", 4, kind=kind)
+@pytest.mark.parametrize(("kind", "bleeds"), [("classic", 4), ("classic", 1), ("enhanced", 3), ("interleaved", 1)])
+def test_a_segmentation_is_read_back_to_the_last_voxel(kind: str, bleeds: int, tmp_path: Path) -> None:
+    detection: Any = simulate(tmp_path / "images", bleeds, kind=kind)
     written = write_results(make_results(detection, key="k", created=AT), tmp_path)
     segments = read_segments(written["seg"], detection.acquisition.swi)
     assert set(segments) == {lesion.tracking_uid for lesion in detection.findings.lesions}
