@@ -6,9 +6,12 @@ import re
 import runpy
 from pathlib import Path
 
-from node.config import Settings
+from node.config import Settings, load_settings
+from node.destination_settings import Hl7Destination
+from node.destinations.oru import oru
 from node.rules import load_table
 from pipeline.recognition import load_rules
+from tests.node.reports import longitudinal, report
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,6 +33,21 @@ def test_the_recognition_rules_on_the_page_are_taken(tmp_path: Path) -> None:
         (tmp_path / f"{number}.toml").write_text(text)
         own, shipped = load_rules(tmp_path / f"{number}.toml"), load_rules()
         assert len(own.rule) > len(shipped.rule)
+
+
+def blocks(page: str, kind: str) -> list[str]:
+    """Code blocks of one kind on a page."""
+    return re.findall(rf"```{kind}\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+
+
+def test_the_destinations_on_the_pages_are_taken_and_the_message_is_what_the_node_sends(tmp_path: Path) -> None:
+    (ris, ehr), (vna,) = blocks("connect-a-ris.md", "toml"), examples("destination")
+    (tmp_path / "node.toml").write_text(ris + ehr + vna)
+    destinations = load_settings(tmp_path / "node.toml").destinations
+    assert {name: way.kind for name, way in destinations.items()} == {"ris": "hl7", "ehr": "fhir", "vna": "stow"}
+    assert isinstance(destinations["ris"], Hl7Destination)
+    message = str(oru(report(longitudinal()), destinations["ris"]))
+    assert blocks("connect-a-ris.md", "hl7") == [message.replace("\r", "\n")]
 
 
 def test_the_routing_rules_on_the_page_are_taken(tmp_path: Path) -> None:
