@@ -201,7 +201,9 @@ def reaches(ledger: Ledger, job: Job, state: JobState, limit_s: float = 90) -> J
     return ledger.job(job.id)
 
 
-def make_study(folder: Path, seed: str, slices: int = 24, size: int = 96) -> tuple[str, list[Path]]:
+def make_study(
+    folder: Path, seed: str, slices: int = 24, size: int = 96, patient: Patient | None = None
+) -> tuple[str, list[Path]]:
     """Write a small SWI study of a head with three dark spots; its Study Instance UID and files."""
     generator = np.random.default_rng(len(seed))
     k, j, i = np.mgrid[0:slices, 0:size, 0:size]
@@ -212,7 +214,7 @@ def make_study(folder: Path, seed: str, slices: int = 24, size: int = 96) -> tup
         distance = np.sqrt(((k - at[0]) * 2.0) ** 2 + ((j - at[1]) * 1.8) ** 2 + ((i - at[2]) * 1.8) ** 2)
         image = np.where(distance < 4.0, 60.0, image)
     image = np.clip(image + generator.normal(0, 12, image.shape), 0, 4000).astype(np.uint16)
-    patient = Patient(seed=seed, patient_id=f"P-{seed}")
+    patient = patient or Patient(seed=seed, patient_id=f"P-{seed}")
     datasets = siemens_swi(image, patient=patient, matrix=affine(spacing=(1.8, 1.8, 2.0)))
     paths = write(datasets, folder / seed)
     return str(datasets[0].StudyInstanceUID), paths
