@@ -54,6 +54,16 @@ class Summary:
     regions: tuple[PlaceCount, ...]
     not_assessed: tuple[str, ...]
 
+    @property
+    def by_region_and_side(self) -> tuple[PlaceCount, ...]:
+        """The table without locations: one row for each region and side that holds a bleed."""
+        counts: dict[Place, tuple[int, int]] = {}
+        for row in self.regions:
+            place = Place(row.place.region, None, row.place.side)
+            definite, possible = counts.get(place, (0, 0))
+            counts[place] = definite + row.definite, possible + row.possible
+        return tuple(PlaceCount(place, *counts[place]) for place in sorted(counts, key=_order))
+
     def to_json(self) -> dict[str, Any]:
         """The ``summary`` of ``findings.json``."""
         rows = [{**row.place._asdict(), "definite": row.definite, "possible": row.possible} for row in self.regions]
@@ -105,16 +115,6 @@ def count_places(lesions: Iterable[Lesion]) -> tuple[PlaceCount, ...]:
     counts = Counter((Place(x.region, x.location, x.side), str(x.certainty)) for x in lesions)
     places = sorted({place for place, _ in counts}, key=_order)
     return tuple(PlaceCount(p, counts[p, "definite"], counts[p, "possible"]) for p in places)
-
-
-def by_region_and_side(rows: Iterable[PlaceCount]) -> tuple[PlaceCount, ...]:
-    """The same table without locations: one row for each region and side."""
-    counts: dict[Place, tuple[int, int]] = {}
-    for row in rows:
-        place = Place(row.place.region, None, row.place.side)
-        definite, possible = counts.get(place, (0, 0))
-        counts[place] = definite + row.definite, possible + row.possible
-    return tuple(PlaceCount(place, *counts[place]) for place in sorted(counts, key=_order))
 
 
 def _order(place: Place) -> tuple[int, int, str]:

@@ -1,4 +1,4 @@
-"""How does a detection become DICOM? A Segmentation, a Structured Report and a Secondary Capture of the same study.
+"""How does a detection become DICOM? Segmentation, Structured Report, Secondary Capture and, if asked, key objects.
 
 The only package that knows highdicom. :func:`make_results` is a pure function of the detection, the job's key and one
 point in time: the same three give the same bytes.
@@ -17,6 +17,7 @@ from pydicom import Dataset
 
 from .capture import make_capture
 from .common import Job
+from .key_objects import make_key_objects
 from .montage import montage
 from .report import make_report
 from .segmentation import make_segmentation
@@ -32,7 +33,7 @@ __all__ = ["ResultObject", "make_results", "montage", "write_results"]
 class ResultObject:
     """One DICOM object of a result; its file is called ``{kind}.dcm``."""
 
-    kind: Literal["seg", "sr", "capture"]
+    kind: Literal["seg", "sr", "capture", "ko"]
     dataset: Dataset
 
 
@@ -43,6 +44,7 @@ def make_results(
     created: datetime,
     predecessor: str | None = None,
     verified: Verification | None = None,
+    key_objects: bool = False,
 ) -> tuple[ResultObject, ...]:
     """Make the DICOM objects of a result.
 
@@ -58,11 +60,13 @@ def make_results(
         Key of the job whose report this one replaces.
     verified : Verification, optional
         Who stands behind the result; by default `verification` of the findings, which is usually ``None``.
+    key_objects : bool
+        Also make a key object selection of the slices with bleeds.
 
     Returns
     -------
     tuple of ResultObject
-        SEG (left out if there is no lesion), SR and capture.
+        SEG (left out if there is no lesion), SR and capture, and the key object selection if there is a lesion.
 
     Raises
     ------
@@ -77,7 +81,9 @@ def make_results(
     segmentation = make_segmentation(job)
     objects = [] if segmentation is None else [ResultObject("seg", segmentation)]
     objects.append(ResultObject("sr", make_report(job, segmentation, predecessor)))
-    objects.append(ResultObject("capture", make_capture(job)))
+    objects.append(ResultObject("capture", make_capture(job, replaces=predecessor is not None)))
+    if key_objects and (selection := make_key_objects(job)) is not None:
+        objects.append(ResultObject("ko", selection))
     return tuple(objects)
 
 

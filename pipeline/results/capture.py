@@ -21,9 +21,10 @@ from .montage import draw_pages
 SERIES_NUMBER: Final = 9003
 
 
-def make_capture(job: Job) -> Dataset:
-    """Draw the montage and make it an instance of the study."""
-    pages = np.stack([np.asarray(page) for page in draw_pages(job.detection, job.source.numbers)])
+def make_capture(job: Job, *, replaces: bool = False) -> Dataset:
+    """Draw the montage and make it an instance of the study; `replaces` says that there was an earlier result."""
+    drawn = draw_pages(job.detection, job.source.numbers, replaces=replaces)
+    pages = np.stack([np.asarray(page) for page in drawn])
     several = len(pages) > 1
     sop_class = MultiFrameTrueColorSecondaryCaptureImageStorage if several else SecondaryCaptureImageStorage
     blank = job.source.blank()

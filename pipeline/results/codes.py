@@ -1,7 +1,8 @@
 """Which codes say what a microbleed is, how sure it is, and where it lies?
 
 Terms come from DICOM PS3.16 (DCM), SNOMED CT (SCT), UCUM and UMLS. No DICOM context group has a term for a cerebral
-microbleed; the closest is *Hemorrhage* (CID 7151), and the tracking identifier says the rest in words.
+microbleed; the closest is *Hemorrhage* (CID 7151), and the tracking identifier says the rest in words. What none of
+them has a term for is coded by a private scheme, :data:`PRIVATE_SCHEME`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Final
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from pipeline.findings import Certainty, Lesion
+from pipeline.findings import Certainty, Lesion, Trend
 
 MORPHOLOGICALLY_ABNORMAL: Final = Code("49755003", "SCT", "Morphologically Abnormal Structure")  # CID 7150
 HEMORRHAGE: Final = Code("50960005", "SCT", "Hemorrhage")  # CID 7151
@@ -19,8 +20,9 @@ BRAIN: Final = Code("12738006", "SCT", "Brain")
 
 # CID 100; "MR head" (LOINC 24590-2) is no member of it.
 PROCEDURE_REPORTED: Final = Code("25056-3", "LN", "MRI unspecified body region")
-# IHE Radiology, AI Results (AIR): purpose of the one Contributing Equipment item.
-PROCESSING_ALGORITHM: Final = Code("Newcode1", "99IHE", "Processing Algorithm")
+# CID 7005: purpose of the one Contributing Equipment item. IHE AI Results asks for *Processing Algorithm*, for which
+# the trial implementation has a placeholder and PS3.16 no code.
+PROCESSING_EQUIPMENT: Final = Code("109102", "DCM", "Processing Equipment")
 
 NUMBER_OF_LESIONS: Final = Code("246206008", "SCT", "Number of lesions")
 DIAMETER: Final = Code("81827009", "SCT", "Diameter")  # CID 7470
@@ -41,6 +43,58 @@ SUMMARY: Final = Code("121111", "DCM", "Summary")
 COMMENT: Final = Code("121106", "DCM", "Comment")
 SOURCE: Final = Code("260753009", "SCT", "Source")
 SOURCE_IMAGE: Final = Code("121322", "DCM", "Source image for image processing operation")  # CID 7202
+
+VERIFYING: Final = Code("121098", "DCM", "Verifying")  # CID 7453
+
+IMAGE_QUALITY: Final = Code("111101", "DCM", "Image Quality")
+SLICE_STEP: Final = Code("112226", "DCM", "Spacing between slices")
+SIGNAL_TO_NOISE: Final = Code("111787", "DCM", "Signal to Noise Ratio")
+
+# CID 7010
+OF_INTEREST: Final = Code("113000", "DCM", "Of Interest")
+
+PRIVATE_SCHEME: Final = "99CMBNODE"
+PRIVATE_SCHEME_NAME: Final = "cmb-node private terms"
+
+
+def _private(value: str, meaning: str) -> Code:
+    return Code(value, PRIVATE_SCHEME, meaning)
+
+
+IN_PLANE: Final = _private("IN_PLANE", "In-plane voxel size")
+COVERAGE: Final = _private("COVERAGE", "Share of the brain inside the slices")
+GHOSTS: Final = _private("GHOSTS", "Energy of ghosts over background")
+
+PATTERN: Final = _private("PATTERN", "Distribution pattern of microbleeds")
+PATTERNS: Final[dict[str, Code]] = {
+    "none": _private("NO_BLEED", "No microbleed"),
+    "strictly lobar": _private("STRICTLY_LOBAR", "Strictly lobar"),
+    "strictly deep": _private("STRICTLY_DEEP", "Strictly deep or infratentorial"),
+    "mixed": _private("MIXED", "Lobar and deep or infratentorial"),
+}
+BURDEN: Final = _private("BURDEN", "Number class of microbleeds")
+BURDENS: Final[dict[str, Code]] = {
+    "0": _private("BURDEN_0", "0"),
+    "1-4": _private("BURDEN_1", "1 to 4"),
+    "5-9": _private("BURDEN_5", "5 to 9"),
+    ">=10": _private("BURDEN_10", "10 or more"),
+}
+
+CHANGE: Final = _private("CHANGE", "Change since prior study")
+TRENDS: Final[dict[Trend, Code]] = {
+    Trend.NEW: Code("7147002", "SCT", "New"),
+    Trend.STABLE: Code("58158008", "SCT", "Stable"),
+}
+NO_LONGER_SEEN: Final = _private("NOT_SEEN", "No longer seen")
+UNDECIDED: Final = _private("UNDECIDED", "Change not decided")
+
+ARIA_H: Final = _private("ARIA_H", "Radiographic grade of ARIA-H, new microbleeds")
+GRADES: Final[dict[str, Code]] = {
+    "none": Code("260413007", "SCT", "None"),
+    "mild": Code("255604002", "SCT", "Mild"),
+    "moderate": Code("6736007", "SCT", "Moderate"),
+    "severe": Code("24484000", "SCT", "Severe"),
+}
 
 # CID 7162. Without trained weights the detector is image processing on voxel neighbourhoods.
 LEARNED: Final = Code("123110", "DCM", "Artificial Intelligence")

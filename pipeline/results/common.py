@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
+from collections.abc import MutableSequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from pydicom import Dataset
+from pydicom.charset import convert_encodings
 from pydicom.sr.coding import Code
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DA, DT, TM
@@ -33,9 +35,6 @@ if TYPE_CHECKING:
 MANUFACTURER: Final = "cmb-node"
 MODEL: Final = "Cerebral microbleed detector"
 RESEARCH_ONLY: Final = "RESEARCH USE ONLY - not a medical device"
-NOT_ASSESSED: Final = "Not assessed: superficial siderosis, macrobleeds"
-LOCATION_NOT_ASSESSED: Final = "Location not assessed"
-SEQUENCE_CAVEAT: Final = "SWI shows more microbleeds than T2*-GRE; thresholds made on T2*-GRE do not carry over"
 
 _IMPLEMENTATION: Final = "cmb-node implementation"
 _PLAIN: Final = str.maketrans(
@@ -48,6 +47,17 @@ def plain(text: str, limit: int | None = None) -> str:
     decomposed = unicodedata.normalize("NFKD", " ".join(text.split()).translate(_PLAIN))
     ascii_text = "".join(c for c in decomposed if not unicodedata.combining(c)).encode("ascii", "replace").decode()
     return ascii_text if limit is None else ascii_text[:limit]
+
+
+def encodable(text: str, character_set: str | MutableSequence[str] | None) -> bool:
+    """Whether one of the encodings of a Specific Character Set (PS3.3 C.12.1.1.2) holds all of `text`."""
+    for encoding in convert_encodings(character_set or None):
+        try:
+            text.encode(encoding)
+        except (UnicodeEncodeError, LookupError):
+            continue
+        return True
+    return False
 
 
 def code_item(code: Code) -> Dataset:
@@ -133,6 +143,12 @@ class Job:
         """UID of the thing called `names` within this job."""
         return derive_uid(self.key, *names)
 
+    def text(self, text: str, limit: int | None = None) -> str:
+        """`text` as the Specific Character Set of the images can hold it: word for word, or else in ASCII."""
+        if encodable(text, self.source.header.get("SpecificCharacterSet")):
+            return text if limit is None else text[:limit]
+        return plain(text, limit)
+
     def general(self, kind: str, series_number: int, description: str) -> dict[str, Any]:
         """Arguments that every highdicom constructor takes."""
         date, time = DA(self.created.date()), TM(self.created.time())
@@ -173,7 +189,7 @@ class Job:
     def _contribution(self) -> Dataset:
         """The one Contributing Equipment item of IHE AI Results: purpose, and a UID that changes with the model."""
         item = Dataset()
-        item.PurposeOfReferenceCodeSequence = [code_item(codes.PROCESSING_ALGORITHM)]
+        item.PurposeOfReferenceCodeSequence = [code_item(codes.PROCESSING_EQUIPMENT)]
         item.Manufacturer, item.ManufacturerModelName = MANUFACTURER, MODEL
         item.DeviceSerialNumber = self.device.serial_number
         item.DeviceUID = self.device.uid

@@ -12,20 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.findings import Certainty, Lesion
+from pipeline.findings import Certainty, Lesion, Trend
 from pipeline.geometry import Geometry, Volume
 
 BACKGROUND: Final = (9, 11, 15)
 TEXT: Final = (232, 236, 241)
 MUTED: Final = (150, 160, 173)
-COLOURS: Final[dict[Certainty, tuple[int, int, int]]] = {  # apart in colour blindness too; the SEG uses the same two
+Colour = tuple[int, int, int]
+COLOURS: Final[dict[Certainty, Colour]] = {  # apart in colour blindness too; the SEG uses the same
     Certainty.DEFINITE: (255, 176, 59),
     Certainty.POSSIBLE: (92, 200, 255),
 }
+NEW_COLOURS: Final[dict[Certainty, Colour]] = {Certainty.DEFINITE: (255, 92, 120), Certainty.POSSIBLE: (206, 150, 255)}
 
 _OVERSAMPLING: Final = 3  # Pillow draws without anti-aliasing
 _MARGIN_MM: Final = 4.0
 _CLOSE_UP_MM: Final = 20.0
+_SLAB_MM: Final = 10.0
 _RING_GAP_MM: Final = 2.5
 _SMALLEST_RING: Final = 11  # pixels
 
@@ -34,6 +37,11 @@ _SMALLEST_RING: Final = 11  # pixels
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The font that Pillow carries with it; it has Latin letters only."""
     return ImageFont.load_default(size)
+
+
+def colour(lesion: Lesion) -> Colour:
+    """By certainty; bleeds that are new since the earlier study have colours of their own."""
+    return (NEW_COLOURS if lesion.trend is Trend.NEW else COLOURS)[lesion.certainty]
 
 
 @dataclass(frozen=True)
@@ -99,16 +107,29 @@ class Pictures:
         return panel
 
     def close_up(self, lesion: Lesion, size: int) -> Image.Image:
-        """The 20 mm around `lesion`, numbered, as a square of `size` pixels."""
+        """The 20 mm around `lesion`, numbered: a square of `size` pixels, and beside it the same as a projection.
+
+        The minimum intensity projection over 10 mm shows a vein as a line, and a bleed as the dot that it is.
+        """
         i, j, k = lesion.voxel_ijk
-        di, dj, _ = self.volume.geometry.spacing
-        ni, nj = round(_CLOSE_UP_MM / di / 2), round(_CLOSE_UP_MM / dj / 2)
-        padded = np.pad(self.volume.array[k], ((nj, nj), (ni, ni)), constant_values=self.window[0])
-        tile = self._grey(padded[j : j + 2 * nj + 1, i : i + 2 * ni + 1])
-        tile = tile.resize((size, size), Image.Resampling.BICUBIC).convert("RGB")
-        draw, colour = ImageDraw.Draw(tile), COLOURS[lesion.certainty]
-        draw.text((5, 4), str(lesion.id), font=font(17), fill=colour, stroke_width=2, stroke_fill=(0, 0, 0))
-        return tile
+        di, dj, dk = self.volume.geometry.spacing
+        ni, nj, nk = round(_CLOSE_UP_MM / di / 2), round(_CLOSE_UP_MM / dj / 2), round(_SLAB_MM / dk / 2)
+        box = np.s_[max(0, k - nk) : k + nk + 1, max(0, j - nj) : j + nj + 1, max(0, i - ni) : i + ni + 1]
+        slab = self.volume.array[box].min(axis=0)
+        pair = Image.new("RGB", (2 * size + 2, size), BACKGROUND)
+        for n, plane in enumerate((self.volume.array[k][box[1:]], slab)):
+            edges = (max(0, nj - j), max(0, ni - i))
+            tile = np.full((2 * nj + 1, 2 * ni + 1), self.window[0], np.float32)
+            tile[edges[0] : edges[0] + plane.shape[0], edges[1] : edges[1] + plane.shape[1]] = plane
+            grey = self._grey(tile).resize((size, size), Image.Resampling.BICUBIC)
+            pair.paste(grey.convert("RGB"), (n * (size + 2), 0))
+        draw = ImageDraw.Draw(pair)
+        draw.text((5, 4), str(lesion.id), font=font(17), fill=colour(lesion), stroke_width=2, stroke_fill=(0, 0, 0))
+        caption = f"mIP {_SLAB_MM:.0f} mm"
+        draw.text(
+            (2 * size - 3, 5), caption, font=font(12), fill=MUTED, anchor="ra", stroke_width=2, stroke_fill=(0, 0, 0)
+        )
+        return pair
 
     def _grey(self, values: NDArray[np.float32]) -> Image.Image:
         low, high = self.window
@@ -120,7 +141,11 @@ class Pictures:
         x = offset[0] + (i + 0.5 - self.crop.left) * di * scale
         y = offset[1] + (j + 0.5 - self.crop.top) * dj * scale
         radius = max(_SMALLEST_RING, (lesion.diameter_mm / 2 + _RING_GAP_MM) * scale)
-        return Ring(x, y, radius, lesion.certainty, str(lesion.id))
+        return Ring(x, y, radius, lesion.certainty, colour(lesion), _label(lesion))
+
+
+def _label(lesion: Lesion) -> str:
+    return f"{lesion.id} new" if lesion.trend is Trend.NEW else str(lesion.id)
 
 
 @dataclass(frozen=True)
@@ -131,6 +156,7 @@ class Ring:
     y: float
     radius: float
     certainty: Certainty
+    colour: Colour
     label: str
 
 
@@ -156,12 +182,12 @@ def _extent(profile: NDArray[np.float32]) -> tuple[int, int]:
 def draw_ring(draw: ImageDraw.ImageDraw, ring: Ring, scale: int = 1) -> None:
     """Draw `ring`: a full line for a definite bleed, a broken one for a possible bleed."""
     x, y, r = ring.x * scale, ring.y * scale, ring.radius * scale
-    box, colour, width = (x - r, y - r, x + r, y + r), (*COLOURS[ring.certainty], 255), 2 * scale
+    box, fill, width = (x - r, y - r, x + r, y + r), (*ring.colour, 255), 2 * scale
     if ring.certainty is Certainty.DEFINITE:
-        draw.ellipse(box, outline=colour, width=width)
+        draw.ellipse(box, outline=fill, width=width)
         return
     for start in range(0, 360, 36):
-        draw.arc(box, start, start + 22, fill=colour, width=width)
+        draw.arc(box, start, start + 22, fill=fill, width=width)
 
 
 def _draw_rings(panel: Image.Image, rings: Sequence[Ring]) -> None:
@@ -193,7 +219,7 @@ def _draw_labels(panel: Image.Image, rings: Sequence[Ring]) -> None:
         best = min(boxes, key=lambda box: _badness(box, taken, others, panel.size))
         taken.append(best)
         draw.text(
-            (best[0] - left + 1, best[1] - top + 1), ring.label, font=font(17), fill=COLOURS[ring.certainty],
+            (best[0] - left + 1, best[1] - top + 1), ring.label, font=font(17), fill=ring.colour,
             stroke_width=2, stroke_fill=(0, 0, 0),
         )  # fmt: skip
 

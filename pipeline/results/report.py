@@ -1,56 +1,46 @@
 """What was found, in words and numbers a machine can read?
 
-A Comprehensive 3D SR by TID 1500 (PS3.16), in the manner of IHE AI Results: totals (TID 1501), a group for each lesion
-(TID 1411), remarks, and the images it all rests on.
-
-The report is a list of groups: a new kind of group (location, change over time) is one more function in `_groups`.
+A Comprehensive 3D SR by TID 1500 (PS3.16), in the manner of IHE AI Results: the measurement groups
+(:mod:`pipeline.results.groups`), evaluations and remarks in words, and the images it all rests on.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
 from typing import Final
 
 import highdicom as hd
 from highdicom.sr import (
-    AlgorithmIdentification,
     CodeContentItem,
     Comprehensive3DSR,
     ContainerContentItem,
     ContentItem,
     ContentSequence,
-    FindingSite,
     ImageContentItem,
-    Measurement,
     MeasurementReport,
-    MeasurementsAndQualitativeEvaluations,
     NumContentItem,
-    QualitativeEvaluation,
-    ReferencedSegment,
     RelationshipTypeValues,
-    SourceImageForSegmentation,
     TextContentItem,
-    TrackingIdentifier,
     UIDRefContentItem,
-    VolumetricROIMeasurementsAndQualitativeEvaluations,
 )
 from pydicom import Dataset
 from pydicom.sr.codedict import codes as terms
+from pydicom.sr.coding import Code
 from pydicom.uid import Comprehensive3DSRStorage
+from pydicom.valuerep import DT
 
-from pipeline.findings import Certainty, Lesion
+from pipeline.findings import Verification
 from pipeline.geometry import Volume
 from pipeline.identity import derive_uid
 
-from . import codes
-from .common import LOCATION_NOT_ASSESSED, MANUFACTURER, MODEL, NOT_ASSESSED, RESEARCH_ONLY, SEQUENCE_CAVEAT, Job, plain
-from .segmentation import tracking_identifier
+from . import codes, words
+from .common import MANUFACTURER, MODEL, RESEARCH_ONLY, Job, plain
+from .groups import measurement_groups
 
 SERIES_NUMBER: Final = 9001
 
 _CONTAINS: Final = RelationshipTypeValues.CONTAINS
 _ACQUISITION: Final = RelationshipTypeValues.HAS_ACQ_CONTEXT
+_NAME_LENGTH: Final = 64
 
 
 def make_report(job: Job, segmentation: Dataset | None, predecessor: str | None = None) -> Dataset:
@@ -59,23 +49,41 @@ def make_report(job: Job, segmentation: Dataset | None, predecessor: str | None 
     Parameters
     ----------
     job : Job
-        The detection and its context.
+        The detection and its context. If its findings were verified, the report is, by whom and when they say.
     segmentation : Dataset or None
         From :func:`pipeline.results.segmentation.make_segmentation`.
     predecessor : str, optional
         Key of the job whose report this one replaces (its UIDs derive from that key).
     """
-    evidence = list(job.source.instances()) + ([segmentation] if segmentation is not None else [])
+    verification = job.detection.findings.verification
     report = Comprehensive3DSR(
-        evidence=evidence,
+        evidence=list(job.source.instances()) + ([segmentation] if segmentation is not None else []),
         content=_document(job, segmentation),
         is_complete=True,
-        is_final=False,
-        is_verified=False,
+        is_final=verification is not None,
+        is_verified=verification is not None,
+        verifying_observer_name=None if verification is None else _name(job, verification),
+        verifying_organization=None if verification is None else _organisation(job, verification),
         previous_versions=None if predecessor is None else [_document_reference(job, predecessor)],
         **job.general("sr", SERIES_NUMBER, f"CMB report ({RESEARCH_ONLY.split(' -')[0].lower()})"),
     )
+    if verification is not None:  # highdicom says now
+        report.VerifyingObserverSequence[0].VerificationDateTime = DT(
+            verification.at.astimezone(job.created.tzinfo).replace(microsecond=0)
+        )
+    _name_prior(report, job)
+    report.add_new("CodingSchemeIdentificationSequence", "SQ", [_private_scheme()])
     return job.finish(report)
+
+
+def _name(job: Job, verification: Verification) -> str:
+    """The observer as PN: what is no ``Family^Given`` is all family name."""
+    name = job.text(" ".join(verification.observer.split()), _NAME_LENGTH)
+    return name if "^" in name else f"{name}^"
+
+
+def _organisation(job: Job, verification: Verification) -> str:
+    return job.text(" ".join(verification.organisation.split()), _NAME_LENGTH) or "unknown"
 
 
 def _document_reference(job: Job, key: str) -> Dataset:
@@ -86,37 +94,42 @@ def _document_reference(job: Job, key: str) -> Dataset:
     return reference
 
 
+def _name_prior(report: Dataset, job: Job) -> None:
+    """Name the report of the earlier study as pertinent evidence (PS3.3 C.17.2.3): it is of another study."""
+    change = job.detection.findings.change
+    if change is None or not change.prior_sr_sop_instance_uid or not change.prior_sr_series_instance_uid:
+        return
+    instance, series, study = Dataset(), Dataset(), Dataset()
+    instance.ReferencedSOPClassUID = Comprehensive3DSRStorage
+    instance.ReferencedSOPInstanceUID = change.prior_sr_sop_instance_uid
+    series.SeriesInstanceUID, series.ReferencedSOPSequence = change.prior_sr_series_instance_uid, [instance]
+    study.StudyInstanceUID, study.ReferencedSeriesSequence = change.prior_study_instance_uid, [series]
+    report.PertinentOtherEvidenceSequence = [study]
+
+
+def _private_scheme() -> Dataset:
+    """SOP Common (C.12.1): what the private designator of codes stands for."""
+    item = Dataset()
+    item.CodingSchemeDesignator, item.CodingSchemeName = codes.PRIVATE_SCHEME, codes.PRIVATE_SCHEME_NAME
+    item.CodingSchemeResponsibleOrganization = MANUFACTURER
+    return item
+
+
 def _document(job: Job, segmentation: Dataset | None) -> MeasurementReport:
     """TID 1500. highdicom has no rows 5 (for enhanced images) and 12 of it; both are put in here."""
     document = MeasurementReport(
-        observation_context=_observer(job),
+        observation_context=_observers(job),
         procedure_reported=codes.PROCEDURE_REPORTED,
-        imaging_measurements=list(_groups(job, segmentation)),
+        imaging_measurements=list(measurement_groups(job, segmentation)),
     )
     content = document[0].ContentSequence
     measurements = content.pop()
-    content.extend([_image_library(job), measurements, _remarks(job)])
+    content.extend([_image_library(job), measurements, _evaluations(job)])
     return document
 
 
-def _groups(
-    job: Job, segmentation: Dataset | None
-) -> Iterator[MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations]:
-    lesions = job.detection.findings.lesions
-    yield _totals(job, lesions, "All microbleeds", [FindingSite(codes.BRAIN)])
-    by_place: dict[tuple[str, str], list[Lesion]] = defaultdict(list)
-    for lesion in lesions:
-        if lesion.region is not None:
-            by_place[lesion.region, lesion.side or ""].append(lesion)
-    for (region, side), found in sorted(by_place.items()):
-        sites = [FindingSite(*place) for place in dict.fromkeys(map(codes.site, found))]
-        yield _totals(job, tuple(found), f"Microbleeds: {region} {side}".strip(), sites)
-    if segmentation is not None:
-        for number, lesion in enumerate(lesions, start=1):
-            yield _lesion(job, lesion, number, segmentation)
-
-
-def _observer(job: Job) -> hd.sr.ObservationContext:
+def _observers(job: Job) -> hd.sr.ObservationContext:
+    """TID 1001: the detector (TID 1004), and whoever verified its result (TID 1003)."""
     device = job.device
     attributes = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=device.uid,
@@ -125,96 +138,23 @@ def _observer(job: Job) -> hd.sr.ObservationContext:
         model_name=MODEL,
         serial_number=device.serial_number,
     )
+    verification = job.detection.findings.verification
+    person = None
+    if verification is not None:
+        person = hd.sr.ObserverContext(
+            observer_type=terms.DCM.Person,
+            observer_identifying_attributes=hd.sr.PersonObserverIdentifyingAttributes(
+                name=_name(job, verification),
+                organization_name=_organisation(job, verification),
+                role_in_procedure=codes.VERIFYING,
+            ),
+        )
     return hd.sr.ObservationContext(
+        observer_person_context=person,
         observer_device_context=hd.sr.ObserverContext(
             observer_type=terms.DCM.Device, observer_identifying_attributes=attributes
-        )
-    )
-
-
-def _algorithm(job: Job) -> AlgorithmIdentification:
-    """TID 4019."""
-    device = job.device
-    return AlgorithmIdentification(
-        name=device.algorithm,
-        version=plain(device.software),
-        parameters=[f"{name}={value}" for name, value in device.parameters.items()],
-        family=device.family,
-    )
-
-
-def _totals(
-    job: Job, lesions: tuple[Lesion, ...], name: str, sites: list[FindingSite]
-) -> MeasurementsAndQualitativeEvaluations:
-    """TID 1501: how many, and how many of each certainty."""
-    counts = [_count(len(lesions))]
-    counts += [_count(sum(lesion.certainty == c for lesion in lesions), c) for c in Certainty]
-    return MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(uid=job.uid("sr", "totals", name), identifier=name),
-        finding_type=codes.HEMORRHAGE,
-        finding_sites=sites,
-        algorithm_id=_algorithm(job),
-        measurements=counts,
-    )
-
-
-def _count(number: int, certainty: Certainty | None = None) -> Measurement:
-    """TID 300; the certainty counted, if any, is a modifier of the concept name (row 2)."""
-    measurement = Measurement(name=codes.NUMBER_OF_LESIONS, value=number, unit=codes.COUNT)
-    measurement[0].MeasuredValueSequence[0].NumericValue = str(number)  # highdicom writes "5.0"
-    if certainty is not None:
-        modifier = CodeContentItem(
-            name=codes.CERTAINTY_OF_FINDING,
-            value=codes.CERTAINTY[certainty],
-            relationship_type=RelationshipTypeValues.HAS_CONCEPT_MOD,
-        )
-        measurement[0].ContentSequence = ContentSequence([modifier])
-    return measurement
-
-
-def _lesion(
-    job: Job, lesion: Lesion, number: int, segmentation: Dataset
-) -> VolumetricROIMeasurementsAndQualitativeEvaluations:
-    """TID 1411, with tracking identifiers equal to those of segment `number`."""
-    return VolumetricROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(uid=lesion.tracking_uid, identifier=tracking_identifier(lesion)),
-        referenced_segment=ReferencedSegment(
-            sop_class_uid=segmentation.SOPClassUID,
-            sop_instance_uid=segmentation.SOPInstanceUID,
-            segment_number=number,
-            source_images=_slices_of(segmentation, number),
         ),
-        finding_type=codes.HEMORRHAGE,
-        finding_sites=[FindingSite(*codes.site(lesion))],
-        algorithm_id=_algorithm(job),
-        measurements=[
-            Measurement(name=codes.DIAMETER, value=round(lesion.diameter_mm, 2), unit=codes.MILLIMETRE),
-            Measurement(name=codes.VOLUME, value=round(lesion.volume_mm3, 2), unit=codes.CUBIC_MILLIMETRE),
-            Measurement(name=codes.PROBABILITY, value=round(100 * lesion.probability, 1), unit=codes.PERCENT),
-        ],
-        qualitative_evaluations=[
-            QualitativeEvaluation(name=codes.CERTAINTY_OF_FINDING, value=codes.CERTAINTY[lesion.certainty])
-        ],
     )
-
-
-def _slices_of(segmentation: Dataset, number: int) -> list[SourceImageForSegmentation]:
-    """The source frames that segment `number` was drawn on, as the SEG itself names them; one item an instance."""
-    frames: dict[tuple[str, str], list[int]] = {}
-    for groups in segmentation.PerFrameFunctionalGroupsSequence:
-        if _segment_number(segmentation, groups) == number:
-            item = groups.DerivationImageSequence[0].SourceImageSequence[0]
-            where = frames.setdefault((item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID), [])
-            if "ReferencedFrameNumber" in item:
-                where.append(int(item.ReferencedFrameNumber))
-    return [SourceImageForSegmentation(*uids, sorted(numbers) or None) for uids, numbers in frames.items()]
-
-
-def _segment_number(segmentation: Dataset, groups: Dataset) -> int:
-    """Of one frame; a segmentation with a single segment says it once, for all frames."""
-    if "SegmentIdentificationSequence" not in groups:
-        groups = segmentation.SharedFunctionalGroupsSequence[0]
-    return int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
 
 
 def _image_library(job: Job) -> ContainerContentItem:
@@ -256,20 +196,34 @@ def _library_group(volume: Volume) -> ContainerContentItem:
     return group
 
 
-def _remarks(job: Job) -> ContainerContentItem:
-    """TID 1500, rows 12 and 14: the result in one line, then what to know about it."""
+def _evaluations(job: Job) -> ContainerContentItem:
+    """TID 1500, rows 12 to 14: the result in a few words and codes, then what to know about it."""
     findings = job.detection.findings
-    counts = findings.counts
-    summary = f"{counts['total']} cerebral microbleeds: {counts['definite']} definite, {counts['possible']} possible"
-    comments = [f"{RESEARCH_ONLY}.", f"{NOT_ASSESSED}."]
-    if any(lesion.region is None for lesion in findings.lesions):
-        comments.append(f"{LOCATION_NOT_ASSESSED}.")
-    comments += [f"{SEQUENCE_CAVEAT}.", *([f"{findings.phase}."] if findings.phase else []), *findings.warnings]
+    lines = [words.counted(findings), words.patterned(findings)]
+    lines += [words.changed(findings.change)] if findings.change is not None else []
+    summary = ". ".join(line for line in lines if line)
     container = ContainerContentItem(name=codes.QUALITATIVE_EVALUATIONS, relationship_type=_CONTAINS)
     container.ContentSequence = ContentSequence(
         [
-            TextContentItem(name=name, value=plain(text), relationship_type=_CONTAINS)
-            for name, text in [(codes.SUMMARY, f"{summary}."), *((codes.COMMENT, text) for text in comments)]
+            _text(codes.SUMMARY, plain(f"{summary}.")),
+            *_coded(job),
+            *(_text(codes.COMMENT, job.text(" ".join(f"{text}.".split()))) for text in words.comments(findings)),
         ]
     )
     return container
+
+
+def _coded(job: Job) -> list[CodeContentItem]:
+    """Pattern, burden and grade, for machines."""
+    findings = job.detection.findings
+    summary, change = findings.summary, findings.change
+    values = [(codes.BURDEN, codes.BURDENS[summary.burden])]
+    if summary.pattern is not None:
+        values.append((codes.PATTERN, codes.PATTERNS[summary.pattern]))
+    if change is not None and change.aria_h in codes.GRADES:
+        values.append((codes.ARIA_H, codes.GRADES[change.aria_h]))
+    return [CodeContentItem(name=name, value=value, relationship_type=_CONTAINS) for name, value in values]
+
+
+def _text(name: Code, value: str) -> TextContentItem:
+    return TextContentItem(name=name, value=value, relationship_type=_CONTAINS)

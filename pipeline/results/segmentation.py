@@ -10,14 +10,19 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from pipeline.errors import CmbError
-from pipeline.findings import Lesion
+from pipeline.findings import Lesion, Origin, Trend
 
 from . import codes
 from .common import RESEARCH_ONLY, Job, plain
-from .panels import COLOURS
+from .panels import colour
 from .source import Source
 
 SERIES_NUMBER: Final = 9002
+
+_ALGORITHM_TYPES: Final = {
+    Origin.DETECTED: hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+    Origin.ADDED: hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,  # a person's point, grown to what is dark
+}
 
 
 def tracking_identifier(lesion: Lesion) -> str:
@@ -70,10 +75,10 @@ def _description(job: Job, number: int, lesion: Lesion) -> hd.seg.SegmentDescrip
     device = job.device
     description = hd.seg.SegmentDescription(
         segment_number=number,
-        segment_label=f"{tracking_identifier(lesion)} ({lesion.certainty.value})",
+        segment_label=f"{tracking_identifier(lesion)} ({', '.join(_remarks(lesion))})",
         segmented_property_category=codes.MORPHOLOGICALLY_ABNORMAL,
         segmented_property_type=codes.HEMORRHAGE,
-        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_type=_ALGORITHM_TYPES[lesion.origin],
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=device.algorithm,
             family=device.family,
@@ -84,12 +89,18 @@ def _description(job: Job, number: int, lesion: Lesion) -> hd.seg.SegmentDescrip
         tracking_uid=lesion.tracking_uid,
         tracking_id=tracking_identifier(lesion),
         anatomic_regions=[region],
-        display_color=hd.color.CIELabColor.from_rgb(*COLOURS[lesion.certainty]),
+        display_color=hd.color.CIELabColor.from_rgb(*colour(lesion)),
     )
     if side is not None:
         modifier = hd.sr.CodedConcept.from_code(side)
         description.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [modifier]
     return description
+
+
+def _remarks(lesion: Lesion) -> list[str]:
+    new = ["new"] if lesion.trend is Trend.NEW else []
+    added = ["added by a reader"] if lesion.origin is Origin.ADDED else []
+    return [lesion.certainty.value, *new, *added]
 
 
 def _relink(seg: Dataset, source: Source) -> None:

@@ -43,7 +43,7 @@ def counts_in(group: Dataset) -> dict[str, float]:
 def remarks_in(report: Dataset) -> list[str]:
     container = report.ContentSequence[-1]
     assert container.ConceptNameCodeSequence[0].CodeMeaning == "Qualitative Evaluations"
-    return [item.TextValue for item in container.ContentSequence]
+    return [item.TextValue for item in container.ContentSequence if item.ValueType == "TEXT"]
 
 
 def test_each_lesion_has_a_group_with_its_numbers(detection_of: Make) -> None:
@@ -122,9 +122,9 @@ def test_it_says_what_it_is_and_is_not(detection_of: Make) -> None:
     assert (report.CompletionFlag, report.VerificationFlag) == ("COMPLETE", "UNVERIFIED")
     assert report.ContentQualification == "RESEARCH"
     remarks = " ".join(remarks_in(report))
-    for text in ("RESEARCH USE ONLY", "Not assessed: superficial siderosis, macrobleeds", "Location not assessed"):
+    for text in ("RESEARCH USE ONLY", "Not assessed: superficial siderosis, macrobleeds, location", "Not verified"):
         assert text in remarks
-    assert "Slices are 5 mm thick - small bleeds may be missed" in remarks
+    assert "Slices are 5 mm thick — small bleeds may be missed" in remarks
     assert report.content[0].ContentSequence.find(terms.DCM.ProcedureReported)[0].value.value == "25056-3"
 
 
@@ -137,7 +137,7 @@ def test_region_and_side_are_counted_when_the_lesions_carry_them(detection_of: M
         assert counts_in(groups[f"Microbleeds: {region} {side}"])["total"] == len(expected) > 0
     site = groups["Microbleeds: deep left"].finding_sites[0]
     assert (site.value.meaning, site.laterality.meaning) == ("Thalamus", "Left")
-    assert not any("Location not assessed" in text for text in remarks_in(report))
+    assert not any("location of the microbleeds" in text for text in remarks_in(report))
     assert sum(counts_in(g)["total"] for name, g in groups.items() if name != "All microbleeds") == 20
 
 
@@ -152,7 +152,7 @@ def test_another_model_is_another_device(detection_of: Make) -> None:
     for report in reports:
         (context,) = report.content.get_observer_contexts()
         (equipment,) = report.ContributingEquipmentSequence
-        assert equipment.PurposeOfReferenceCodeSequence[0].CodeMeaning == "Processing Algorithm"
+        assert equipment.PurposeOfReferenceCodeSequence[0].CodeMeaning == "Processing Equipment"
         assert equipment.DeviceUID == context.observer_identifying_attributes.uid
         uids.append(equipment.DeviceUID)
     assert len(set(uids)) == 3
