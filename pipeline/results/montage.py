@@ -17,7 +17,7 @@ from PIL import Image
 from pipeline.findings import Lesion
 
 from .panels import BACKGROUND, Crop, Pictures
-from .sidebar import MARGIN, WIDTH_OF_SIDEBAR, Sidebar
+from .sidebar import MARGIN, WIDTH_OF_SIDEBAR, Box, Sidebar
 from .source import read_planes
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ HEIGHT: Final = 960
 
 _GAP: Final = 6
 _MOST_PANELS: Final = 9
+_SMALLEST_CLOSE_UP: Final = 64
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,9 @@ def draw_pages(detection: Detection, numbers: tuple[int, ...], *, replaces: bool
     for n, shown in enumerate(plan, start=1):
         page = Image.new("RGB", (WIDTH, HEIGHT), BACKGROUND)
         listed = [lesion for panel in shown for lesion in panel.lesions]
-        sidebar.draw(page, listed, f"page {n} of {len(plan)}" if len(plan) > 1 else "")
-        _draw_panels(page, pictures, shown, fixed=len(plan) > 1)
+        beside = sidebar.draw(page, listed, f"page {n} of {len(plan)}" if len(plan) > 1 else "")
+        below = _draw_panels(page, pictures, shown, fixed=len(plan) > 1)
+        _draw_close_ups(page, pictures, listed, (beside, below))
         pages.append(page)
     return pages
 
@@ -105,7 +107,8 @@ def _paginate(panels: Sequence[Panel], most_rows: int) -> Iterator[list[Panel]]:
     yield page
 
 
-def _draw_panels(page: Image.Image, pictures: Pictures, panels: Sequence[Panel], fixed: bool) -> None:
+def _draw_panels(page: Image.Image, pictures: Pictures, panels: Sequence[Panel], fixed: bool) -> Box:
+    """Draw the slices; return the room that is left after the last."""
     left, top = MARGIN + WIDTH_OF_SIDEBAR + MARGIN, MARGIN
     width, height = WIDTH - left - MARGIN, HEIGHT - 2 * top
     count = _MOST_PANELS if fixed else len(panels)
@@ -115,6 +118,25 @@ def _draw_panels(page: Image.Image, pictures: Pictures, panels: Sequence[Panel],
         row, column = divmod(n, columns)
         place = left + column * (cell[0] + _GAP), top + row * (cell[1] + _GAP)
         page.paste(pictures.panel(panel.k, panel.lesions, cell), place)
+    row, column = divmod(len(panels), columns)
+    return left + column * (cell[0] + _GAP), top + row * (cell[1] + _GAP), left + width, top + height
+
+
+def _draw_close_ups(page: Image.Image, pictures: Pictures, lesions: Sequence[Lesion], rooms: Sequence[Box]) -> None:
+    """Each lesion from near beside its projection, in the room that shows all of them largest, if at a useful size."""
+    layouts = []
+    for (left, top, right, bottom), columns in product(rooms, range(1, 5)):
+        size = (right - left + _GAP) // columns // 2 - _GAP
+        rows = -(-len(lesions) // columns)
+        if size >= _SMALLEST_CLOSE_UP and rows * (size + _GAP) <= bottom - top:
+            layouts.append((size, columns, left, top))
+    if not layouts:
+        return
+    size, columns, left, top = max(layouts)
+    for n, lesion in enumerate(lesions):
+        row, column = divmod(n, columns)
+        place = left + column * 2 * (size + _GAP), top + row * (size + _GAP)
+        page.paste(pictures.close_up(lesion, size), place)
 
 
 def _grid(count: int, width: int, height: int, crop: Crop, geometry: Geometry) -> tuple[int, int]:

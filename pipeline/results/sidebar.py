@@ -15,24 +15,26 @@ from pipeline.findings import Certainty, Findings, Lesion, Origin
 from pipeline.summary import REGIONS, SIDES
 
 from . import words
-from .common import RESEARCH_ONLY, plain
+from .common import RESEARCH_ONLY, latin, plain
 from .panels import COLOURS, MUTED, TEXT, Colour, Pictures, Ring, colour, draw_ring, font
 
 MARGIN: Final = 24
 WIDTH_OF_SIDEBAR: Final = 452
 
 _RIGHT: Final = MARGIN + WIDTH_OF_SIDEBAR
-_GAP: Final = 6
 _ROW: Final = 25
 _LINE_HEIGHT: Final = 21
 _HEADER: Final = 43
 _FEWEST_ROWS: Final = 4
 _MOST_ROWS: Final = 16
 _MOST_WARNINGS: Final = 5
+_HEADLINES: Final = MARGIN + 224
 _LINE: Final = (52, 58, 68)
 _WARNING: Final = (255, 138, 128)
 _GOOD: Final = (140, 214, 150)
 
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom."""
 _Line = tuple[str, Colour]
 
 
@@ -84,7 +86,7 @@ class Sidebar:
 
     @property
     def _table_top(self) -> int:
-        return MARGIN + 214 + _LINE_HEIGHT * len(self.headlines) + 12
+        return _HEADLINES + _LINE_HEIGHT * len(self.headlines) + 12
 
     @property
     def _notes_top(self) -> int:
@@ -96,21 +98,20 @@ class Sidebar:
         room = (self._notes_top - 14 - self._table_top - _HEADER) // _ROW
         return max(_FEWEST_ROWS, min(_MOST_ROWS, room))
 
-    def draw(self, page: Image.Image, listed: Sequence[Lesion], page_number: str) -> None:
-        """Draw it all, with `listed` in the table."""
+    def draw(self, page: Image.Image, listed: Sequence[Lesion], page_number: str) -> Box:
+        """Draw it all, with `listed` in the table; return the room that is left."""
         self._draw_head(page)
         self._draw_counts(page, MARGIN + 118)
         draw = ImageDraw.Draw(page)
-        for lines, top in ((self.headlines, MARGIN + 214), (self.notes, self._notes_top)):
+        for lines, top in ((self.headlines, _HEADLINES), (self.notes, self._notes_top)):
             for n, (line, fill) in enumerate(lines):
                 draw.text((MARGIN, top + _LINE_HEIGHT * n), line, font=font(16), fill=fill, anchor="lm")
-        if listed:
-            end = self._draw_table(draw, listed, self._table_top)
-            self._draw_close_ups(page, listed, end + 8, self._notes_top - 20)
+        end = self._draw_table(draw, listed, self._table_top) if listed else self._table_top
         y = self.height - MARGIN
         text = f"profile {plain(self.findings.profile, 40)}   cmb-node {plain(self.findings.software, 20)}"
         draw.text((MARGIN, y), text, font=font(15), fill=MUTED, anchor="lb")
         draw.text((_RIGHT, y), page_number, font=font(15), fill=TEXT, anchor="rb")
+        return MARGIN, end + 8, _RIGHT, self._notes_top - 20
 
     def _draw_head(self, page: Image.Image) -> None:
         draw = ImageDraw.Draw(page)
@@ -188,21 +189,6 @@ class Sidebar:
         number = self.pictures.numbers[lesion.voxel_ijk[2]]
         return str(lesion.id), str(number), f"{lesion.diameter_mm:.1f}", probability
 
-    def _draw_close_ups(self, page: Image.Image, lesions: Sequence[Lesion], top: int, bottom: int) -> None:
-        """Each lesion from near beside its minimum intensity projection, if the room holds all at a useful size."""
-        for columns in (1, 2, 3, 4):
-            width = (WIDTH_OF_SIDEBAR - _GAP * (columns - 1)) // columns
-            size = min((width - 2) // 2, 180)
-            rows = -(-len(lesions) // columns)
-            if rows * (size + _GAP) <= bottom - top:
-                break
-        else:
-            return
-        for n, lesion in enumerate(lesions):
-            row, column = divmod(n, columns)
-            place = MARGIN + column * (width + _GAP), top + row * (size + _GAP)
-            page.paste(self.pictures.close_up(lesion, size), place)
-
 
 def _draw_mark(page: Image.Image, x: float, y: float, certainty: Certainty, radius: float = 10) -> None:
     """The ring of the panels as a legend, smooth."""
@@ -227,7 +213,7 @@ def _fitted(text: str, width: int) -> str:
 def _wrap(text: str, fill: Colour, most: int = 2) -> list[_Line]:
     """Break `text` into lines as wide as the sidebar; at most `most` of them."""
     lines = [""]
-    for word in plain(text).split():
+    for word in latin(text).split():
         longer = f"{lines[-1]} {word}".strip()
         if font(16).getlength(longer) <= WIDTH_OF_SIDEBAR or not lines[-1]:
             lines[-1] = longer

@@ -69,7 +69,8 @@ def verified(findings: Findings) -> str | None:
     if verification is None:
         return None
     for_whom = f", {verification.organisation}" if verification.organisation else ""
-    name = " ".join(verification.observer.replace("^", " ").split())
+    family, _, given = verification.observer.partition("^")
+    name = " ".join(f"{given.replace('^', ' ')} {family}".split())
     zone = "UTC" if not verification.at.utcoffset() else f"{verification.at:%z}"
     return f"Verified by {name}{for_whom}, {verification.at:%Y-%m-%d %H:%M} {zone}"
 
