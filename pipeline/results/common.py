@@ -37,10 +37,9 @@ MODEL: Final = "Cerebral microbleed detector"
 RESEARCH_ONLY: Final = "RESEARCH USE ONLY - not a medical device"
 
 _IMPLEMENTATION: Final = "cmb-node implementation"
-_TYPOGRAPHY: Final = str.maketrans(
-    {"×": "x", "³": "3", "²": "2", "–": "-", "—": "-", "≥": ">=", "≤": "<=", "µ": "u", "’": "'"}
+_PLAIN: Final = str.maketrans(
+    {"×": "x", "³": "3", "²": "2", "–": "-", "—": "-", "≥": ">=", "≤": "<=", "µ": "u", "’": "'", "ß": "ss", "ø": "o"}
 )
-_PLAIN: Final = _TYPOGRAPHY | str.maketrans({"ß": "ss", "ø": "o"})
 
 
 def plain(text: str, limit: int | None = None) -> str:
@@ -48,12 +47,6 @@ def plain(text: str, limit: int | None = None) -> str:
     decomposed = unicodedata.normalize("NFKD", " ".join(text.split()).translate(_PLAIN))
     ascii_text = "".join(c for c in decomposed if not unicodedata.combining(c)).encode("ascii", "replace").decode()
     return ascii_text if limit is None else ascii_text[:limit]
-
-
-def latin(text: str) -> str:
-    """`text` as the font of the pictures can show it: in Latin letters, or else in ASCII."""
-    simple = " ".join(text.split()).translate(_TYPOGRAPHY)
-    return simple if encodable(simple, "ISO_IR 100") and simple.isprintable() else plain(simple)
 
 
 def encodable(text: str, character_set: str | MutableSequence[str] | None) -> bool:

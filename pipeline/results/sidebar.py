@@ -15,7 +15,7 @@ from pipeline.findings import Certainty, Findings, Lesion, Origin
 from pipeline.summary import REGIONS, SIDES
 
 from . import words
-from .common import RESEARCH_ONLY, latin, plain
+from .common import RESEARCH_ONLY, plain
 from .panels import COLOURS, MUTED, TEXT, Colour, Pictures, Ring, colour, draw_ring, font
 
 MARGIN: Final = 24
@@ -213,7 +213,7 @@ def _fitted(text: str, width: int) -> str:
 def _wrap(text: str, fill: Colour, most: int = 2) -> list[_Line]:
     """Break `text` into lines as wide as the sidebar; at most `most` of them."""
     lines = [""]
-    for word in latin(text).split():
+    for word in plain(text).split():
         longer = f"{lines[-1]} {word}".strip()
         if font(16).getlength(longer) <= WIDTH_OF_SIDEBAR or not lines[-1]:
             lines[-1] = longer
