@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 
 from node.analysis import Analyst, Outcome, run_pipeline
 from node.archive import Archive
@@ -57,6 +58,10 @@ class Node:
         assert document is not None
         return document
 
+    def report(self, job: Job) -> Any:
+        (path,) = [result.path for result in self.ledger.results(job.id) if result.kind == "sr"]
+        return dcmread(self.archive.path(path))
+
 
 @pytest.fixture(scope="module")
 def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -99,6 +104,26 @@ def test_a_corrected_result_has_what_the_reader_said(node: Node) -> None:
     assert document["verification"]["observer"] == "Reader^Ada"
     assert document["verification"]["comment"] == "looked at twice"
     assert datetime.fromisoformat(document["verification"]["at"]) == job.created_at
+
+
+def test_the_report_is_verified_and_names_who_and_for_whom(node: Node) -> None:
+    job = node.work(node.open(node.job, correction(node, reject=1)))
+    report = node.report(job)
+    (observer,) = report.VerifyingObserverSequence
+    assert report.VerificationFlag == "VERIFIED"
+    assert str(observer.VerifyingObserverName) == "Reader^Ada"
+    assert observer.VerifyingOrganization == "General Hospital"
+    assert report.SOPInstanceUID != node.report(node.job).SOPInstanceUID
+    segmentation = dcmread(node.archive.outbox(job.id) / "seg.dcm")
+    assert len(segmentation.SegmentSequence) == node.document(job)["counts"]["total"]
+
+
+def test_a_confirmation_is_a_verified_report_of_the_same_bleeds(node: Node) -> None:
+    job = node.work(node.open(node.job, correction(node)))
+    assert node.document(job)["lesions"] == node.document(node.job)["lesions"]
+    assert node.document(job)["rejected"] == []
+    assert node.report(job).VerificationFlag == "VERIFIED"
+    assert node.report(node.job).VerificationFlag == "UNVERIFIED"
 
 
 def test_a_worker_that_dies_midway_leaves_a_correction_that_another_does_alike(node: Node, tmp_path: Path) -> None:
