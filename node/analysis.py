@@ -144,13 +144,15 @@ def run_pipeline(
     predecessor: str | None = None,
     rules: Rules | None = None,
     comparison: Comparison | None = None,
+    key_objects: bool = False,
 ) -> Outcome:
     """Analyse the images of a job.
 
     The UIDs come from what is analysed and with which profile, the time from `created`, the job's own: a
     second analysis makes the same objects, byte for byte, under the same UIDs. `predecessor` is the key of the job
     whose report this one replaces, `rules` are those the job was routed by (by default those in the package),
-    `comparison` is what it is compared with (by default nothing).
+    `comparison` is what it is compared with (by default nothing); with `key_objects` the slices with bleeds are named
+    in an object of their own.
 
     Raises
     ------
@@ -171,7 +173,7 @@ def run_pipeline(
     warnings = tuple(dict.fromkeys((*job.warnings, *detection.findings.warnings)))
     detection = replace(detection, findings=replace(detection.findings, warnings=warnings))
     detection, kept = comparison.apply(detection, Stopwatch(progress))
-    objects = make_results(detection, key=key, created=created, predecessor=predecessor)
+    objects = make_results(detection, key=key, created=created, predecessor=predecessor, key_objects=key_objects)
     return Outcome(detection.findings, objects, {**draw(detection, job.id), **kept})
 
 

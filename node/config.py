@@ -91,6 +91,14 @@ class ArchiveSettings(BaseModel):
     keep_days: float = Field(14.0, ge=0, description="Images are removed so long after their study was dealt with")
 
 
+def is_loopback(host: str) -> bool:
+    """Say whether an address or name is this machine's own."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class WorklistSettings(BaseModel):
     """The worklist page."""
 
@@ -120,6 +128,26 @@ class WorklistSettings(BaseModel):
     wrong_per_address: int = Field(30, ge=1, description="Wrong passwords from one address before it must wait")
     wrong_within_s: int = Field(300, ge=1, description="Within so long, and so long is the wait at most, seconds")
     audit_days: float = Field(1095.0, ge=1, description="Who looked and who changed is kept for so long, days")
+
+    @property
+    def requires_sign_in(self) -> bool:
+        """Whether people have to sign in: as set; where nothing is set, unless it listens on loopback only."""
+        return not is_loopback(self.host) if self.sign_in is None else self.sign_in
+
+    @property
+    def open_to_all(self) -> bool:
+        """Whether other machines can read it without signing in, which every page then says."""
+        return not self.requires_sign_in and not is_loopback(self.host)
+
+
+class ResultSettings(BaseModel):
+    """What is made of the findings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key_objects: bool = Field(
+        False, description="Also send a key object selection of the slices with microbleeds (DICOM KO)"
+    )
 
 
 class Settings(BaseSettings):
@@ -153,6 +181,7 @@ class Settings(BaseSettings):
     queue: QueueSettings = QueueSettings()
     priors: PriorsSettings = PriorsSettings()
     change: ChangeSettings = ChangeSettings()
+    results: ResultSettings = ResultSettings()
     archive: ArchiveSettings = ArchiveSettings()
     worklist: WorklistSettings = WorklistSettings()
 

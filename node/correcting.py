@@ -96,6 +96,7 @@ def run_correction(
     predecessor: str | None = None,
     rules: Rules | None = None,
     comparison: Comparison | None = None,
+    key_objects: bool = False,
 ) -> Outcome:
     """Apply a correction to the result that it corrects; the same again makes the same bytes.
 
@@ -121,7 +122,7 @@ def run_correction(
     comparison = comparison or Comparison(ChangeParameters())
     detection, kept = comparison.apply(detection, Stopwatch(progress))
     progress("results")
-    objects = make_results(detection, key=job.key, created=created, predecessor=predecessor)
+    objects = make_results(detection, key=job.key, created=created, predecessor=predecessor, key_objects=key_objects)
     return Outcome(detection.findings, objects, {**draw(detection, job.id), **kept})
 
 

@@ -101,10 +101,12 @@ class Worker:
         created = job.created_at.astimezone(self.settings.zone)
         predecessor = before.key if before else None
         comparison = prepare(self.ledger, self.archive, job, self.settings.change)
+        key_objects = self.settings.results.key_objects
         if job.correction is not None:
             earlier = earlier_results(self.ledger, self.archive, job)
-            return run_correction(job, earlier, paths, progress, created, predecessor, rules, comparison)
-        return run_pipeline(job, paths, progress, self.settings.device, created, predecessor, rules, comparison)
+            return run_correction(job, earlier, paths, progress, created, predecessor, rules, comparison, key_objects)
+        device = self.settings.device
+        return run_pipeline(job, paths, progress, device, created, predecessor, rules, comparison, key_objects)
 
     def deliver(self, destination: str) -> None:
         """Task: deliver what is due to one destination, unless somebody here is at it already."""

@@ -28,7 +28,7 @@ from node.worklist.views import StudyLine, row_of, study_line, unsent_why
 from pipeline.errors import InputError
 from pipeline.pictures import CROPS, SLICES, Book
 
-_DOWNLOADS = {"sr": "Structured report", "seg": "Segmentation", "capture": "Picture"}
+_DOWNLOADS = {"sr": "Structured report", "seg": "Segmentation", "capture": "Picture", "ko": "Key images"}
 
 
 @dataclass(frozen=True)
