@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from training.simulation.inclusion import Point
-from training.simulation.regions import region_of
+from training.simulation.regions import REGIONS, cortical_depth, region_of
 from training.simulation.scene import Scene
 from training.simulation.tissue import Tissue
 from training.simulation.veins.territory import territory
@@ -36,9 +36,7 @@ class Sites:
         self._step = ground.geometry.spacing[0]
         self._head = scene.head
         brain = ground.grey + ground.white > 0.7
-        outer = ground.csf > 0.5
-        outer &= ~ndimage.binary_dilation(ground.ventricles, iterations=2)
-        self._depth = ndimage.distance_transform_edt(~(outer | ~ground.inside)).astype(np.float32) * self._step
+        self._depth = cortical_depth(ground.csf, ground.inside, ground.ventricles, self._step)
         skull = ndimage.distance_transform_edt(ground.inside) * self._step
         stride = round(self._step / scene.head.geometry.spacing[0])
         k, j, i = self._grid.shape
@@ -72,13 +70,10 @@ class Sites:
         return out
 
     def _region_grid(self, mni: NDArray[np.float32], brain: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """1 lobar, 2 deep, 3 infratentorial, on every third voxel of the brain (others 0)."""
+        """Stratum of every third voxel of the brain, counted from 1 (others 0)."""
         regions = np.zeros(self._grid.shape, dtype=np.uint8)
-        number = {"lobar": 1, "deep": 2, "infratentorial": 3}
         chosen = np.flatnonzero(brain.ravel())[::3]
-        flat = mni.reshape(3, -1)
-        for n in chosen:
-            regions.flat[n] = number[region_of(flat[:, n].astype(np.float64), float(self._depth.flat[n]))[0]]
+        regions.flat[chosen] = 1 + _strata(mni.reshape(3, -1)[:, chosen].T, self._depth.ravel()[chosen])
         return regions
 
     def _choices(self, placement: str, region: str | None) -> NDArray[np.int64]:
@@ -86,7 +81,7 @@ class Sites:
         if key not in self._index:
             mask = self._masks[placement]
             if region is not None:
-                mask = mask & (self._regions == {"lobar": 1, "deep": 2, "infratentorial": 3}[region])
+                mask = mask & (self._regions == 1 + REGIONS.index(region))
             self._index[key] = np.flatnonzero(mask.ravel())
         return self._index[key]
 
@@ -102,7 +97,7 @@ class Sites:
             voxel = np.round(self._grid.to_ijk(at)[::-1]).astype(int)
             if np.any(voxel < 0) or np.any(voxel >= self._grid.shape) or not self._masks["anywhere"][tuple(voxel)]:
                 continue
-            if region is None or self.region((at[0], at[1], at[2]))[0] == region:
+            if region is None or self._stratum(at) == region:
                 return float(at[0]), float(at[1]), float(at[2])
         return None
 
@@ -117,9 +112,36 @@ class Sites:
         at = self._grid.to_lps(np.array([i, j, k]) + rng.uniform(-0.5, 0.5, 3))
         return float(at[0]), float(at[1]), float(at[2])
 
-    def region(self, at: Point) -> tuple[str, str, str]:
-        """Region, location and side of a point in patient coordinates."""
+    def _lay(self, at: ArrayLike) -> tuple[NDArray[np.float64], float]:
+        """MNI coordinates of a point in patient coordinates, and its distance from the cortex."""
         voxel = np.round(self._grid.to_ijk(at)[::-1]).astype(int)
         voxel = np.clip(voxel, 0, np.array(self._grid.shape) - 1)
-        mni = self._head.to_mni(np.array([at]))[0]
-        return region_of(mni, float(min(self._depth[tuple(voxel)], _FAR_MM)))
+        return self._head.to_mni(np.asarray([at]))[0], float(min(self._depth[tuple(voxel)], _FAR_MM))
+
+    def _stratum(self, at: ArrayLike) -> str:
+        mni, depth = self._lay(at)
+        return REGIONS[int(_strata(mni[None], np.array([depth]))[0])]
+
+    def region(self, at: Point) -> tuple[str, str, str]:
+        """Region, location and the patient's side of a point in patient coordinates."""
+        mni, depth = self._lay(at)
+        if self._head.parameters.mirror:  # the anatomy's left hemisphere is the patient's right one
+            mni = mni * (-1.0, 1.0, 1.0)
+        return region_of(mni, depth)
+
+
+def _strata(mni: ArrayLike, depth_mm: ArrayLike) -> NDArray[np.uint8]:
+    """Index into :data:`REGIONS`, coarsely: what shares are drawn by, so that a seed keeps its bleeds.
+
+    The truth names places by :func:`training.simulation.regions.region_of`, whose boundaries may get better.
+    """
+    points, depth = np.asarray(mni, dtype=np.float64), np.asarray(depth_mm, dtype=np.float64)
+    x, y, z = np.abs(points[:, 0]), -points[:, 1], points[:, 2]
+    tentorium = -1 - 0.17 * np.maximum(0.0, -y - 40) - 0.42 * np.maximum(0.0, x - 8)
+    below = (x < 19) & (y > -46) & (y < -6) & (z < -12 - 0.25 * np.maximum(0.0, y + 30))
+    below |= (y < -32) & (z < tentorium) & (z < -2)
+    deep = (x < 24) & (y > -36) & (y < -2) & (z > -4) & (z < 20) & (x < 20 + 0.2 * (y + 36))
+    deep |= (x > 6) & (x < 36) & (y > -16) & (y < 24) & (z > -12) & (z < 20)
+    deep |= (x < 16) & (y > -48) & (y < 36) & (z > 8) & (z < 32) & (depth > 4)
+    deep |= (depth > 9) & (x < 40) & (y > -62) & (y < 50) & (z > -6) & (z < 44)
+    return np.where(below, 2, np.where(deep, 1, 0)).astype(np.uint8)

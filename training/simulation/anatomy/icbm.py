@@ -34,7 +34,8 @@ _AIR_SPACES_RAS = (
 )
 
 
-def _template(kind: str) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+def template(kind: str) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """``t1``, ``gm`` or ``wm`` of the template at 1 mm, (k, j, i) along LPS, with its NIfTI affine (RAS)."""
     name = f"datasets/data/mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
     path = files("nilearn").joinpath(name)
     if not path.is_file():
@@ -98,9 +99,9 @@ def icbm_anatomy() -> Anatomy:
     InputError
         If the nilearn wheel with the templates is not installed.
     """
-    grey, affine = _template("gm")
-    white, _ = _template("wm")
-    t1, _ = _template("t1")
+    grey, affine = template("gm")
+    white, _ = template("wm")
+    t1, _ = template("t1")
     margin = 12
     grey, white, t1 = (_pad(a, margin) for a in (grey, white, t1))
     nx = t1.shape[2] - 2 * margin

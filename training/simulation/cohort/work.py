@@ -22,6 +22,7 @@ from training.simulation.anatomy import load_anatomy
 from training.simulation.cohort.draw import HeadTask, draw_protocol, draw_scene
 from training.simulation.inclusion import Kind
 from training.simulation.lesions import draw_inclusions
+from training.simulation.regions import PARCELLATION
 from training.simulation.scene import Scene, make_scene
 from training.simulation.sites import Sites
 from training.simulation.study import SimulatedStudy, simulate
@@ -96,6 +97,7 @@ def truth_document(task: HeadTask, study: int, made: SimulatedStudy, scene: Scen
         "study_instance_uid": identity_of(task, study).uid("study"),
         "anatomy": task.anatomy.name,
         "split": task.set.split,
+        "parcellation": PARCELLATION,
         "lesions": [e.to_json() for e in entries if e.inclusion.kind.is_lesion],
         "mimics": [e.to_json() for e in entries if not e.inclusion.kind.is_lesion],
         "end_on_veins": [

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from pipeline.geometry import Geometry
 from training.simulation.head import Head
+from training.simulation.regions import ventricular
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +54,7 @@ def territory(head: Head, step_mm: float = 1.0) -> Territory:
     geometry = Geometry((csf.shape[0], csf.shape[1], csf.shape[2]), affine)
     # Ventricles: fluid deep inside the brain, found by its position in MNI space.
     fluid = np.argwhere(csf > 0.5)
-    mni = head.to_mni(geometry.to_lps(fluid[:, ::-1]))
-    x, y, z = np.abs(mni[:, 0]), mni[:, 1], mni[:, 2]
-    central = (x < 38) & (y > -40) & (y < 55) & (z > -5) & (z < 32) & (x + np.maximum(z - 12, 0) < 40)
+    central = ventricular(head.to_mni(geometry.to_lps(fluid[:, ::-1])))
     ventricles = np.zeros(csf.shape, dtype=bool)
     ventricles[tuple(fluid[central].T)] = True
     ventricles = np.asarray(ndimage.binary_opening(ventricles) & ventricles)
