@@ -39,10 +39,9 @@
 
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey || typing(event.target)) return;
-    if (event.target.type === "radio" && event.key.startsWith("Arrow")) return;
     const act = keys[event.key];
     if (!act || !document.getElementById("review")) return;
-    event.preventDefault();
+    event.preventDefault(); // also so that an arrow turns a slice and never the verdict that was clicked last
     act();
   });
 

@@ -1,0 +1,190 @@
+"""The page of a study in a real Chromium: read, judged and marked by keyboard, by mouse, and without any script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from node.config import load_settings
+from node.worklist.app import create_app
+from tests.browser.serving import served
+from tests.browser.test_worklist_page import browser as browser
+from tests.browser.test_worklist_page import complaints as complaints
+from tests.browser.test_worklist_page import page as page
+from tests.node.seeded import HOSTILE, Seeder
+from tests.node.test_study_page import Patient
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
+    made = Patient(tmp_path_factory.mktemp("study"))
+    yield made
+    made.ledger.close()
+
+
+@pytest.fixture(scope="module")
+def address(patient: Patient) -> Iterator[str]:
+    with served(create_app(load_settings(None, data_dir=patient.seeder.data_dir), patient.ledger)) as address:
+        yield address
+
+
+@pytest.fixture
+def study(page: Page, address: str, patient: Patient) -> Page:
+    page.goto(address + patient.path, wait_until="networkidle")
+    return page
+
+
+def slice_shown(page: Page) -> str:
+    return page.get_by_label("Slice", exact=True).input_value()
+
+
+def checked(page: Page, lesion: int) -> str | None:
+    found = page.locator(f"#lesion-{lesion} input[type=radio]:checked")
+    return found.get_attribute("value") if found.count() else None
+
+
+@pytest.mark.parametrize("width", [1280, 1024, 820])
+def test_the_page_fits_the_screen_and_the_browser_has_no_complaint(
+    study: Page, complaints: list[str], width: int
+) -> None:
+    study.set_viewport_size({"width": width, "height": 900})
+    study.evaluate("document.querySelectorAll('img[loading=lazy]').forEach(image => image.loading = 'eager')")
+    assert study.evaluate("document.scrollingElement.scrollWidth") <= width
+    widths = study.locator(".strips img").evaluate_all("images => images.map(image => image.clientWidth)")
+    assert min(widths) >= 230
+    assert complaints == []
+
+
+def test_the_answer_is_seen_before_anything_is_scrolled(study: Page) -> None:
+    for text in ("7 microbleeds marked", "4 new, 3 stable, 1 no longer seen since 2025-01-02", "ARIA-H mild"):
+        box = study.get_by_text(text).first.bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] < 500
+
+
+def test_bleeds_are_judged_with_the_keyboard_alone(study: Page, complaints: list[str]) -> None:
+    order = study.locator("tbody[data-lesion]").evaluate_all("rows => rows.map(row => row.id)")
+    study.keyboard.press("j")
+    study.keyboard.press("r")
+    study.keyboard.press("j")
+    study.keyboard.press("a")
+    study.keyboard.press("j")
+    study.keyboard.press("r")
+    study.keyboard.press("r")  # taken back
+    study.keyboard.press("k")
+    assert study.evaluate("document.activeElement.id") == order[1]
+    numbers = [int(name.removeprefix("lesion-")) for name in order]
+    assert [checked(study, number) for number in numbers[:3]] == ["reject", "accept", None]
+    study.get_by_label("Comment for the report").fill("jar")  # letters are letters in a field
+    assert [checked(study, number) for number in numbers[:3]] == ["reject", "accept", None]
+    assert complaints == []
+
+
+def test_slices_are_turned_by_keys_buttons_wheel_and_number_and_no_verdict_is_lost(
+    study: Page, complaints: list[str]
+) -> None:
+    study.locator("#lesion-3").get_by_text("Reject").click()
+    start = int(slice_shown(study))
+    study.keyboard.press("ArrowRight")
+    expect(study.get_by_label("Slice", exact=True)).to_have_value(str(start + 1))
+    study.keyboard.press("ArrowLeft")
+    expect(study.get_by_label("Slice", exact=True)).to_have_value(str(start))
+    study.get_by_role("button", name="Next slice").click()
+    expect(study.get_by_label("Slice", exact=True)).to_have_value(str(start + 1))
+    study.locator(".stage").hover()
+    study.mouse.wheel(0, 100)
+    expect(study.get_by_label("Slice", exact=True)).to_have_value(str(start + 2))
+    study.get_by_label("Slice", exact=True).fill("120")
+    study.keyboard.press("Enter")
+    expect(study.get_by_text("20 of 40")).to_be_visible()
+    study.get_by_role("button", name="mIP").click()
+    expect(study.locator(".stage input")).to_have_attribute("src", "".join([study.url.rpartition("/studies")[1], "/",
+        study.url.rpartition("/")[2], "/pictures/2/mip/19.jpg"]))  # fmt: skip
+    assert checked(study, 3) == "reject"
+    study.locator("#lesion-3").focus()
+    study.keyboard.press("s")
+    expect(study.get_by_label("Slice", exact=True)).to_have_value("108")  # 8 + 2 × 3 mm, of 2 mm
+    expect(study.locator("circle.rejected")).to_have_count(1)
+    assert complaints == []
+
+
+def test_a_missed_bleed_is_marked_by_a_click_where_it_is_seen(study: Page, complaints: list[str]) -> None:
+    picture = study.locator(".stage input")
+    picture.scroll_into_view_if_needed()
+    picture.click(position={"x": 200, "y": 300})
+    ring = study.locator("circle.definite").last
+    expect(study.get_by_text("A1", exact=True).first).to_be_visible()
+    assert float(ring.get_attribute("cx") or 0) == pytest.approx(200, abs=2)
+    assert float(ring.get_attribute("cy") or 0) == pytest.approx(300, abs=2)
+    study.get_by_label("Certainty of A1").select_option("possible")
+    study.get_by_role("button", name="Next slice").click()
+    expect(study.get_by_label("Certainty of A1")).to_have_value("possible")
+    study.get_by_label("row").fill("10")
+    study.get_by_label("column").fill("20")
+    study.get_by_role("button", name="Mark", exact=True).click()
+    expect(study.get_by_label("Certainty of A2")).to_have_value("definite")
+    picture = study.locator(".stage input")
+    picture.focus()
+    study.keyboard.press("Enter")  # a place needs a pointer, or a row and a column
+    study.get_by_role("button", name="Take back").first.click()
+    expect(study.get_by_label("Certainty of A2")).to_have_count(0)
+    expect(study.get_by_label("Certainty of A1")).to_have_value("definite")
+    assert complaints == []
+
+
+def test_what_will_be_sent_is_shown_first_and_can_still_be_changed(study: Page, complaints: list[str]) -> None:
+    study.locator("#lesion-1").get_by_text("Reject").click()
+    study.get_by_label("Observer").fill(HOSTILE[:64])
+    study.get_by_label("Organisation").fill("Ward 3")
+    study.get_by_role("button", name="Preview what will be sent").click()
+    expect(study.get_by_role("heading", name="This will be sent")).to_be_visible()
+    expect(study.get_by_text("6 microbleeds")).to_be_visible()
+    expect(study.get_by_text("no. 1, definite")).to_be_visible()
+    study.get_by_role("button", name="Back, change it").click()
+    expect(study.get_by_label("Organisation")).to_have_value("Ward 3")
+    assert checked(study, 1) == "reject"
+    assert complaints == []
+
+
+def test_a_page_that_renews_itself_keeps_half_made_verdicts(page: Page, complaints: list[str], tmp_path: Path) -> None:
+    s = Seeder(tmp_path)
+    study = s.receive("one", "Rivera^Maria", "P-7001")
+    s.settle("one")
+    s.open("one")
+    s.analyse("one", 3)  # its delivery has still to come
+    with served(create_app(load_settings(None, data_dir=tmp_path), s.ledger)) as address:
+        page.goto(f"{address}/studies/{study}", wait_until="networkidle")
+        expect(page.get_by_text("Sending results")).to_be_visible()
+        page.locator("#lesion-2").get_by_text("Reject").click()
+        page.get_by_label("Comment for the report").fill("half a sent")
+        s.deliver("one")
+        expect(page.get_by_text("Results delivered")).to_be_visible(timeout=30_000)
+        expect(page.locator("#deliveries-now").get_by_text("Accepted")).to_have_count(3)
+        assert checked(page, 2) == "reject"
+        expect(page.get_by_label("Comment for the report")).to_have_value("half a sent")
+        expect(page.locator("#newer")).to_be_hidden()
+    s.ledger.close()
+    assert complaints == []
+
+
+def test_everything_works_without_a_script(browser: Browser, address: str, patient: Patient) -> None:
+    context = browser.new_context(java_script_enabled=False, viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.goto(address + patient.path)
+    page.locator("#lesion-1").get_by_text("Reject").click()
+    page.get_by_role("button", name="Next slice").click()
+    assert checked(page, 1) == "reject"
+    page.locator(".stage input").click(position={"x": 320, "y": 256})
+    expect(page.get_by_label("Certainty of A1")).to_be_visible()
+    page.get_by_label("Slice", exact=True).fill("120")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("20 of 40")).to_be_visible()
+    assert checked(page, 1) == "reject"
+    page.get_by_role("button", name="Preview what will be sent").click()
+    expect(page.get_by_text("7 microbleeds")).to_be_visible()  # one less, one more
+    context.close()
