@@ -33,6 +33,8 @@ LONGEST_PAUSE_S = 30.0
 STEADY_S = 60.0
 """A part that has run for so long starts again without a pause."""
 
+FIRST_USER = "nobody can yet; add the first: cmbnode users add NAME --role administrator"
+
 _log = structlog.get_logger(__name__)
 
 
@@ -267,12 +269,29 @@ def _stop_on_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def _sign_in(settings: Settings) -> str:
+    """Who may see the worklist."""
+    from node.ledger import Ledger
+
+    if settings.worklist.open_to_all:
+        return "switched off: everyone who reaches the worklist sees patients' names"
+    if not settings.worklist.requires_sign_in:
+        return "none: only this machine reaches the worklist"
+    ledger = Ledger(settings.ledger_url)
+    try:
+        somebody = ledger.has_accounts()
+    finally:
+        ledger.close()
+    return "by name and password" if somebody else FIRST_USER
+
+
 def _summary(settings: Settings, seconds: float) -> str:
     """What an administrator wants to know after the start."""
     host = "127.0.0.1" if settings.worklist.host in ("0.0.0.0", "::") else settings.worklist.host  # noqa: S104
     to = [f"{name} ({way.address})" for name, way in settings.destinations.items()]
     lines = {
         "worklist": f"http://{f'[{host}]' if ':' in host else host}:{settings.worklist.port}/",
+        "sign-in": _sign_in(settings),
         "DICOM": f"{settings.ae_title}@{settings.receiver.host}:{settings.receiver.port}",
         "results to": ", ".join(to) or "nowhere: no destination is set",
         "data": str(settings.data_dir),

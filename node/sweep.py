@@ -25,7 +25,7 @@ from node.processes import alive_file, beat
 from node.routing import route_ready
 from node.rules import Table, load_table, recognition
 from node.settling import settle
-from node.tidying import look_at_disk, remove_old, remove_strays
+from node.tidying import forget_old, look_at_disk, remove_old, remove_strays
 
 TIDY_EVERY_S = 600.0
 STRAYS_EVERY_S = 86_400.0
@@ -64,6 +64,7 @@ class Sweep:
         if now >= self._due.get("tidy", 0.0):
             self._due["tidy"] = now + TIDY_EVERY_S
             self._step("remove old images", self.remove_old)
+            self._step("forget old rows", self.forget_old)
             self._step("look at the disk", self.look_at_disk)
         if now >= self._due.get("strays", 0.0):
             self._step("remove strays", self.remove_strays)
@@ -124,6 +125,10 @@ class Sweep:
         remove_old(self.ledger, self.archive, self.settings.archive.keep_days)
         if removed := self.archive.clean_incoming():
             _log.info("half-written files removed", files=removed)
+
+    def forget_old(self) -> None:
+        """Forget rows of the audit, sessions and attempts whose time is over."""
+        forget_old(self.ledger, self.settings.worklist)
 
     def remove_strays(self) -> None:
         """Go through a part of the archive for files that no row knows; once through, begin again after a day."""

@@ -11,6 +11,7 @@ import structlog
 
 from node.archive import MEGABYTE, Archive
 from node.comparison import REFERENCE
+from node.config import WorklistSettings
 from node.ledger import Ledger
 from pipeline.errors import InputError
 from pipeline.pictures import CROPS
@@ -44,6 +45,16 @@ def remove_old(ledger: Ledger, archive: Archive, keep_days: float) -> int:
             archive.remove_study(uid)
         _log.info("images removed", study=uid, files=len(study.paths))
     return len(removable)
+
+
+def forget_old(ledger: Ledger, settings: WorklistSettings) -> None:
+    """Forget what was written down about looking long ago, and what is left of sessions and attempts that are over."""
+    now = datetime.now(UTC)
+    removed = ledger.forget_audit(now - timedelta(days=settings.audit_days))
+    ledger.forget_sessions(now)
+    ledger.forget_attempts(before=now - timedelta(seconds=settings.wrong_within_s) - timedelta(days=1))
+    if removed:
+        _log.info("old rows of the audit removed", rows=removed)
 
 
 def remove_strays(ledger: Ledger, archive: Archive) -> Iterator[int]:

@@ -20,7 +20,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from node.config import Settings
 from node.ledger.access_records import Account, Action, Role
 from node.worklist.context import context_of
-from node.worklist.security import is_loopback
 
 POLL = "x-poll"
 """Header of a page that asks for itself again: no sign of a person, neither for the session nor for the audit."""
@@ -61,14 +60,8 @@ class NotSignedInError(HTTPException):
 
 
 def sign_in_required(settings: Settings) -> bool:
-    """Say whether people have to sign in: as set; where nothing is set, unless it listens on loopback only."""
-    part = settings.worklist
-    return not is_loopback(part.host) if part.sign_in is None else part.sign_in
-
-
-def open_to_all(settings: Settings) -> bool:
-    """Say whether other machines can read it without signing in, which every page then says."""
-    return not sign_in_required(settings) and not is_loopback(settings.worklist.host)
+    """Say whether people have to sign in on this node."""
+    return settings.worklist.requires_sign_in
 
 
 def new_token() -> str:
@@ -90,7 +83,7 @@ def current_user(request: Request) -> User | None:
     """Who asks: the holder of a program's token or of a session; everybody is :data:`LOCAL` where nobody signs in."""
     shared = context_of(request)
     user: User | None = LOCAL
-    if sign_in_required(shared.settings):
+    if shared.settings.worklist.requires_sign_in:
         held = _bearer(request.headers) or token_of(request)
         account = shared.ledger.session_account(
             token_hash(held), shared.settings.worklist.session_idle_s, used=POLL not in request.headers
@@ -183,11 +176,11 @@ def address_of(request: Request) -> str:
 
 def template_values(request: Request) -> dict[str, Any]:
     """What every template may ask for: who is signed in, the token of its forms, whether anyone may look."""
-    settings = context_of(request).settings
+    part = context_of(request).settings.worklist
     return {
         "user": getattr(request.state, "user", None),
-        "signs_in": sign_in_required(settings),
-        "open_to_all": open_to_all(settings),
+        "signs_in": part.requires_sign_in,
+        "open_to_all": part.open_to_all,
         "csrf_token": csrf_token(request),
     }
 

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 
 from node.bell import Bell
 from node.bell import make_app as make_bell
-from node.config import ConfigError, Settings
+from node.config import ConfigError, Settings, WorklistSettings
 from node.ledger import Ledger
 from node.logs import set_up_logging
 from node.worklist import access, api, audit_page, health, pages, sign_in
@@ -104,11 +104,21 @@ def serve(settings: Settings) -> None:
                 access_log=False,  # an address holds a Study Instance UID
                 server_header=False,
                 timeout_graceful_shutdown=5,
+                forwarded_allow_ips=["127.0.0.1", "::1", *map(str, part.proxies)],
             )
+            _warn(part, ledger)
             _log.info("worklist ready", host=part.host, port=listening.getsockname()[1])
             _Server(config).run(sockets=[listening])
         finally:
             ledger.close()
+
+
+def _warn(part: WorklistSettings, ledger: Ledger) -> None:
+    """Say what an administrator has to know about who may look."""
+    if part.open_to_all:
+        _log.warning("sign-in is switched off: everyone who reaches the worklist sees patients' names")
+    elif part.requires_sign_in and not ledger.has_accounts():
+        _log.warning("nobody can sign in yet; add the first: cmbnode users add NAME --role administrator")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -17,7 +17,6 @@ from node.worklist.access import (
     address_of,
     current_user,
     renew_token,
-    sign_in_required,
     token_hash,
     token_of,
 )
@@ -53,7 +52,7 @@ def form(request: Request, shared: Shared, user: Asking, next: str = "/") -> Res
 @router.post(PAGE)
 def sign_in(request: Request, shared: Shared, name: Name = "", password: Password = "", next: Name = "/") -> Response:
     """Check name and password; the answer to a wrong one is the same whether the name exists or not."""
-    if not sign_in_required(shared.settings):
+    if not shared.settings.worklist.requires_sign_in:
         return RedirectResponse(_local(next), 303)
     address, limits = address_of(request), WrongPasswords(shared.ledger, shared.settings.worklist)
     asked = name.strip().lower()
@@ -135,7 +134,7 @@ def _refused(shared: Context, name: str, why: str, address: str) -> None:
 
 
 def _must_sign_in(shared: Context) -> None:
-    if not sign_in_required(shared.settings):
+    if not shared.settings.worklist.requires_sign_in:
         raise HTTPException(404, "Nobody signs in on this node.")
 
 
