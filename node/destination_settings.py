@@ -155,7 +155,9 @@ class Hl7Destination(_Tls):
     receiving_facility: Word = Field("", description="MSH-6, the far side's facility")
     sending_application: Word = Field("CMBNODE", min_length=1, description="MSH-3, the node's name")
     sending_facility: Word = Field("", description="MSH-4, the site")
-    assigning_authority: Word = Field("", description="PID-3.4: who gave the patient ID, as the RIS calls it; none: Issuer of Patient ID")
+    assigning_authority: Word = Field(
+        "", description="PID-3.4: who gave the patient ID, as the RIS calls it; none: Issuer of Patient ID"
+    )
     service: tuple[Word, Word, Word] = Field(
         ("CMB", "Cerebral microbleeds on SWI", "99CMB"),
         description="OBR-4, the service as the RIS knows it: code, text, coding system",

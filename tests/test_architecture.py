@@ -45,6 +45,7 @@ def test_the_pipeline_knows_no_network_database_or_queue() -> None:
     [
         (("celery", "kombu", "billiard"), ("node/bell.py", "node/tasks.py")),
         (("highdicom",), ()),
+        (("hl7",), ("node/destinations/mllp.py", "node/destinations/oru.py")),
         (("torch", "torchvision", "SimpleITK", "scipy"), ()),
         (
             ("pynetdicom",),
