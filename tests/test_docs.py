@@ -6,6 +6,8 @@ import re
 import runpy
 from pathlib import Path
 
+import pytest
+
 from node.config import Settings, load_settings
 from node.destination_settings import Hl7Destination
 from node.destinations.oru import oru
@@ -55,3 +57,15 @@ def test_the_routing_rules_on_the_page_are_taken(tmp_path: Path) -> None:
     (tmp_path / "routing.toml").write_text(text)
     table = load_table(Settings(data_dir=tmp_path, routing_file=tmp_path / "routing.toml"))
     assert [rule.action for rule in table.rule] == ["analyse", "ignore", "analyse", "ignore"]
+
+
+def test_the_ways_to_earlier_studies_on_the_page_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dicom, web = examples("priors")
+    (tmp_path / "dicom.toml").write_text(dicom)
+    (tmp_path / "web.toml").write_text(web)
+    assert load_settings(tmp_path / "dicom.toml").priors.dicom is not None
+    monkeypatch.setenv("CMBNODE_PRIORS__DICOMWEB__PASSWORD", "secret")
+    asked = load_settings(tmp_path / "web.toml").priors.dicomweb
+    assert asked is not None
+    assert asked.password is not None
+    assert asked.password.get_secret_value() == "secret"
