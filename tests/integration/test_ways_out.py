@@ -15,10 +15,12 @@ import httpx
 import pytest
 from pydicom import Dataset, dcmread
 
+from node.archive import Archive
+from node.correcting import open_correction
 from node.destination_settings import StowDestination
 from node.destinations import Sent, open_destination
 from node.destinations.scu import Peer, read_outgoing, send
-from node.ledger import Delivery, DeliveryState, JobState, Ledger
+from node.ledger import Correction, Delivery, DeliveryState, JobState, Ledger, Verdict
 from tests.integration.killable_node import make_study
 from tests.integration.test_orthanc import KINDS
 from tests.node.ris import Ris, ris
@@ -151,3 +153,18 @@ def test_the_worklist_and_the_metrics_know_every_destination(site: Site) -> None
     page = httpx.get(f"{base}/studies/{site.study}", trust_env=False, timeout=30).text
     assert "Findings (RIS)" in page
     assert b"mllp://127.0.0.1" in (site.node.data / "node.out").read_bytes()
+
+
+def test_a_verified_result_is_final_and_takes_the_place_of_the_first(site: Site) -> None:
+    first, *others = [str(lesion["tracking_uid"]) for lesion in site.lesions]
+    verdicts = (Verdict(first, accepted=False), *(Verdict(uid, accepted=True) for uid in others))
+    correction = Correction("Reader^Rita", "Hospital", verdicts, added=(), comment="")
+    with closing(ledger_of(site.node)) as ledger:
+        job = open_correction(ledger, Archive(site.node.data), 1, correction, "test")
+        wait_until(lambda: ledger.job(job.id).state == JobState.DELIVERED, 120, site.node.process)
+    machine, verified = site.far_ris.messages
+    assert (machine.extract_field("OBR", 1, 25), verified.extract_field("OBR", 1, 25)) == ("P", "F")
+    assert machine.extract_field("OBR", 1, 3) == verified.extract_field("OBR", 1, 3)
+    assert values(verified, "TOTAL") == [str(len(others))]
+    assert "verified by Reader Rita, Hospital" in values(verified, "VERIFIED")[0]
+    assert [r["status"] for r in site.ehr.resources.values() if r["resourceType"] == "DiagnosticReport"] == ["final"]
