@@ -98,19 +98,23 @@ def serve(settings: Settings) -> None:
         ledger = Ledger(settings.ledger_url)
         try:
             ledger.upgrade()
-            config = uvicorn.Config(
-                create_app(settings, ledger),
-                log_config=None,
-                access_log=False,  # an address holds a Study Instance UID
-                server_header=False,
-                timeout_graceful_shutdown=5,
-                forwarded_allow_ips=["127.0.0.1", "::1", *map(str, part.proxies)],
-            )
             _warn(part, ledger)
             _log.info("worklist ready", host=part.host, port=listening.getsockname()[1])
-            _Server(config).run(sockets=[listening])
+            _Server(server_config(create_app(settings, ledger), part)).run(sockets=[listening])
         finally:
             ledger.close()
+
+
+def server_config(app: FastAPI, part: WorklistSettings) -> uvicorn.Config:
+    """How the server runs: it logs no address (one holds a Study Instance UID) and believes the named proxies only."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+        forwarded_allow_ips=["127.0.0.1", "::1", *map(str, part.proxies)],
+    )
 
 
 def _warn(part: WorklistSettings, ledger: Ledger) -> None:

@@ -18,7 +18,7 @@ from node.ledger import Ledger
 from node.ledger.access_records import Action, Role, SessionKind
 from node.worklist import sign_in as sign_in_module
 from node.worklist.access import POLL, Reader, new_token, token_hash
-from node.worklist.app import create_app
+from node.worklist.app import create_app, server_config
 from node.worklist.limits import LedgerStorage
 from tests.node.conftest import Clock
 from tests.node.people import ADDRESS, CHEAP, PASSWORD, add, browser, form_token, sign_in
@@ -402,6 +402,19 @@ def test_a_node_without_anybody_says_how_to_add_the_first(fast_folder: Path) -> 
         add(seeder.ledger, "root", Role.ADMINISTRATOR)
         assert "cmbnode users add" not in web.get("/sign-in").text
     seeder.ledger.close()
+
+
+@pytest.mark.parametrize(("peer", "seen"), [("10.1.0.5", "192.0.2.7"), ("10.9.0.5", "10.9.0.5")])
+def test_an_address_is_believed_from_a_named_proxy_only(
+    ledger: Ledger, fast_folder: Path, peer: str, seen: str
+) -> None:
+    settings = settings_for(fast_folder, proxies=["10.1.0.0/16"])
+    config = server_config(create_app(settings, ledger), settings.worklist)
+    config.load()
+    with TestClient(config.loaded_app, base_url=ADDRESS, client=(peer, 5000), follow_redirects=False) as web:
+        web.headers["x-forwarded-for"] = "192.0.2.7"
+        sign_in(web, "ada", "not the password")
+    assert ledger.audit()[0].address == seen
 
 
 def test_more_than_a_form_can_hold_is_refused(web: TestClient) -> None:
