@@ -23,13 +23,16 @@ ALLOWED = (
      "dicom3tools knows Accession Number as a series attribute of SR documents; the values agree"),
     (r"Warning - Missing attribute or value that would be needed to build DICOMDIR",
      "a matter of media, not of the object; seen where the images themselves lack the attribute"),
+    (r"Warning - Unrecognized defined term <99CMBNODE> for value 1 of attribute <Coding Scheme Designator>",
+     "defined terms may be extended; designators of private schemes begin with 99 (PS3.16 8.2), and this one is "
+     "explained in Coding Scheme Identification Sequence"),
     # PixelMed
     (r"^Warning: .*Code \(121233,DCM,\"Source Image for Segmentation\"\) has different code meaning",
      "the standard has since capitalised this meaning"),
     (r"^Warning: .*/CONTAINER \(125007,DCM,\"Measurement Group\"\)/(TEXT|CODE) \((111001|111003|111002|111000),DCM,.*"
      r"Content Item not in template",
      "TID 1411 and 1501 include TID 4019; these rules look for it one level above"),
-    (r"^Warning: .*/CONTAINER \(125007,DCM,\"Measurement Group\"\)/CODE \(111012,DCM,\"Certainty of Finding\"\): "
+    (r"^Warning: .*/CONTAINER \(125007,DCM,\"Measurement Group\"\)/CODE \((111012,DCM|CHANGE,99CMBNODE),[^)]*\): "
      r"Content Item not in template", "qualitative evaluations of TID 1411 came after these rules"),
 )  # fmt: skip
 

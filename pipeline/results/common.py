@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from pydicom import Dataset
-from pydicom.charset import convert_encodings
+from pydicom.charset import convert_encodings, default_encoding
 from pydicom.sr.coding import Code
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DA, DT, TM
@@ -53,7 +53,7 @@ def encodable(text: str, character_set: str | MutableSequence[str] | None) -> bo
     """Whether one of the encodings of a Specific Character Set (PS3.3 C.12.1.1.2) holds all of `text`."""
     for encoding in convert_encodings(character_set or None):
         try:
-            text.encode(encoding)
+            text.encode("ascii" if encoding == default_encoding else encoding)  # pydicom reads more than ASCII in it
         except (UnicodeEncodeError, LookupError):
             continue
         return True

@@ -166,12 +166,13 @@ def test_the_pipeline_makes_the_same_bytes_whenever_it_analyses_a_job(
     made = []
     for _ in range(2):
         inputs = [archive.path(relative) for relative in ledger.job_paths(job.id)]
-        findings, objects, kept = run_pipeline(job, inputs, stages.append, "cpu", job.created_at)
+        findings, objects, kept = run_pipeline(job, inputs, stages.append, "cpu", job.created_at, key_objects=True)
         folder = tmp_path / f"made {len(made)}"
         made.append({kind: path.read_bytes() for kind, path in write_results(objects, folder).items()})
         assert findings.study_instance_uid == study
     assert made[0] == made[1]
     assert {"sr", "capture"} <= set(made[0])
+    assert ("ko" in made[0]) == ("seg" in made[0])
     assert {"crops.zip", "slices.zip"} <= set(kept)
     assert len(stages) > 2
 

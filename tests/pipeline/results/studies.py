@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,21 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from scipy import ndimage
 
-from pipeline.findings import Certainty, Findings, Lesion, ScoredCandidate, SeriesUsed
+from pipeline.findings import (
+    Certainty,
+    ChangeOverTime,
+    Findings,
+    ImageQuality,
+    Lesion,
+    Origin,
+    Placement,
+    PriorLesion,
+    RejectedLesion,
+    ScoredCandidate,
+    SeriesUsed,
+    Trend,
+    Verification,
+)
 from pipeline.geometry import Acquisition, FrameReference, Geometry, Volume
 from pipeline.identity import derive_uid
 from tests import dicom_factory
@@ -72,6 +86,47 @@ def simulate(
         warnings=warnings,
     )
     return Detection(findings, labels, Acquisition(swi, phases, warnings=warnings))
+
+
+def follow_up(detection: Detection) -> Detection:
+    """State `detection` as a follow-up on good images: every third bleed new, one gone, the last undecided."""
+    lesions = detection.findings.lesions
+    trends = [None if x.id == len(lesions) else Trend.NEW if x.id % 3 == 0 else Trend.STABLE for x in lesions]
+    gone = PriorLesion("2.25.71", (3.0, 2.0, 1.0), 3.14, 0.8, Certainty.DEFINITE, "lobar", "frontal", "left")
+    change = ChangeOverTime(
+        prior_study_instance_uid="2.25.72",
+        prior_study_date="20250302",
+        prior_sr_sop_instance_uid="2.25.73",
+        prior_sr_series_instance_uid="2.25.74",
+        assessed=True,
+        new=trends.count(Trend.NEW),
+        stable=trends.count(Trend.STABLE),
+        undecided=(len(lesions),) if lesions else (),
+        no_longer_seen=(gone,),
+        aria_h="mild" if Trend.NEW in trends else "none",
+        flags=("more than 4 microbleeds",),
+        caveats=("the earlier scan is T2*-GRE: bleeds that are new here may have been invisible there",),
+    )
+    findings = replace(
+        detection.findings,
+        lesions=tuple(replace(x, trend=trend) for x, trend in zip(lesions, trends, strict=True)),
+        change=change,
+        placement=Placement(assessed=True, fit=0.93, coverage=0.98),
+        image_quality=ImageQuality(0.9, 2.0, 0.98, 17.3, "air", 1.03),
+    )
+    return replace(detection, findings=findings)
+
+
+def verified(detection: Detection, observer: str = "Müller^Jürgen") -> Detection:
+    """State that a person has looked at `detection`, rejected microbleed 9 and added the last that is left."""
+    lesions = detection.findings.lesions
+    lesions = (*lesions[:-1], *(replace(x, origin=Origin.ADDED, probability=1.0) for x in lesions[-1:]))
+    rejected = RejectedLesion(
+        9, "2.25.75", (9.0, 8.0, 7.0), 2.22, 0.51, Certainty.POSSIBLE, "deep", "thalamus", "right"
+    )
+    verification = Verification(observer, "Klinikum Köln", datetime(2026, 3, 4, 9, 30, tzinfo=UTC), "Artefact at 9")
+    findings = replace(detection.findings, lesions=lesions, rejected=(rejected,), verification=verification)
+    return replace(detection, findings=findings)
 
 
 def head(

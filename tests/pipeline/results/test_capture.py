@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage, SecondaryCaptureImageStorage
 
 from pipeline.findings import Certainty
@@ -13,10 +14,11 @@ from pipeline.results import montage
 from pipeline.results.capture import make_capture
 from pipeline.results.common import Job
 from pipeline.results.montage import HEIGHT, WIDTH, draw_pages
-from pipeline.results.panels import COLOURS, Pictures, direction_letter
+from pipeline.results.panels import COLOURS, NEW_COLOURS, Pictures, direction_letter
+from pipeline.results.sidebar import Sidebar
 from pipeline.results.source import read_planes
 from tests.pipeline.results.conftest import Make
-from tests.pipeline.results.studies import CREATED, KEY, Detection
+from tests.pipeline.results.studies import CREATED, KEY, Detection, follow_up, verified
 
 
 def coloured(image: np.ndarray, certainty: Certainty) -> np.ndarray:
@@ -109,3 +111,45 @@ def test_long_warnings_and_odd_letters_stay_inside_the_page(detection_of: Make) 
 )
 def test_directions_are_named_in_patient_terms(vector: tuple[float, ...], letter: str) -> None:
     assert direction_letter(np.array(vector)) == letter
+
+
+@pytest.mark.parametrize("warnings", [0, 3, 12])
+@pytest.mark.parametrize("lesions", [1, 60])
+def test_table_and_notes_never_meet(detection_of: Make, warnings: int, lesions: int) -> None:
+    said = tuple(f"Warning {n} " + "of some length " * 6 for n in range(warnings))
+    detection = verified(follow_up(detection_of(lesions=lesions, regions=True)))
+    detection = replace(detection, findings=replace(detection.findings, warnings=said))
+    pictures = Pictures.of(detection.acquisition.swi, detection.findings.lesions, tuple(range(1, 25)))
+    sidebar = Sidebar(detection.findings, pictures, HEIGHT, replaces=True)
+    assert sidebar.rows >= 4
+    page = Image.new("RGB", (WIDTH, HEIGHT))
+    _, top, _, bottom = sidebar.draw(page, detection.findings.lesions[: sidebar.rows], "")
+    assert top <= bottom + 28
+
+
+def test_a_follow_up_names_what_is_new_and_a_verified_result_its_reader(detection_of: Make) -> None:
+    detection = verified(follow_up(detection_of(lesions=7, regions=True)))
+    pictures = Pictures.of(detection.acquisition.swi, detection.findings.lesions, tuple(range(1, 25)))
+    lines = " ".join(text for text, _ in Sidebar(detection.findings, pictures, HEIGHT, replaces=True).headlines)
+    for words in (
+        "Pattern: mixed",
+        "2 new, 4 stable, 1 no longer seen",
+        "mild",
+        "Muller",
+        "1 rejected; 1 added",
+        "Replaces",
+    ):
+        assert words in lines
+    page = np.asarray(montage(detection))
+    assert (np.abs(page.astype(int) - NEW_COLOURS[Certainty.DEFINITE]) < 12).all(axis=-1).any()
+
+
+def test_a_close_up_shows_the_slice_and_the_darkest_of_the_slab(detection_of: Make) -> None:
+    detection = detection_of()
+    pictures = Pictures.of(detection.acquisition.swi, detection.findings.lesions, tuple(range(1, 25)))
+    for lesion in detection.findings.lesions:
+        pair = np.asarray(pictures.close_up(lesion, 120).convert("L")).astype(int)
+        assert pair.shape == (120, 242)
+        alone, projected = pair[30:90, 30:90], pair[30:90, 152:212]
+        assert alone[30, 30] < 60
+        assert projected.mean() < alone.mean()

@@ -19,7 +19,7 @@ import pytest
 
 from pipeline.results import make_results, write_results
 from tests.dicom_factory import Patient
-from tests.pipeline.results.studies import CREATED, KEY, Detection, simulate
+from tests.pipeline.results.studies import CREATED, KEY, Detection, follow_up, simulate, verified
 from tests.validators import dcentvfy, dciodvfy, sr_validator
 
 pytestmark = pytest.mark.integration
@@ -52,9 +52,29 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "tags": {"SpecificCharacterSet": "ISO_IR 100", "TimezoneOffsetFromUTC": "+0100", "PatientAge": "076Y"},
     },
     "bare patient": {"lesions": 2, "tags": BARE},
+    "verified follow-up": {
+        "lesions": 7,
+        "regions": True,
+        "patient": Patient(name="Müller^Jürgen"),
+        "tags": {"SpecificCharacterSet": "ISO_IR 100"},
+    },
+    "verified follow-up without lesions": {"lesions": 0, "kind": "interleaved"},
 }
 # PixelMed needs about ten seconds a report, and more the more groups it has; these differ in what they contain.
-REPORTED = ("no lesion", "five lesions", "sixty lesions")
+REPORTED = ("no lesion", "verified follow-up", "sixty lesions")
+
+SHOWN = (
+    "Müller^Jürgen",
+    "Klinikum Köln",
+    "Verifying",
+    "Lobar and deep",
+    "5 to 9",
+    "No longer seen: left frontal",
+    "Signal to Noise Ratio",
+    "More than 4 microbleeds",
+    "Rejected by the verifying observer, not counted: microbleed 9",
+    "Comment of the verifying observer: Artefact at 9",
+)
 
 Written = tuple[Detection, dict[str, Path], list[Path]]
 
@@ -68,7 +88,9 @@ def variant(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Written
         if name not in made:
             folder = tmp_path_factory.mktemp("variant")
             detection = simulate(folder / "source", **VARIANTS[name])
-            results = make_results(detection, key=KEY, created=CREATED, predecessor="earlier")
+            if name.startswith("verified follow-up"):
+                detection = verified(follow_up(detection))
+            results = make_results(detection, key=KEY, created=CREATED, predecessor="earlier", key_objects=True)
             made[name] = detection, write_results(results, folder), sorted((folder / "source").iterdir())
         return made[name]
 
@@ -141,29 +163,35 @@ def test_dcmqi_reads_the_same_voxels(variant: Callable[[str], Written], tmp_path
         np.testing.assert_allclose(points.mean(axis=0), expected.mean(axis=0), atol=0.01)
 
 
-@pytest.mark.parametrize("name", ["no lesion", "five lesions", "located"])
+@pytest.mark.parametrize("name", ["no lesion", "verified follow-up", "located"])
 def test_dcmqi_reads_the_same_numbers(variant: Callable[[str], Written], tmp_path: Path, name: str) -> None:
     detection, results, _ = variant(name)
     _dcmqi("tid1500reader", "--inputDICOM", results["sr"], "--outputMetadata", tmp_path / "sr.json")
     groups = json.loads((tmp_path / "sr.json").read_text())["Measurements"]
     totals = [float(item["value"]) for item in groups[0]["measurementItems"]]
     assert totals == list(detection.findings.counts.values())
+    if detection.findings.change is not None:
+        change = next(group for group in groups if group["TrackingIdentifier"] == "Microbleeds: change over time")
+        assert [float(item["value"]) for item in change["measurementItems"]] == [2, 4, 1, 1]
     found = {group["TrackingUniqueIdentifier"]: group for group in groups if "ReferencedSegment" in group}
     assert set(found) == {lesion.tracking_uid for lesion in detection.findings.lesions}
     for lesion in detection.findings.lesions:
         values = [float(item["value"]) for item in found[lesion.tracking_uid]["measurementItems"]]
-        expected = [lesion.diameter_mm, lesion.volume_mm3, 100 * lesion.probability]
+        expected = [lesion.diameter_mm, lesion.volume_mm3]
+        expected += [100 * lesion.probability] if lesion.origin == "detected" else []
         np.testing.assert_allclose(values, expected, atol=0.051)
 
 
 def test_dcmtk_shows_the_report_to_a_person(variant: Callable[[str], Written], tmp_path: Path) -> None:
-    detection, results, _ = variant("German name")
+    detection, results, _ = variant("verified follow-up")
     page = tmp_path / "sr.html"
     done = subprocess.run(["dsr2html", results["sr"], page], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     text = html.unescape(re.sub(r"<[^>]+>", " ", page.read_text(encoding="latin-1")))
     assert "Müller" in text
     assert "RESEARCH USE ONLY - not a medical device" in text
+    for words in SHOWN:
+        assert words in text, words
     for lesion in detection.findings.lesions:
         assert f"Microbleed {lesion.id}" in text
         assert f"{round(lesion.diameter_mm, 2)} mm" in text

@@ -16,7 +16,7 @@ from pipeline.results.common import Job
 from pipeline.results.report import make_report
 from pipeline.results.segmentation import make_segmentation
 from tests.pipeline.results.conftest import Make
-from tests.pipeline.results.studies import CREATED, KEY, Detection
+from tests.pipeline.results.studies import CREATED, KEY, Detection, follow_up, verified
 
 
 def report_of(detection: Detection, predecessor: str | None = None) -> hd.sr.Comprehensive3DSR:
@@ -168,3 +168,110 @@ def test_a_new_result_names_the_report_it_replaces(detection_of: Make) -> None:
     (series,) = study.ReferencedSeriesSequence
     assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == derive_uid("earlier", "sr", "instance")
     assert "PredecessorDocumentsSequence" not in report_of(detection_of())
+
+
+def coded_in(report: Dataset) -> dict[str, str]:
+    items = report.ContentSequence[-1].ContentSequence
+    return {
+        item.ConceptNameCodeSequence[0].CodeValue: item.ConceptCodeSequence[0].CodeMeaning
+        for item in items
+        if item.ValueType == "CODE"
+    }
+
+
+def test_pattern_burden_and_grade_are_coded(detection_of: Make) -> None:
+    assert coded_in(report_of(detection_of(lesions=0))) == {"BURDEN": "0", "PATTERN": "No microbleed"}
+    assert coded_in(report_of(detection_of())) == {"BURDEN": "5 to 9"}  # location not assessed
+    report = report_of(follow_up(detection_of(lesions=20, regions=True)))
+    pattern = "Lobar and deep or infratentorial"
+    assert coded_in(report) == {"BURDEN": "10 or more", "PATTERN": pattern, "ARIA_H": "Mild"}
+    (scheme,) = report.CodingSchemeIdentificationSequence
+    assert scheme.CodingSchemeDesignator == codes.PRIVATE_SCHEME
+
+
+def test_change_is_counted_and_each_bleed_has_its_trend(detection_of: Make) -> None:
+    detection = follow_up(detection_of(lesions=7, regions=True))
+    report = report_of(detection)
+    groups = {g.tracking_identifier: g for g in report.content.get_image_measurement_groups()}
+    counts = counts_in(groups["Microbleeds: change over time"])
+    assert counts == {"new": 2, "stable": 4, "no longer seen": 1, "change not decided": 1}
+    trends = []
+    for group in report.content.get_volumetric_roi_measurement_groups():
+        (evaluation,) = group.get_qualitative_evaluations(codes.CHANGE)
+        trends.append(evaluation.value.meaning)
+        texts = [item.TextValue for item in group[0].ContentSequence if item.ValueType == "TEXT"]
+        assert "Follow-up of 2025-03-02" in texts
+    assert trends == ["Stable", "Stable", "New", "Stable", "Stable", "New", "Change not decided"]
+    remarks = " ".join(remarks_in(report))
+    for text in ("since 2025-03-02: 2 new, 4 stable, 1 no longer seen", "No longer seen: left frontal, 3.1 mm", "mild"):
+        assert text in remarks
+    assert "the earlier scan is T2*-GRE" in remarks.replace("The", "the")
+
+
+def test_the_earlier_report_is_named_as_evidence_of_another_study(detection_of: Make) -> None:
+    (study,) = report_of(follow_up(detection_of())).PertinentOtherEvidenceSequence
+    (series,) = study.ReferencedSeriesSequence
+    (instance,) = series.ReferencedSOPSequence
+    assert (study.StudyInstanceUID, series.SeriesInstanceUID) == ("2.25.72", "2.25.74")
+    assert instance.ReferencedSOPInstanceUID == "2.25.73"
+
+
+def test_a_comparison_that_was_not_made_counts_nothing_and_says_why(detection_of: Make) -> None:
+    compared = follow_up(detection_of())
+    change = replace(compared.findings.change, assessed=False, why="the scans do not overlap", aria_h=None)
+    lesions = tuple(replace(x, trend=None) for x in compared.findings.lesions)
+    findings = replace(compared.findings, change=change, lesions=lesions)
+    report = report_of(replace(compared, findings=findings))
+    assert "Microbleeds: change over time" not in {
+        g.tracking_identifier for g in report.content.get_image_measurement_groups()
+    }
+    assert "not assessed: the scans do not overlap" in remarks_in(report)[0]
+
+
+def test_the_measures_of_the_images_have_a_group(detection_of: Make) -> None:
+    report = report_of(follow_up(detection_of(lesions=0)))
+    group = next(g for g in report.content.get_image_measurement_groups() if g.tracking_identifier == "Image quality")
+    values = {m.name.meaning: (m.value, m.unit.value) for m in group.get_measurements()}
+    assert values["Signal to Noise Ratio"] == (17.3, "1")
+    assert values["Share of the brain inside the slices"] == (98.0, "%")
+    assert values["Spacing between slices"] == (2.0, "mm")
+    assert values["Energy of ghosts over background"] == (1.03, "1")
+
+
+def test_a_verified_report_says_by_whom_and_when(detection_of: Make) -> None:
+    latin = {"SpecificCharacterSet": "ISO_IR 100", "TimezoneOffsetFromUTC": "+0100"}
+    report = report_of(verified(detection_of(tags=latin)), predecessor="earlier")
+    assert (report.VerificationFlag, report.CompletionFlag, report.PreliminaryFlag) == ("VERIFIED", "COMPLETE", "FINAL")
+    (observer,) = report.VerifyingObserverSequence
+    assert str(observer.VerifyingObserverName) == "Müller^Jürgen"
+    assert observer.VerifyingOrganization == "Klinikum Köln"
+    assert str(observer.VerificationDateTime) == "20260304103000+0100"
+    assert "PredecessorDocumentsSequence" in report
+    types = {c.observer_type.meaning for c in report.content.get_observer_contexts()}
+    assert types == {"Person", "Device"}
+    assert any("Verified by Jürgen Müller, Klinikum Köln" in text for text in remarks_in(report))
+
+
+def test_a_name_that_the_character_set_cannot_hold_is_written_in_latin_letters(detection_of: Make) -> None:
+    report = report_of(verified(detection_of(tags={"SpecificCharacterSet": None}), "Müller^Jürgen"))
+    assert str(report.VerifyingObserverSequence[0].VerifyingObserverName) == "Muller^Jurgen"
+
+
+def test_rejected_bleeds_are_named_and_not_measured(detection_of: Make) -> None:
+    report = report_of(verified(detection_of()))
+    (text,) = [text for text in remarks_in(report) if text.startswith("Rejected")]
+    assert text.endswith("not counted: microbleed 9 (right thalamus, 2.2 mm).")
+    uids = {g.tracking_uid for g in report.content.get_volumetric_roi_measurement_groups()}
+    assert "2.25.75" not in uids
+    assert len(uids) == 5
+
+
+def test_an_added_bleed_has_no_probability_and_no_algorithm(detection_of: Make) -> None:
+    *found, added = report_of(verified(detection_of())).content.get_volumetric_roi_measurement_groups()
+
+    def names(group: Dataset) -> set[str]:
+        return {item.ConceptNameCodeSequence[0].CodeMeaning for item in group[0].ContentSequence}
+
+    assert {"Probability", "Algorithm Name"} <= names(found[0])
+    assert not {"Probability", "Algorithm Name"} & names(added)
+    assert {"Diameter", "Volume"} <= names(added)

@@ -10,12 +10,12 @@ import pytest
 from pydicom import Dataset
 
 from pipeline.errors import CmbError
-from pipeline.findings import Certainty
+from pipeline.findings import Certainty, Trend
 from pipeline.results.common import Job
 from pipeline.results.segmentation import make_segmentation
 from tests.dicom_factory import Patient
 from tests.pipeline.results.conftest import Make
-from tests.pipeline.results.studies import CREATED, KEY, Detection
+from tests.pipeline.results.studies import CREATED, KEY, Detection, follow_up, verified
 
 KINDS = ["classic", "enhanced", "interleaved"]
 
@@ -138,3 +138,20 @@ def test_a_located_lesion_carries_its_place_and_side(detection_of: Make) -> None
     assert by_location["thalamus"].CodeMeaning == "Thalamus"
     assert by_location["thalamus"].AnatomicRegionModifierSequence[0].CodeMeaning == "Left"
     assert "AnatomicRegionModifierSequence" not in by_location["brainstem"]
+
+
+def test_new_bleeds_are_told_apart_by_colour_and_name(detection_of: Make) -> None:
+    detection = follow_up(detection_of(lesions=20))
+    colours: dict[bool, set[tuple[int, ...]]] = {True: set(), False: set()}
+    for lesion, segment in zip(detection.findings.lesions, segmentation_of(detection).SegmentSequence, strict=True):
+        new = lesion.trend is Trend.NEW
+        assert ("new" in segment.SegmentLabel) == new
+        colours[new].add(tuple(segment.RecommendedDisplayCIELabValue))
+    assert len(colours[True]) == len(colours[False]) == 2
+    assert not colours[True] & colours[False]
+
+
+def test_a_bleed_that_a_person_added_is_semiautomatic(detection_of: Make) -> None:
+    *found, added = segmentation_of(verified(detection_of())).SegmentSequence
+    assert {segment.SegmentAlgorithmType for segment in found} == {"AUTOMATIC"}
+    assert added.SegmentAlgorithmType == "SEMIAUTOMATIC"
