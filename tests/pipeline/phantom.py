@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,10 @@ from scipy import ndimage
 import node.demo
 from pipeline.geometry import Acquisition, FrameReference, Geometry, Volume
 from pipeline.study import find_files, pick, read_studies
+
+if TYPE_CHECKING:
+    from pipeline.detect import Detection
+    from pipeline.pairing import Pick
 
 DEMO = Path(node.demo.__file__).parent / "study"
 SPACING = (1.0, 1.0, 2.5)
@@ -103,6 +108,22 @@ def demo() -> Acquisition:
 
     (study,), _ = read_studies(p for p in find_files(DEMO) if p.suffix == ".dcm")
     return read_acquisition(pick(study))
+
+
+@cache
+def demo_pick() -> Pick:
+    """The series of the demo study that are analysed."""
+    (study,), _ = read_studies(p for p in find_files(DEMO) if p.suffix == ".dcm")
+    return pick(study)
+
+
+@cache
+def demo_detection() -> Detection:
+    """What profile `frst` finds in the demo study."""
+    from pipeline.detect import detect
+    from pipeline.profile import load_profile
+
+    return detect(demo_pick(), load_profile("frst"))
 
 
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:

@@ -20,12 +20,6 @@ from tests.pipeline import phantom
 KEY = "12" * 32
 
 
-@cache
-def _demo() -> Detection:
-    (study,), _ = read_studies(p for p in find_files(phantom.DEMO) if p.suffix == ".dcm")
-    return detect(pick(study), load_profile("frst"))
-
-
 def _quick(**tables: object) -> Profile:
     """The frst profile with a coarse skull removal, which is enough for a head of ellipsoids, and other `tables`."""
     return Profile.model_validate({**load_profile("frst").model_dump(), "brain": {"grid_mm": 2.0}, **tables})
@@ -37,7 +31,7 @@ def _head() -> Detection:
 
 
 def test_every_planted_bleed_of_the_demo_study_is_found_with_few_others() -> None:
-    findings = _demo().findings
+    findings = phantom.demo_detection().findings
     planted = [lesion["centre_lps_mm"] for lesion in json.loads((phantom.DEMO / "truth.json").read_text())["lesions"]]
     found = np.array([lesion.centroid_lps_mm for lesion in findings.lesions])
     distance = np.linalg.norm(found[:, None] - np.array(planted), axis=-1)
@@ -46,7 +40,7 @@ def test_every_planted_bleed_of_the_demo_study_is_found_with_few_others() -> Non
 
 
 def test_the_demo_study_is_answered_with_all_that_is_needed_to_trust_it() -> None:
-    detection = _demo()
+    detection = phantom.demo_detection()
     findings = detection.findings
     assert findings.profile == "frst"
     assert findings.weights == {}
