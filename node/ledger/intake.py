@@ -70,11 +70,15 @@ class Intake(Store):
             return [self._record(connection, record) for record in records]
 
     def _record(self, connection: Connection, record: InstanceRecord) -> Stored:
+        verdict = self._take_in(connection, record)
+        self._note_sent(connection, record)  # last: the row of a study is locked after those of its series
+        return verdict
+
+    def _take_in(self, connection: Connection, record: InstanceRecord) -> Stored:
         columns = (instances.c.sha256, instances.c.removed_at, instances.c.series_instance_uid)
         known = connection.execute(
             select(*columns).where(instances.c.sop_instance_uid == record.sop_instance_uid)
         ).one_or_none()
-        self._note_sent(connection, record)
         if known is not None and (known.sha256 != record.sha256):
             return Stored.CONFLICT
         if known is not None and known.series_instance_uid != record.series_instance_uid:
