@@ -120,7 +120,7 @@ class WorklistSettings(BaseModel):
         description="Networks (CIDR) of proxies whose X-Forwarded-For and -Proto are believed, besides loopback",
     )
     sign_in: bool | None = Field(
-        None, description="Whether people must sign in; none: yes, unless it listens on loopback only"
+        None, description="Whether people must sign in; none: yes, unless only this machine reaches it"
     )
     session_idle_s: float = Field(3600.0, gt=0, description="A session ends when nobody used it for so long, seconds")
     session_limit_s: float = Field(43_200.0, gt=0, description="A session ends after so long in any case, seconds")
@@ -130,14 +130,19 @@ class WorklistSettings(BaseModel):
     audit_days: float = Field(1095.0, ge=1, description="Who looked and who changed is kept for so long, days")
 
     @property
+    def reached_by_others(self) -> bool:
+        """Whether it is meant for other machines: by its own address, or by the names that a proxy gives it."""
+        return self.url is not None or not all(map(is_loopback, (self.host, *self.hosts)))
+
+    @property
     def requires_sign_in(self) -> bool:
-        """Whether people have to sign in: as set; where nothing is set, unless it listens on loopback only."""
-        return not is_loopback(self.host) if self.sign_in is None else self.sign_in
+        """Whether people have to sign in: as set; where nothing is set, if other machines reach it."""
+        return self.reached_by_others if self.sign_in is None else self.sign_in
 
     @property
     def open_to_all(self) -> bool:
         """Whether other machines can read it without signing in, which every page then says."""
-        return not self.requires_sign_in and not is_loopback(self.host)
+        return self.reached_by_others and not self.requires_sign_in
 
 
 class ResultSettings(BaseModel):

@@ -24,6 +24,7 @@ from node.worklist.context import context_of
 POLL = "x-poll"
 """Header of a page that asks for itself again: no sign of a person, neither for the session nor for the audit."""
 
+_PASSED_ON = ("x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _TOKEN_BYTES = 32
 _TOKEN_LENGTH = 43  # of so many bytes in URL-safe base64
@@ -64,6 +65,16 @@ def sign_in_required(settings: Settings) -> bool:
     return settings.worklist.requires_sign_in
 
 
+def must_sign_in(request: Request) -> bool:
+    """Say whether this request needs somebody who has signed in.
+
+    Where nothing is set and the node listens on loopback, a request that a proxy passed on still does: behind a proxy
+    that nobody told the node of, the whole hospital would be this machine.
+    """
+    part = context_of(request).settings.worklist
+    return part.requires_sign_in or (part.sign_in is None and any(name in request.headers for name in _PASSED_ON))
+
+
 def new_token() -> str:
     """A token that nobody can guess: 256 random bits."""
     return secrets.token_urlsafe(_TOKEN_BYTES)
@@ -83,7 +94,7 @@ def current_user(request: Request) -> User | None:
     """Who asks: the holder of a program's token or of a session; everybody is :data:`LOCAL` where nobody signs in."""
     shared = context_of(request)
     user: User | None = LOCAL
-    if shared.settings.worklist.requires_sign_in:
+    if must_sign_in(request):
         held = _bearer(request.headers) or token_of(request)
         account = shared.ledger.session_account(
             token_hash(held), shared.settings.worklist.session_idle_s, used=POLL not in request.headers
@@ -179,7 +190,7 @@ def template_values(request: Request) -> dict[str, Any]:
     part = context_of(request).settings.worklist
     return {
         "user": getattr(request.state, "user", None),
-        "signs_in": part.requires_sign_in,
+        "signs_in": must_sign_in(request),
         "open_to_all": part.open_to_all,
         "csrf_token": csrf_token(request),
     }

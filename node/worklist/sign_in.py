@@ -16,6 +16,7 @@ from node.worklist.access import (
     Viewer,
     address_of,
     current_user,
+    must_sign_in,
     renew_token,
     token_hash,
     token_of,
@@ -52,7 +53,7 @@ def form(request: Request, shared: Shared, user: Asking, next: str = "/") -> Res
 @router.post(PAGE)
 def sign_in(request: Request, shared: Shared, name: Name = "", password: Password = "", next: Name = "/") -> Response:
     """Check name and password; the answer to a wrong one is the same whether the name exists or not."""
-    if not shared.settings.worklist.requires_sign_in:
+    if not must_sign_in(request):
         return RedirectResponse(_local(next), 303)
     address, limits = address_of(request), WrongPasswords(shared.ledger, shared.settings.worklist)
     asked = name.strip().lower()
@@ -81,7 +82,7 @@ def sign_out(request: Request, shared: Shared, _user: Asking) -> Response:
 @router.get("/account")
 def account(request: Request, shared: Shared, user: Viewer) -> Response:
     """Who is signed in, and the form for another password."""
-    _must_sign_in(shared)
+    _only_where_people_sign_in(request)
     return _account(request, shared, user)
 
 
@@ -95,7 +96,7 @@ def change_password(
     again: Password = "",
 ) -> Response:
     """Set another password; every other session of that person ends."""
-    _must_sign_in(shared)
+    _only_where_people_sign_in(request)
     address, limits = address_of(request), WrongPasswords(shared.ledger, shared.settings.worklist)
     if wait := limits.wait_s(user.name, address):
         return _account(request, shared, user, f"Too many wrong attempts. Try again {_in(wait)}.", 429)
@@ -133,8 +134,8 @@ def _refused(shared: Context, name: str, why: str, address: str) -> None:
     shared.ledger.record_access(who, Action.REFUSED, detail=what, address=address, once_within_s=within)
 
 
-def _must_sign_in(shared: Context) -> None:
-    if not shared.settings.worklist.requires_sign_in:
+def _only_where_people_sign_in(request: Request) -> None:
+    if not must_sign_in(request):
         raise HTTPException(404, "Nobody signs in on this node.")
 
 

@@ -394,6 +394,29 @@ def test_signing_in_is_compulsory_off_loopback_unless_set_off(
     assert ("Sign-in is switched off" in answer.text) is notice
 
 
+@pytest.mark.parametrize(
+    "header", [{"x-forwarded-for": "192.0.2.7"}, {"forwarded": "for=192.0.2.7"}, {"x-real-ip": "192.0.2.7"}]
+)
+def test_behind_a_proxy_that_nobody_told_it_of_people_sign_in_all_the_same(
+    ledger: Ledger, fast_folder: Path, header: dict[str, str]
+) -> None:
+    with browser(create_app(settings_for(fast_folder, host="127.0.0.1"), ledger)) as web:
+        assert web.get("/").status_code == 200
+        assert web.get("/", headers=header).status_code == 303
+        web.headers.update(header)
+        assert sign_in(web, "ada").status_code == 303
+        assert "Sign out" in web.get("/").text
+
+
+@pytest.mark.parametrize("told", [{"url": "https://cmb.example"}, {"hosts": ["cmb.example"]}])
+def test_a_name_for_others_is_for_others(fast_folder: Path, told: dict[str, object]) -> None:
+    part = settings_for(fast_folder, host="127.0.0.1", **told).worklist
+    assert part.requires_sign_in
+    assert not part.open_to_all
+    assert part.model_copy(update={"sign_in": False}).open_to_all
+    assert not settings_for(fast_folder, host="127.0.0.1", hosts=["localhost"]).worklist.requires_sign_in
+
+
 def test_a_node_without_anybody_says_how_to_add_the_first(fast_folder: Path) -> None:
     seeder = Seeder(fast_folder / "node")
     app = create_app(settings_for(fast_folder / "node"), seeder.ledger)
