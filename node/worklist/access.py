@@ -17,7 +17,6 @@ from fastapi import Depends, HTTPException, Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from node.config import Settings
 from node.ledger.access_records import Account, Action, Role
 from node.worklist.context import context_of
 
@@ -58,11 +57,6 @@ class NotSignedInError(HTTPException):
 
     def __init__(self) -> None:
         super().__init__(401, "Sign in first.", {"WWW-Authenticate": "Bearer"})
-
-
-def sign_in_required(settings: Settings) -> bool:
-    """Say whether people have to sign in on this node."""
-    return settings.worklist.requires_sign_in
 
 
 def must_sign_in(request: Request) -> bool:

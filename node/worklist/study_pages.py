@@ -19,7 +19,7 @@ from node.correcting import open_correction
 from node.ledger import Job
 from node.ledger.access_records import Action
 from node.rules import recognition
-from node.worklist.access import Reader, User, Viewer, audit, sign_in_required
+from node.worklist.access import LOCAL, Reader, User, Viewer, audit
 from node.worklist.context import Context, context_of
 from node.worklist.montage import montage_png
 from node.worklist.preview import preview_of
@@ -66,19 +66,19 @@ def _page(shared: Context, uid: str, user: User, review: Review | None = None) -
     if page is None:
         raise HTTPException(404, "This node has no such study.")
     if page.review is not None:
-        page = replace(page, review=_signed(shared, user, page.review))
+        page = replace(page, review=_signed(user, page.review))
     return page
 
 
-def _signed(shared: Context, user: User, review: Review) -> Review:
+def _signed(user: User, review: Review) -> Review:
     """The observer is who is signed in; where nobody signs in, whoever writes a name."""
-    return replace(review, observer=user.display_name) if sign_in_required(shared.settings) else review
+    return review if user == LOCAL else replace(review, observer=user.display_name)
 
 
 @router.post("/review")
 def review(request: Request, uid: str, shared: Shared, user: Viewer, form: Form) -> Response:
     """The study with what the reader has said so far, or the viewer alone where only that is asked for."""
-    given = _signed(shared, user, _read(form))
+    given = _signed(user, _read(form))
     job, row = _job(shared, uid, given.job), row_of(shared.ledger, uid)
     shown = shown_of(shared.ledger, job)
     if row is None or row.job is None or shown is None:
@@ -127,7 +127,7 @@ def _preview(request: Request, shared: Context, given: Review, refusal: str = ""
 @router.post("/corrections")
 def correct(request: Request, uid: str, shared: Shared, user: Reader, form: Form) -> Response:
     """Open the job that makes the verified result, and go back to the study."""
-    given = _signed(shared, user, _read(form))
+    given = _signed(user, _read(form))
     _job(shared, uid, given.job)
     correction = given.correction()
     try:
