@@ -158,7 +158,10 @@ def test_text_that_a_database_refuses_is_made_storable(ledger: Ledger, clock: Cl
 
 def test_a_removed_image_that_is_sent_again_is_new(ledger: Ledger, clock: Clock) -> None:
     job = job_of_new_study(ledger, clock())
-    ledger.mark_removed(uid("study"), clock())
+    assert not ledger.mark_removed(uid("study"), clock()), "not while a job needs them"
+    ledger.claim_job(job.id, "worker", 30)
+    ledger.fail_attempt(job.id, "worker", "unusable", 3, permanent=True)
+    assert ledger.mark_removed(uid("study"), clock())
     assert ledger.job_paths(job.id) == []
     assert ledger.record_instance(instance("study", "swi", 1, clock.forward(5))) is Stored.NEW
     assert len(ledger.job_paths(job.id)) == 1

@@ -363,7 +363,9 @@ def test_one_slice_after_retention_makes_no_result(node: Node, tmp_path: Path) -
     node.settle()
     (job_id,) = node.route()
     study_uid = images[0].StudyInstanceUID
-    node.ledger.mark_removed(study_uid, node.clock())
+    node.ledger.claim_job(job_id, "worker", 30)
+    node.ledger.fail_attempt(job_id, "worker", "unusable", 3, permanent=True)
+    assert node.ledger.mark_removed(study_uid, node.clock())
     node.receive(images[:1], tmp_path / "b")
     node.settle()
     assert node.route() == []
