@@ -92,6 +92,7 @@ def answer_of(findings: Json, slices: Mapping[str, int], prior: Json | None = No
     before = {lesion["tracking_uid"]: lesion for lesion in (prior or {}).get("lesions", ())}
     date = words.dicom_date(change["prior_study_date"]) if change else ""
     lesions = sorted(findings["lesions"], key=lambda lesion: (slices.get(lesion["tracking_uid"], 0), lesion["id"]))
+    undecided = "undecided" if change and change["assessed"] else ""
     sides, regions = _regions(summary.get("regions", ()))
     return Answer(
         total=counts["total"],
@@ -102,12 +103,12 @@ def answer_of(findings: Json, slices: Mapping[str, int], prior: Json | None = No
         regions=regions,
         sides=sides,
         lesions=tuple(
-            _lesion_row(str(one["id"]), one, slices, _then(before.get(one.get("prior_tracking_uid")), date))
+            _lesion_row(str(one["id"]), one, slices, _then(before.get(one.get("prior_tracking_uid")), date), undecided)
             for one in lesions
         ),
         gone=tuple(_others("gone", (change or {}).get("no_longer_seen", ()), before)),
         rejected=tuple(_others("rejected", findings.get("rejected", ()), {})),
-        comparison=_comparison(change, date) if change else None,
+        comparison=_comparison(change, date, counts["total"]) if change else None,
         **_verification(findings.get("verification")),
         quality=tuple(_quality((findings.get("quality") or {}).get("measures") or {})),
         not_assessed=", ".join(summary.get("not_assessed", NEVER_ASSESSED)),
@@ -142,7 +143,7 @@ def _cell(rows: Iterable[Json]) -> str:
     return (f"{definite} + {possible}" if possible else str(definite)) if definite or possible else words.ABSENT
 
 
-def _lesion_row(key: str, lesion: Json, slices: Mapping[str, int], then: str = "") -> LesionRow:
+def _lesion_row(key: str, lesion: Json, slices: Mapping[str, int], then: str = "", undecided: str = "") -> LesionRow:
     added = lesion.get("origin") == "added"
     volume = lesion.get("volume_mm3")
     return LesionRow(
@@ -150,7 +151,7 @@ def _lesion_row(key: str, lesion: Json, slices: Mapping[str, int], then: str = "
         number=str(lesion["id"]) if "id" in lesion else "",
         tracking_uid=lesion["tracking_uid"],
         certainty=lesion["certainty"],
-        trend=lesion.get("trend") or "",
+        trend=lesion.get("trend") or undecided,
         then=then,
         location=words.place_words(lesion),
         slice=str(slices.get(lesion["tracking_uid"], words.ABSENT)),
@@ -172,16 +173,17 @@ def _others(name: str, lesions: Iterable[Json], before: Mapping[str, Json]) -> I
         yield _lesion_row(f"{name}-{n}", {**({"id": known["id"]} if known else {}), **lesion}, {})
 
 
-def _comparison(change: Json, date: str) -> Comparison:
-    gone = len(change["no_longer_seen"])
-    line = f"{change['new']} new, {change['stable']} stable, {gone} no longer seen since {date}"
+def _comparison(change: Json, date: str, total: int) -> Comparison:
+    new, stable, gone = change["new"], change["stable"], len(change["no_longer_seen"])
+    rest = total - new - stable  # a candidate of the earlier scan, below its threshold, lies there
+    line = f"{new} new, {stable} stable, {gone} no longer seen{f', {rest} undecided' if rest else ''} since {date}"
     return Comparison(
         line=line if change["assessed"] else "",
         prior_uid=change["prior_study_instance_uid"],
         prior_date=date,
         aria_h=change["aria_h"] or "",
         flags=tuple(change["flags"]),
-        caveats=tuple(change["caveats"]),
+        caveats=tuple(words.sentence(caveat) for caveat in change["caveats"]),
         why=change["why"],
     )
 

@@ -22,6 +22,7 @@ class Preview:
     total: int
     definite: int
     possible: int
+    observer: str
     confirmed: str
     rejected: tuple[str, ...]
     restored: tuple[str, ...]
@@ -56,6 +57,7 @@ def preview_of(ledger: Ledger, review: Review, refusal: str = "") -> Preview:
         total=len(certainties),
         definite=certainties.count("definite"),
         possible=certainties.count("possible"),
+        observer=words.person_name(review.observer),
         confirmed=f"{len(kept)} as they are" + (f", {looked_at} of them accepted one by one" if looked_at else ""),
         rejected=tuple(_name(one) for one in rejected),
         restored=tuple(_name(one) for one in restored),

@@ -233,7 +233,9 @@ def findings(request: Request, uid: str, number: int, shared: Shared) -> Respons
 
 
 @router.get("/results/{number}/{kind}.dcm", response_class=Response)
-def result(request: Request, uid: str, number: int, kind: Literal["sr", "seg", "capture"], shared: Shared) -> Response:
+def result(
+    request: Request, uid: str, number: int, kind: Literal["sr", "seg", "capture", "ko"], shared: Shared
+) -> Response:
     """A DICOM object of a result as a file."""
     found = [one for one in shared.ledger.results(_job(shared, uid, number).id) if one.kind == kind]
     if not found or not (shared.archive / found[0].path).is_file():

@@ -66,6 +66,8 @@ def state_words(state: StudyState, job: Job | None) -> str:
     words = _STATES[state][0]
     if state is StudyState.DELIVERED and job is not None and not job.destinations:
         return "Analysed; no destination set"
+    if job is not None and job.correction is not None and state in (StudyState.QUEUED, StudyState.RUNNING):
+        return "Writing the correction" if state is StudyState.RUNNING else "Correction waits to be written"
     if state is StudyState.QUEUED and job is not None and job.attempts:
         return f"{words} again (attempt {job.attempts + 1})"
     if state is StudyState.RUNNING and job is not None and job.progress:
@@ -185,6 +187,11 @@ def place_words(lesion: Mapping[str, Any]) -> str:
     return f"{text} (lobar)" if location and region == "lobar" else text
 
 
+def sentence(text: str) -> str:
+    """Begin with a capital letter."""
+    return text[:1].upper() + text[1:]
+
+
 def iso_clock(value: str) -> str:
-    """Write a time given in ISO 8601 as :func:`clock` does, to the minute."""
-    return clock(datetime.fromisoformat(value), "minute")
+    """Write a time given in ISO 8601 with its date, in the server's zone."""
+    return datetime.fromisoformat(value).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -117,7 +117,7 @@ def test_the_headline_says_it_all(web: TestClient, patient: Patient) -> None:
         "SWI shows more microbleeds than T2*-GRE",
         "Not assessed: superficial siderosis, macrobleeds",
         "0.7 mm in plane, 2.8 mm slices, 98 % of the brain covered, SNR 24, motion 1.1",
-        "the head moved",
+        "The head moved",
     ):
         assert expected in text
 

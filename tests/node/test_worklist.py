@@ -128,7 +128,7 @@ def test_a_study_page_shows_picture_lesions_series_deliveries_and_history(web: T
         "7 microbleeds marked",
         "burden 5–9",
         "right thalamus",
-        "no phase: calcifications cannot be told from bleeds",
+        "No phase: calcifications cannot be told from bleeds",
         "SWI_Images",
         "a minimum intensity projection is never analysed",
         "Structured report",
