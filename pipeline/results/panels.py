@@ -125,7 +125,7 @@ class Pictures:
             pair.paste(grey.convert("RGB"), (n * (size + 2), 0))
         draw = ImageDraw.Draw(pair)
         draw.text((5, 4), str(lesion.id), font=font(17), fill=colour(lesion), stroke_width=2, stroke_fill=(0, 0, 0))
-        caption = f"mIP {_SLAB_MM:.0f} mm"
+        caption = f"mIP {_SLAB_MM:.0f} mm" if size >= 100 else "mIP"
         draw.text(
             (2 * size - 3, 5), caption, font=font(12), fill=MUTED, anchor="ra", stroke_width=2, stroke_fill=(0, 0, 0)
         )

@@ -21,10 +21,11 @@ _LOCATIONS: Final = {"white matter": "deep white matter"}
 Placed = Lesion | PriorLesion | RejectedLesion
 
 
-def place(bleed: Placed) -> str:
-    """Side and location of `bleed`, such as ``left frontal``; empty when they were not assessed."""
+def place(bleed: Placed, *, short: bool = False) -> str:
+    """Side and location of `bleed`: ``left frontal``, in short ``L frontal``; empty when they were not assessed."""
     location = bleed.location or bleed.region or ""
     side = bleed.side if bleed.side in ("left", "right") else ""
+    side = side[:1].upper() if short else side
     return f"{side} {_LOCATIONS.get(location, location)}".strip()
 
 
