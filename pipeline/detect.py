@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import __version__
+from pipeline.anatomy import Place, locate
 from pipeline.brain import extract_brain, implausible, require_usable
 from pipeline.errors import GeometryError, InputError
 from pipeline.findings import Certainty, Findings, Lesion, Point, ScoredCandidate, SeriesUsed
@@ -113,9 +114,14 @@ def analyse(
         scored = once_each(score(regions, acquisition, brain, profile, device), swi.array.shape)
     with watch("lesions"):
         lesions, labels = name_lesions(scored, acquisition, profile, key)
+    with watch("location"):
+        placement, places = locate(acquisition, brain, [one.centroid_lps_mm for one in lesions], profile.location)
+        lesions = placed(lesions, places)
     with watch("quality"):
-        quality, remarks = assess(acquisition, brain, profile)
+        quality, remarks = assess(acquisition, brain, profile, placement.coverage)
     warnings = [*acquisition.warnings, *remarks, *profile.caveats]
+    if not placement.assessed:
+        warnings.append(f"location not assessed: {placement.why}")
     if odd := implausible(brain, head, profile.brain):
         warnings.append(odd)
     if not candidates:
@@ -133,6 +139,7 @@ def analyse(
         warnings=tuple(dict.fromkeys(warnings)),
         phase=acquisition.phase_record,
         timing_s=watch.seconds,
+        placement=placement,
         image_quality=quality,
     )
     return Detection(findings, labels, acquisition, brain)
@@ -222,6 +229,16 @@ def name_lesions(
             )
         )
     return lesions, labels
+
+
+def placed(lesions: list[Lesion], places: list[Place]) -> list[Lesion]:
+    """Lesions with the names of their places; as they are when location was not assessed and there are none."""
+    if not places:
+        return lesions
+    return [
+        replace(lesion, region=place.region, location=place.location, side=place.side)
+        for lesion, place in zip(lesions, places, strict=True)
+    ]
 
 
 def _lps(region: Region, geometry: Geometry) -> Point:

@@ -35,6 +35,17 @@ class BrainParameters(Parameters):
     plausible_area_cm2: tuple[float, float] = Field((50.0, 260.0), description="Largest area of the brain in a slice")
 
 
+class LocationParameters(Parameters):
+    """Settings of the registration to the atlas, and how well it must succeed for regions to be named."""
+
+    grid_mm: float = Field(4.0, gt=0, description="Voxel of the grid that is registered")
+    start_rounds: int = Field(40, gt=0, description="Steps from each height that is tried")
+    rounds: int = Field(80, gt=0, description="Steps of each affine registration")
+    least_overlap: float = Field(0.85, ge=0, le=1, description="Dice of the brain and the atlas inside the slices")
+    least_agreement: float = Field(0.05, ge=0, le=1, description="Share of the image's variance the template explains")
+    scales: tuple[float, float] = Field((0.7, 1.4), description="Smallest and largest stretch that a head may need")
+
+
 class QualityParameters(Parameters):
     """Limits beyond which the images are remarked on."""
 

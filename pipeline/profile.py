@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from pipeline.errors import ProfileError
 from pipeline.measure import MeasureParameters
-from pipeline.parameters import BrainParameters, Parameters, QualityParameters
+from pipeline.parameters import BrainParameters, LocationParameters, Parameters, QualityParameters
 from pipeline.shape import RatingParameters, ShapeParameters
 from pipeline.weights import Weights
 
@@ -122,6 +122,7 @@ class Profile(Parameters):
     thresholds: Thresholds
     max_lesions: int = Field(200, gt=0, le=65535, description="The most probable are reported, with a warning")
     suits: Suits = Suits()
+    location: LocationParameters = LocationParameters()
     quality: QualityParameters = QualityParameters()
     caveats: tuple[str, ...] = Field((), description="Said in every result")
 

@@ -1,0 +1,251 @@
+"""How does a brain lie on the atlas? Affine registration in two steps: by the outline, then by what is inside.
+
+First the outline of the extracted brain is laid on that of the atlas, by mean squares of the signed distance to it;
+this needs no contrast, and starts from several heights, so that a slab finds its place. Then the image inside is laid
+on the T1 template by mutual information (Mattes et al. 2003, IEEE TMI 22:120), which any contrast of the fluid serves.
+Both are SimpleITK's, over all voxels of a grid of about 4 mm, on one thread: the same images give the same matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813 - its users' name for it
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from pipeline.anatomy.atlas import Atlas
+from pipeline.geometry import Geometry, Volume
+from pipeline.parameters import LocationParameters
+
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+_REACH_MM = 15.0
+"""Distances from the outline count up to here."""
+_START_MM = (-45.0, -30.0, -15.0, 0.0, 15.0, 30.0, 45.0)
+"""Heights that the outline is tried at, beside where its middle is that of the atlas."""
+_BINS = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """How a brain lies on the atlas, and how well.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (4, 4)
+        Patient LPS to LPS-oriented MNI, mm.
+    overlap : float
+        Dice of the brain and the atlas's, inside the slices.
+    agreement : float
+        Share of the image's variance inside the brain that the template explains (correlation ratio), 0 to 1.
+    coverage : float
+        Share of the atlas's brain inside the field of view.
+    """
+
+    matrix: Floats
+    overlap: float
+    agreement: float
+    coverage: float
+
+    def to_mni(self, lps: ArrayLike) -> Floats:
+        """LPS-oriented MNI coordinates of points ``(..., 3)`` in patient coordinates, mm."""
+        return np.asarray(np.asarray(lps, dtype=np.float64) @ self.matrix[:3, :3].T + self.matrix[:3, 3])
+
+    @property
+    def scales(self) -> tuple[float, float]:
+        """Smallest and largest stretch of the matrix."""
+        values = np.linalg.svd(self.matrix[:3, :3], compute_uv=False)
+        return float(values[-1]), float(values[0])
+
+
+def align(image: Volume, brain: Mask, atlas: Atlas, parameters: LocationParameters) -> Alignment:
+    """Lay a brain on the atlas.
+
+    Parameters
+    ----------
+    image : Volume
+        Magnitude or SWI.
+    brain : ndarray of bool
+        Its brain mask, not empty.
+    atlas : Atlas
+        The template.
+    parameters : LocationParameters
+        Grid.
+    """
+    small, outline, grid = _work_grid(image, brain, parameters.grid_mm)
+    with _one_thread():
+        rough = _by_outline(outline, grid, atlas, parameters)
+        transform = _by_content(small, outline, grid, atlas, rough, parameters)
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.reshape(transform.GetMatrix(), (3, 3))
+    matrix[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
+    t1, mask = _on(grid, atlas.t1, atlas, transform), _on(grid, atlas.brain, atlas, transform) > 0.5
+    return Alignment(
+        matrix=matrix,
+        overlap=2 * float((mask & outline).sum()) / max(float(mask.sum() + outline.sum()), 1.0),
+        agreement=correlation_ratio(small[outline & mask], t1[outline & mask]),
+        coverage=_coverage(matrix, image.geometry, atlas),
+    )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums over several threads differ in their last bits; a registration's metric heeds only the global number."""
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+
+
+def correlation_ratio(values: ArrayLike, given: ArrayLike, bins: int = _BINS) -> float:
+    """Share of the variance of `values` that bins of `given` explain (Roche et al. 1998), less what chance does."""
+    y, x = np.asarray(values, dtype=np.float64).ravel(), np.asarray(given, dtype=np.float64).ravel()
+    if y.size <= bins or not np.ptp(y) or not np.ptp(x):
+        return 0.0
+    index = np.digitize(x, np.quantile(x, np.linspace(0, 1, bins + 1)[1:-1]))
+    count = np.bincount(index, minlength=bins)
+    mean = np.bincount(index, weights=y, minlength=bins) / np.maximum(count, 1)
+    within = float(((y - mean[index]) ** 2).sum()) / (y.size - np.count_nonzero(count))
+    return max(0.0, 1.0 - within / float(y.var(ddof=1)))
+
+
+def _work_grid(image: Volume, brain: Mask, grid_mm: float) -> tuple[NDArray[np.float32], Mask, Geometry]:
+    """Image (evenly bright), brain and grid, averaged over blocks of about `grid_mm`."""
+    spacing = image.geometry.spacing
+    factors = [max(1, min(round(grid_mm / s), n)) for s, n in zip(spacing, image.geometry.shape[::-1], strict=True)]
+    small = _blocks(image.array, factors)
+    outline = _blocks(brain, factors) > 0.5
+    affine = image.geometry.affine.copy()
+    affine[:3, 3] = image.geometry.to_lps([(f - 1) / 2 for f in factors])
+    affine[:3, :3] *= factors
+    return small, outline, Geometry((small.shape[0], small.shape[1], small.shape[2]), affine)
+
+
+def _blocks(array: NDArray[np.generic], factors: Sequence[int]) -> NDArray[np.float32]:
+    k, j, i = (n // f for n, f in zip(array.shape, factors[::-1], strict=True))
+    c, b, a = factors[::-1]
+    cut = array[: k * c, : j * b, : i * a].astype(np.float32)
+    return np.asarray(cut.reshape(k, c, j, b, i, a).mean(axis=(1, 3, 5)), dtype=np.float32)
+
+
+def _distance(mask: Mask, spacing: Sequence[float]) -> NDArray[np.float32]:
+    """Signed distance to the outline (mm, negative inside); a brain that the slices cut goes on beyond them."""
+    beyond = int(np.ceil(2 * _REACH_MM / spacing[0]))
+    longer = np.pad(mask, ((beyond, beyond), (0, 0), (0, 0)), mode="edge")
+    outside = ndimage.distance_transform_edt(~longer, sampling=spacing)
+    inside = ndimage.distance_transform_edt(longer, sampling=spacing)
+    distance = (outside - inside)[beyond : beyond + mask.shape[0]]
+    return np.asarray(np.clip(distance, -_REACH_MM, _REACH_MM), dtype=np.float32)
+
+
+def _to_sitk(array: NDArray[np.generic], geometry: Geometry) -> sitk.Image:
+    image = sitk.GetImageFromArray(array.astype(np.float32))
+    image.SetSpacing(geometry.spacing)
+    image.SetOrigin(geometry.affine[:3, 3].tolist())
+    image.SetDirection(geometry.direction.ravel().tolist())
+    return image
+
+
+def _mask(array: Mask, geometry: Geometry) -> sitk.Image:
+    return sitk.Cast(_to_sitk(array, geometry), sitk.sitkUInt8)
+
+
+@cache
+def _atlas_distance(atlas: Atlas) -> sitk.Image:
+    return _to_sitk(_distance(atlas.brain, atlas.geometry.spacing[::-1]), atlas.geometry)
+
+
+@cache
+def _atlas_t1(atlas: Atlas) -> sitk.Image:
+    return _to_sitk(atlas.t1, atlas.geometry)
+
+
+def _method(fixed_mask: sitk.Image, step: float, least: float, rounds: int) -> sitk.ImageRegistrationMethod:
+    method = sitk.ImageRegistrationMethod()
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetMetricFixedMask(fixed_mask)
+    method.SetOptimizerAsRegularStepGradientDescent(
+        step, least, rounds, relaxationFactor=0.8, gradientMagnitudeTolerance=1e-8
+    )
+    method.SetOptimizerScalesFromPhysicalShift()
+    return method
+
+
+def _by_outline(outline: Mask, grid: Geometry, atlas: Atlas, parameters: LocationParameters) -> sitk.AffineTransform:
+    """The affine map that lays the outline on the atlas's, from the best of several heights."""
+    distance = _distance(outline, grid.spacing[::-1])
+    fixed, near = _to_sitk(distance, grid), _mask(np.abs(distance) < _REACH_MM, grid)
+    moving = _atlas_distance(atlas)
+    centre = grid.to_lps(np.argwhere(outline)[:, ::-1]).mean(axis=0)
+    target = atlas.geometry.to_lps(np.argwhere(atlas.brain)[:, ::-1]).mean(axis=0)
+    every = [max(1, round(2 * parameters.grid_mm / s)) for s in grid.spacing]
+    coarse, coarsely_near = (_sparse(one, every) for one in (fixed, near))
+    tried = []
+    for height in _START_MM:
+        start = sitk.Similarity3DTransform()
+        start.SetCenter(centre.tolist())
+        start.SetTranslation((target - centre + (0.0, 0.0, height)).tolist())
+        method = _method(coarsely_near, 6.0, 0.5, parameters.start_rounds)
+        method.SetMetricAsMeanSquares()
+        method.MetricUseMovingImageGradientFilterOff()  # a distance is smooth
+        method.SetInitialTransform(start, inPlace=True)
+        method.Execute(coarse, moving)
+        tried.append((method.GetMetricValue(), start))
+    _, best = min(tried, key=lambda one: one[0])
+    transform = sitk.AffineTransform(3)
+    transform.SetCenter(best.GetCenter())
+    transform.SetMatrix(best.GetMatrix())
+    transform.SetTranslation(best.GetTranslation())
+    method = _method(near, 4.0, 0.05, parameters.rounds)
+    method.SetMetricAsMeanSquares()
+    method.MetricUseMovingImageGradientFilterOff()
+    method.SetInitialTransform(transform, inPlace=True)
+    method.Execute(fixed, moving)
+    return transform
+
+
+def _sparse(image: sitk.Image, every: Sequence[int]) -> sitk.Image:
+    i, j, k = every
+    return image[::i, ::j, ::k]
+
+
+def _by_content(
+    small: NDArray[np.float32],
+    outline: Mask,
+    grid: Geometry,
+    atlas: Atlas,
+    rough: sitk.AffineTransform,
+    parameters: LocationParameters,
+) -> sitk.AffineTransform:
+    """The affine map by mutual information of the brain with the template."""
+    bright = float(np.percentile(small[outline], 99.5))
+    fixed = _to_sitk(np.clip(small, 0, bright), grid)
+    method = _method(_mask(outline, grid), 1.0, 0.02, parameters.rounds)
+    method.SetMetricAsMattesMutualInformation(_BINS)
+    transform = sitk.AffineTransform(rough)
+    method.SetInitialTransform(transform, inPlace=True)
+    method.Execute(fixed, _atlas_t1(atlas))
+    return transform
+
+
+def _on(grid: Geometry, array: NDArray[np.generic], atlas: Atlas, transform: sitk.Transform) -> NDArray[np.float32]:
+    """An array of the atlas on the grid of the patient."""
+    like = _to_sitk(np.zeros(grid.shape), grid)
+    return np.asarray(sitk.GetArrayFromImage(sitk.Resample(_to_sitk(array, atlas.geometry), like, transform)))
+
+
+def _coverage(matrix: Floats, geometry: Geometry, atlas: Atlas) -> float:
+    """Share of the atlas's brain that lies inside the field of view."""
+    mni = atlas.geometry.to_lps(np.argwhere(atlas.brain)[::7, ::-1])
+    back = np.linalg.inv(matrix)
+    ijk = geometry.to_ijk(mni @ back[:3, :3].T + back[:3, 3])
+    inside = (ijk >= -0.5) & (ijk <= np.array(geometry.shape[::-1]) - 0.5)
+    return float(inside.all(axis=1).mean())
