@@ -29,6 +29,7 @@ from tests.node.seeded import Seeded, seed
 COMMANDS = [  # the contract's
     *("up", "receiver", "worker", "worklist", "sweep"),
     *("detect", "route", "send", "echo", "jobs", "show", "retry", "reroute", "profiles", "demo"),
+    *("users", "audit", "correct"),
 ]
 
 
