@@ -7,7 +7,7 @@ again when they are read (:mod:`pipeline.volume`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -47,11 +47,11 @@ class Pick:
         """What is analysed: SWI, phase and magnitude, as far as there are any."""
         return tuple(series for series in (self.swi, self.phase, self.magnitude) if series is not None)
 
-    def key(self, profile_digest: str) -> str:
-        """Key of an analysis of these images (:func:`pipeline.identity.job_key`)."""
+    def key(self, profile_digest: str, settings: Mapping[str, object] | None = None) -> str:
+        """Key of an analysis of these images (:func:`pipeline.identity.job_key`); `settings` change its results too."""
         uids = (i.sop_instance_uid for series in self.used for leaf in series.leaves for i in leaf.instances)
         sign = self.phase.phase_sign if self.phase is not None else None
-        return job_key(uids, profile_digest, None if sign is None else {"phase_sign": sign})
+        return job_key(uids, profile_digest, {**({} if sign is None else {"phase_sign": sign}), **(settings or {})})
 
     @property
     def analysable(self) -> bool:

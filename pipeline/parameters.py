@@ -42,7 +42,7 @@ class LocationParameters(Parameters):
     start_rounds: int = Field(40, gt=0, description="Steps from each height that is tried")
     rounds: int = Field(80, gt=0, description="Steps of each affine registration")
     least_overlap: float = Field(0.85, ge=0, le=1, description="Dice of the brain and the atlas inside the slices")
-    least_agreement: float = Field(0.05, ge=0, le=1, description="Share of the image's variance the template explains")
+    least_agreement: float = Field(0.15, ge=0, le=1, description="Share of the image's variance the template explains")
     scales: tuple[float, float] = Field((0.7, 1.4), description="Smallest and largest stretch that a head may need")
 
 
@@ -70,7 +70,7 @@ class ChangeParameters(Parameters):
     coverage_mm: float = Field(
         3.0, ge=0, description="So far beyond the brain of the other scan a place still counts as seen in it, mm"
     )
-    least_fit: float = Field(0.55, ge=-1, le=1, description="Registrations that agree less are not used (correlation)")
+    least_fit: float = Field(0.7, ge=-1, le=1, description="Registrations that agree less are not used (correlation)")
     least_common: float = Field(0.5, gt=0, le=1, description="Share of the smaller brain that both scans must show")
     largest_discord_mm: float = Field(
         2.0, gt=0, description="Registration forth and back may differ by so much in the brain, mm"

@@ -30,6 +30,8 @@ ENOUGH = 250_000
 ROUNDS = 80
 _SEED = 1
 _BINS = 32
+LOCAL_MM = 12.0
+"""Scale of the mean that the image is divided by."""
 _EDGE_MM = 4.0
 
 
@@ -109,8 +111,8 @@ class _Scales:
         seen = [np.flatnonzero(reference.image.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
         box = tuple(slice(int(n[0]), max(int(n[-1]) + 1, int(n[0]) + 4)) for n in seen)
         at = reference.geometry.to_lps([s.start for s in reversed(box)])
-        self.image = _to_sitk(reference.image[box].astype(np.float32), reference, at)
         self.brain = _to_sitk(reference.brain[box].astype(np.float32), reference, at)
+        self.image = _flat(_to_sitk(reference.image[box].astype(np.float32), reference, at), self.brain)
         self.middle = reference.geometry.to_lps(np.argwhere(reference.brain).mean(axis=0)[::-1])
         self._made: dict[float, _Scaled] = {}
 
@@ -127,6 +129,14 @@ class _Scales:
 class _Scaled(NamedTuple):
     image: sitk.Image
     mask: sitk.Image
+
+
+def _flat(image: sitk.Image, brain: sitk.Image) -> sitk.Image:
+    """Take out the shading of the coils, which stays where the scanner is when the head moves."""
+    level = sitk.SmoothingRecursiveGaussian(image * brain, LOCAL_MM)
+    weight = sitk.SmoothingRecursiveGaussian(brain, LOCAL_MM)
+    known = sitk.Cast(weight > 0.02, sitk.sitkFloat32)
+    return sitk.Clamp(known * image * weight / sitk.Maximum(level, 1e-3), lowerBound=0.0, upperBound=3.0)
 
 
 def _search(fixed: _Scaled, moving: _Scaled, start: sitk.Euler3DTransform) -> tuple[sitk.Euler3DTransform, float]:
