@@ -177,9 +177,8 @@ class Sidebar:
             for edge, value in zip(edges, self._values(lesion), strict=True):
                 _right(draw, edge, line, value, colour(lesion) if edge == edges[0] else TEXT, 17)
             draw.text((lefts[0], line), lesion.certainty.value, font=font(17), fill=colour(lesion), anchor="lm")
-            draw.text(
-                (lefts[1], line), _fitted(words.place(lesion, short=True) or "-", room), font=font(16), fill=TEXT, anchor="lm"
-            )
+            where = _fitted(words.place(lesion, short=True) or "-", room)
+            draw.text((lefts[1], line), where, font=font(16), fill=TEXT, anchor="lm")
             if compared:
                 _right(draw, _RIGHT, line, lesion.trend.value if lesion.trend else "?", colour(lesion), 16)
         return y + _HEADER + _ROW * len(lesions)

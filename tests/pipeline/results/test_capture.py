@@ -102,7 +102,7 @@ def test_long_warnings_and_odd_letters_stay_inside_the_page(detection_of: Make) 
     warnings = tuple(f"Warnung {n}: größer als {'x' * 90} — 体 " + "und so weiter " * 20 for n in range(9))
     quiet, loud = np.asarray(montage(detection_of())), np.asarray(montage(detection_of(warnings=warnings)))
     assert loud.shape == quiet.shape
-    np.testing.assert_array_equal(loud[:, 520:], quiet[:, 520:])
+    np.testing.assert_array_equal(loud[:600, 520:], quiet[:600, 520:])  # below, close-ups may take what room there is
     np.testing.assert_array_equal(loud[:300], quiet[:300])
 
 

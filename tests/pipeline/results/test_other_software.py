@@ -64,13 +64,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 REPORTED = ("no lesion", "verified follow-up", "sixty lesions")
 
 SHOWN = (
-    "Müller^Jürgen",
+    "Jürgen Müller",
     "Klinikum Köln",
     "Verifying",
     "Lobar and deep",
     "5 to 9",
     "No longer seen: left frontal",
-    "Signal to Noise Ratio",
+    "Image quality",
     "More than 4 microbleeds",
     "Rejected by the verifying observer, not counted: microbleed 9",
     "Comment of the verifying observer: Artefact at 9",
