@@ -188,3 +188,17 @@ def test_everything_works_without_a_script(browser: Browser, address: str, patie
     page.get_by_role("button", name="Preview what will be sent").click()
     expect(page.get_by_text("7 microbleeds")).to_be_visible()  # one less, one more
     context.close()
+
+
+def test_the_first_study_of_an_empty_node_appears_by_itself(page: Page, complaints: list[str], tmp_path: Path) -> None:
+    s = Seeder(tmp_path)
+    with served(create_app(load_settings(None, data_dir=tmp_path), s.ledger)) as address:
+        page.goto(address, wait_until="networkidle")
+        expect(page.get_by_text("No studies yet")).to_be_visible()
+        s.receive("one", "Rivera^Maria", "P-7001")
+        expect(page.get_by_role("link", name="Rivera, Maria")).to_be_visible(timeout=30_000)
+        expect(page.get_by_role("search")).to_be_visible()
+        s.receive("two", "Noether^Emmy", "P-7002")
+        expect(page.get_by_role("link", name="Noether, Emmy")).to_be_visible(timeout=30_000)
+    s.ledger.close()
+    assert complaints == []
