@@ -90,10 +90,7 @@ def cautions(findings: Findings) -> list[str]:
 def caveats(findings: Findings) -> list[str]:
     """What is always to be kept in mind."""
     change = findings.change
-    lines = [not_assessed(findings)]
-    if findings.placement is not None and not findings.placement.assessed and findings.placement.why:
-        lines.append(f"Location not assessed: {findings.placement.why}")
-    lines.append(SEQUENCE_CAVEAT)
+    lines = [not_assessed(findings), SEQUENCE_CAVEAT]
     return [*lines, *(line for line in _sentences(change.caveats if change else ()) if line not in lines)]
 
 
