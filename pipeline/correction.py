@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import __version__
+from pipeline.anatomy import locate
 from pipeline.brain import extract_brain
 from pipeline.candidates import Candidate
-from pipeline.detect import Detection, Stopwatch, usable
+from pipeline.detect import Detection, Stopwatch, placed, usable
 from pipeline.errors import InputError
 from pipeline.findings import Certainty, Findings, Lesion, Origin, Point, RejectedLesion, Verification
 from pipeline.geometry import Acquisition, Volume
@@ -29,6 +30,7 @@ CLEAR = 2.0
 """So many times the noise must a dark place stand out to be measured."""
 WIDER = 1.5
 """So much further than the largest bleed is looked, for the seed may lie at its edge."""
+PLACE_UNKNOWN = "the brain could not be laid on the atlas again"
 
 Mask = NDArray[np.bool_]
 Labels = NDArray[np.uint16]
@@ -117,6 +119,12 @@ def correct(
         with watch("added bleeds"):
             highest = max((lesion.id for result in earlier for lesion in result.findings.lesions), default=0)
             added, remarks = _add(amendment.added, highest, labels, acquisition, brain, profile.measure, key)
+        placement = earlier[0].findings.placement
+        if placement is not None and placement.assessed:
+            with watch("location"):
+                _, places = locate(acquisition, brain, [a.centroid_lps_mm for a in added], profile.location)
+            added = placed(added, places)
+            remarks += [f"{_named(a.id)}has no location: {PLACE_UNKNOWN}" for a in added if not places]
     before = earlier[0].findings
     findings = replace(
         before,

@@ -36,6 +36,7 @@ from pipeline.results.reading import read_segments
 from pipeline.study import pick, read_studies
 from tests import dicom_factory
 from tests.heads import BLEEDS, SPACING, small_head
+from tests.pipeline import phantom
 from tests.pipeline.results.studies import simulate
 
 AT = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
@@ -158,6 +159,19 @@ def test_an_added_bleed_that_cannot_be_measured_is_a_sphere_and_says_so(
 def replace_measure(profile: Profile) -> Profile:
     """Seeds are looked for nowhere but at the click itself."""
     return profile.model_copy(update={"measure": profile.measure.model_copy(update={"seed_mm": 0.0})})
+
+
+def test_an_added_bleed_gets_the_place_that_the_detector_would_name(tmp_path: Path) -> None:
+    before = phantom.demo_detection()
+    assert before.findings.placement is not None
+    assert before.findings.placement.assessed
+    gone = before.findings.lesions[0]
+    amendment = amend([gone.tracking_uid], added=(Addition(gone.centroid_lps_mm),))
+    after = run(phantom.demo_pick(), load_profile("frst"), [stored(before, tmp_path, "demo")], amendment)
+    new = after.findings.lesions[-1]
+    assert new.region is not None
+    assert (new.region, new.location, new.side) == (gone.region, gone.location, gone.side)
+    assert after.findings.summary.to_json()["regions"] == before.findings.summary.to_json()["regions"]
 
 
 def test_nothing_is_added_outside_the_images_or_where_a_bleed_is(
