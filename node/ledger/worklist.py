@@ -104,7 +104,8 @@ class Worklist(Store):
         ):  # first which ones, for sorting all of their columns would take most of the time
             uids = connection.scalars(chosen.limit(limit).offset(offset)).all()
             found = connection.execute(query.where(studies.c.study_instance_uid.in_(uids))).mappings()
-            rows = sorted(found, key=lambda row: uids.index(row["studies__study_instance_uid"]))
+            places = {uid: place for place, uid in enumerate(uids)}
+            rows = sorted(found, key=lambda row: places[row["studies__study_instance_uid"]])
         return [
             WorklistRow(
                 study=study_of(part(row, studies)),
