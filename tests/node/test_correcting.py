@@ -14,8 +14,11 @@ from pydicom import dcmread
 from node.analysis import Analyst, Outcome, run_pipeline
 from node.archive import Archive
 from node.cli import main
+from node.comparison import REFERENCE, Comparison
 from node.correcting import earlier_results, open_correction, run_correction
 from node.ledger import AddedBleed, Correction, Job, JobState, Ledger, Verdict
+from pipeline.change import ChangeParameters, Prior, Reference
+from pipeline.documents import read_findings
 from pipeline.errors import InputError
 from pipeline.results import write_results
 from tests.integration.killable_node import make_study
@@ -124,6 +127,29 @@ def test_a_confirmation_is_a_verified_report_of_the_same_bleeds(node: Node) -> N
     assert node.document(job)["rejected"] == []
     assert node.report(job).VerificationFlag == "VERIFIED"
     assert node.report(node.job).VerificationFlag == "UNVERIFIED"
+
+
+def test_what_changed_since_the_earlier_study_is_told_anew(node: Node) -> None:
+    """Against its own images as the earlier study: a bleed that the reader adds is new, a rejected one not gone."""
+    job = node.open(node.job, correction(node, reject=1, add=True))
+    reference = Reference.load(node.archive.outbox(node.job.id) / REFERENCE)
+    earlier = Prior(read_findings(node.document(node.job)), reference, "1.2.3", "20250101")
+    outcome = run_correction(
+        job,
+        earlier_results(node.ledger, node.archive, job),
+        [node.archive.path(path) for path in node.ledger.job_paths(job.id)],
+        lambda _stage: None,
+        job.created_at,
+        comparison=Comparison(ChangeParameters(), earlier, "key", reference.to_bytes()),
+    )
+    change = outcome.findings.change
+    assert change is not None
+    assert change.assessed, change.why
+    rejected = outcome.findings.rejected[0].tracking_uid
+    assert [lesion.trend for lesion in outcome.findings.lesions] == ["stable", "stable", "new"]
+    assert (change.new, change.stable, change.no_longer_seen) == (1, 2, ())
+    assert [lesion.tracking_uid for lesion in change.unclear] == [rejected]
+    assert outcome.kept[REFERENCE] == reference.to_bytes()  # a later study is compared with what the reader left
 
 
 def test_a_worker_that_dies_midway_leaves_a_correction_that_another_does_alike(node: Node, tmp_path: Path) -> None:
