@@ -99,9 +99,8 @@ class Worklist(Store):
         chosen = self._studies(select(studies.c.study_instance_uid.label("uid")))
         chosen = chosen.where(_matches(filters or Filters(), state)).order_by(*_order(sort, state, descending))
         query = self._studies(select(*STUDY_COLUMNS, *JOB_COLUMNS, *BURDEN_COLUMNS, state.label("state")))
-        with (
-            self._read() as connection
-        ):  # first which ones, for sorting all of their columns would take most of the time
+        # First which ones: sorting all of their columns would take most of the time.
+        with self._read() as connection:
             uids = connection.scalars(chosen.limit(limit).offset(offset)).all()
             found = connection.execute(query.where(studies.c.study_instance_uid.in_(uids))).mappings()
             places = {uid: place for place, uid in enumerate(uids)}
