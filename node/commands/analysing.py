@@ -13,7 +13,7 @@ from node.commands.options import ConfigOption, DataOption, FolderArgument, Json
 from node.commands.output import print_json, print_table, say, stages
 
 if TYPE_CHECKING:
-    from pipeline.findings import Findings
+    from pipeline.findings import ChangeOverTime, Findings
 
 
 class Device(StrEnum):
@@ -27,6 +27,11 @@ class Device(StrEnum):
 StudyOption = Annotated[str | None, typer.Option("--study", metavar="UID", help="Which study, if there are several.")]
 ProfileOption = Annotated[str | None, typer.Option("--profile", metavar="NAME", help="Which recipe (see `profiles`).")]
 
+PriorOption = Annotated[
+    Path | None,
+    typer.Option("--prior", metavar="DICOM_DIR", help="An earlier study of the same patient to compare with."),
+]
+
 
 def detect(
     folder: FolderArgument,
@@ -35,13 +40,16 @@ def detect(
     device: Annotated[Device, typer.Option("--device", help="Where networks run.")] = Device.AUTO,
     study: StudyOption = None,
     rules: RulesOption = None,
+    prior: PriorOption = None,
+    config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
     """Find the microbleeds of one study. Writes findings.json, seg.dcm (if any lesion), sr.dcm and capture.dcm."""
     from node.commands.detecting import detect_folder
 
+    change = settings_of(None, config).change.parameters
     with stages("detect") as progress:
-        detected = detect_folder(folder, out, profile, device.value, study, progress, rules)
+        detected = detect_folder(folder, out, profile, device.value, study, progress, rules, prior, change)
     if json:
         print_json(detected.findings.to_json())
         return
@@ -53,6 +61,7 @@ def detect(
 def _print_findings(findings: Findings, slice_numbers: Sequence[int]) -> None:
     counts = findings.counts
     print(f"{counts['total']} microbleeds: {counts['definite']} definite, {counts['possible']} possible")
+    compared = findings.change is not None and findings.change.assessed
     if findings.lesions:
         rows = [
             [
@@ -64,15 +73,29 @@ def _print_findings(findings: Findings, slice_numbers: Sequence[int]) -> None:
                 " ".join(f"{value:.1f}" for value in lesion.centroid_lps_mm),
                 slice_numbers[lesion.voxel_ijk[2]],
                 " ".join(filter(None, (lesion.side, lesion.location or lesion.region))) or "not assessed",
+                *([lesion.trend or "undecided"] if compared else []),
             ]
             for lesion in findings.lesions
         ]
         columns = ["no.", "certainty", "probability", "diameter mm", "volume mm³", "LPS mm", "slice", "location"]
-        print_table(columns, rows)
+        print_table([*columns, *(["change"] if compared else [])], rows)
+    if findings.change is not None:
+        _print_change(findings.change)
     for note in (findings.phase, *findings.warnings):
         if note:
             print(f"note: {note}")
     print("Research use only; not a medical device.")
+
+
+def _print_change(change: ChangeOverTime) -> None:
+    since = f"since {change.prior_study_date or 'the earlier study'}"
+    if not change.assessed:
+        print(f"{since}: not compared, {change.why}")
+        return
+    print(f"{since}: {change.new} new, {change.stable} stable, {len(change.no_longer_seen)} no longer seen")
+    print(f"ARIA-H by new microbleeds: {change.aria_h or 'not graded'}")
+    for line in (*change.flags, *(f"note: {caveat}" for caveat in change.caveats)):
+        print(line)
 
 
 def route(

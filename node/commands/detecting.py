@@ -8,12 +8,15 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from node.commands.comparing import another_patient, compare_with
+from node.comparison import Comparison
 from pipeline.errors import InputError, NoSwiError
 from pipeline.findings import Findings
+from pipeline.parameters import ChangeParameters
 from pipeline.recognition import Rules, load_rules
 from pipeline.study import Pick, Study, Unreadable, find_files, pick, read_studies
 
@@ -38,13 +41,15 @@ def detect_folder(
     study_uid: str | None,
     progress: Callable[[str], None],
     rules: Path | None = None,
+    prior: Path | None = None,
+    change: ChangeParameters | None = None,
 ) -> Detected:
-    """Analyse the study in `folder` and write its results to `out`.
+    """Analyse the study in `folder`, compare it with that in `prior`, and write its results to `out`.
 
     Raises
     ------
     InputError
-        If the folder holds no study that can be analysed, or `out` cannot be written.
+        If a folder holds no study that can be analysed, or `out` cannot be written.
     """
     from pipeline.profile import load_profile
 
@@ -53,12 +58,21 @@ def detect_folder(
         table = load_rules(rules) if rules else None
         chosen = pick_study(folder, study_uid, table, t2star=recipe.suits.t2star)
 
-        from pipeline.detect import detect
+        earlier = pick_study(prior, None, table, t2star=recipe.suits.t2star) if prior else None
+
+        from pipeline.detect import Stopwatch, detect
         from pipeline.results import make_results, write_results
         from pipeline.results.source import read_planes
 
-        key = chosen.key(recipe.digest)
+        comparison = Comparison(change or ChangeParameters())
+        if earlier is not None and prior is not None:
+            comparison = compare_with(earlier, prior, chosen, recipe, device, progress, comparison.parameters)
+        key = chosen.key(recipe.digest, comparison.part_of_key)
         detection = detect(chosen, recipe, key=key, device=device, progress=progress)
+        detection, _ = comparison.apply(detection, Stopwatch(progress))
+        if earlier is not None and (warning := another_patient(earlier, chosen)):
+            findings = replace(detection.findings, warnings=(*detection.findings.warnings, warning))
+            detection = replace(detection, findings=findings)
         progress("write results")
         write_results(make_results(detection, key=key, created=datetime.now(UTC)), staging)
         document = json.dumps(detection.findings.to_json(), indent=2, ensure_ascii=False)

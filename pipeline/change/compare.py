@@ -59,6 +59,13 @@ def compare(
     pose = register(here, prior.reference)
     if why := pose.objection(parameters):
         return not_compared(detection, prior, why, pose.fit)
+    return judge(detection, prior, here, pose, parameters)
+
+
+def judge(detection: Detection, prior: Prior, here: Reference, pose: Pose, parameters: ChangeParameters) -> Detection:
+    """Say what has become of every bleed, with the earlier scan at `pose`; :func:`compare` says the rest."""
+    if prior.reference is None:
+        raise ValueError("the earlier scan has no reference image")
     outcome = _Comparison(detection.findings, prior, here, prior.reference, pose, parameters).outcome()
     caveats = _caveats(outcome, detection.findings, prior, here, parameters)
     change = replace(

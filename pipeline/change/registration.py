@@ -89,9 +89,18 @@ def register(present: Reference, prior: Reference) -> Pose:
     there = _lay(one, other, (COARSE_MM, MIDDLE_MM, FINE_MM))
     back = _lay(other, one, (COARSE_MM, MIDDLE_MM))
     # ITK maps points of the fixed image into the moving one.
+    there = _rounded(there)
     forth, again = _inverse(_matrix(there)), _matrix(back)
     fit, common = _agreement(one, other, there)
-    return Pose(forth, fit, _discord(forth, again, prior), common)
+    return Pose(forth, round(fit, 4), round(_discord(forth, again, prior), 3), round(common, 4))
+
+
+def _rounded(pose: sitk.Euler3DTransform) -> sitk.Euler3DTransform:
+    """Leave out the last digits, which are those of sums in another order."""
+    *turn, x, y, z = pose.GetParameters()
+    result = sitk.Euler3DTransform(pose)
+    result.SetParameters([*(round(angle, 6) for angle in turn), *(round(mm, 4) for mm in (x, y, z))])
+    return result
 
 
 def _lay(fixed: _Scales, moving: _Scales, steps_mm: tuple[float, ...]) -> sitk.Euler3DTransform:
