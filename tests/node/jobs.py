@@ -119,7 +119,10 @@ def findings_of(job: Job, **changes: Any) -> Findings:
     """Findings without a lesion."""
     given = {"lesions": (), "candidates": (), "weights": {}, "software": "test", **changes}
     return Findings(
-        profile=job.profile, study_instance_uid=job.study_instance_uid, series=SeriesUsed(job.swi_series_uid or ""), **given
+        profile=job.profile,
+        study_instance_uid=job.study_instance_uid,
+        series=SeriesUsed(job.swi_series_uid or ""),
+        **given,
     )
 
 
