@@ -9,7 +9,7 @@ LOCK   := requirements.lock
 DEBIAN := redis-server postgresql orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps chromium docker-compose
 
 # One script a question; those about the simulator alone are described in docs/simulation.md.
-BENCH := receive reading ledger brain detect turnaround
+BENCH := receive reading ledger worklist brain location detect turnaround
 
 .PHONY: help demo test lint bench debian lock clean
 help:  ## Show this list

@@ -144,8 +144,8 @@ class Acquisition:
     """One SWI acquisition on one grid: what every candidate method and classifier gets to see.
 
     `phase` and `magnitude` are ``None`` when the study has none; otherwise they share the grid of `swi`.
-    `warnings` are short sentences for the reader of the result. `phase_record` says how the phase was read. `sequence` is
-    ``t2star`` where a T2*-weighted gradient echo stands in for the SWI.
+    `warnings` are short sentences for the reader of the result. `phase_record` says how the phase was read. `sequence`
+    is ``t2star`` where a T2*-weighted gradient echo stands in for the SWI.
     """
 
     swi: Volume
