@@ -94,7 +94,7 @@ def test_a_reference_shows_the_brain_and_nothing_far_from_it() -> None:
 
 def test_a_place_is_shown_within_the_slices_and_about_the_brain() -> None:
     reference = box(below_mm=-10.0)
-    places = np.array([[0, 0, 0], [0, 0, -20], [42, 0, 0], [48, 0, 0], [0, 0, 200]], float)
+    places = np.array([[0, 0, 0], [0, 0, -20], [41, 0, 0], [48, 0, 0], [0, 0, 200]], float)
     assert reference.shows(places, 3.0).tolist() == [True, False, True, False, False]
     assert reference.shows(np.empty((0, 3)), 3.0).shape == (0,)
 
