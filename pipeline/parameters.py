@@ -42,7 +42,7 @@ class LocationParameters(Parameters):
     start_rounds: int = Field(40, gt=0, description="Steps from each height that is tried")
     rounds: int = Field(80, gt=0, description="Steps of each affine registration")
     least_overlap: float = Field(0.85, ge=0, le=1, description="Dice of the brain and the atlas inside the slices")
-    least_agreement: float = Field(0.15, ge=0, le=1, description="Share of the image's variance the template explains")
+    least_agreement: float = Field(0.1, ge=0, le=1, description="Share of the image's variance the template explains")
     scales: tuple[float, float] = Field((0.7, 1.4), description="Smallest and largest stretch that a head may need")
 
 

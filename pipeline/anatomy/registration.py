@@ -30,6 +30,7 @@ _REACH_MM = 15.0
 _START_MM = (-45.0, -30.0, -15.0, 0.0, 15.0, 30.0, 45.0)
 """Heights that the outline is tried at, beside where its middle is that of the atlas."""
 _BINS = 32
+_SHADING_MM = 15.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,10 +87,11 @@ def align(image: Volume, brain: Mask, atlas: Atlas, parameters: LocationParamete
     matrix[:3, :3] = np.reshape(transform.GetMatrix(), (3, 3))
     matrix[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
     t1, mask = _on(grid, atlas.t1, atlas, transform), _on(grid, atlas.brain, atlas, transform) > 0.5
+    even = _evenly_bright(small, outline, grid.spacing[::-1])
     return Alignment(
         matrix=matrix,
         overlap=2 * float((mask & outline).sum()) / max(float(mask.sum() + outline.sum()), 1.0),
-        agreement=correlation_ratio(small[outline & mask], t1[outline & mask]),
+        agreement=correlation_ratio(even[outline & mask], t1[outline & mask]),
         coverage=_coverage(matrix, image.geometry, atlas),
     )
 
@@ -118,7 +120,7 @@ def correlation_ratio(values: ArrayLike, given: ArrayLike, bins: int = _BINS) ->
 
 
 def _work_grid(image: Volume, brain: Mask, grid_mm: float) -> tuple[NDArray[np.float32], Mask, Geometry]:
-    """Image (evenly bright), brain and grid, averaged over blocks of about `grid_mm`."""
+    """Image, brain and grid, averaged over blocks of about `grid_mm`."""
     spacing = image.geometry.spacing
     factors = [max(1, min(round(grid_mm / s), n)) for s, n in zip(spacing, image.geometry.shape[::-1], strict=True)]
     small = _blocks(image.array, factors)
@@ -127,6 +129,14 @@ def _work_grid(image: Volume, brain: Mask, grid_mm: float) -> tuple[NDArray[np.f
     affine[:3, 3] = image.geometry.to_lps([(f - 1) / 2 for f in factors])
     affine[:3, :3] *= factors
     return small, outline, Geometry((small.shape[0], small.shape[1], small.shape[2]), affine)
+
+
+def _evenly_bright(image: NDArray[np.float32], mask: Mask, spacing: Sequence[float]) -> NDArray[np.float32]:
+    """The image over its local mean inside the mask: shading explains nothing, and must not count as variance."""
+    sigma = [_SHADING_MM / s for s in spacing]
+    weight = ndimage.gaussian_filter(mask.astype(np.float32), sigma, truncate=2.5)
+    mean = ndimage.gaussian_filter(np.where(mask, image, 0), sigma, truncate=2.5) / np.maximum(weight, 1e-6)
+    return np.asarray(image / np.maximum(mean, 1e-6), dtype=np.float32)
 
 
 def _blocks(array: NDArray[np.generic], factors: Sequence[int]) -> NDArray[np.float32]:
