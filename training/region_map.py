@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from training.simulation.anatomy.icbm import icbm_anatomy, template
-from training.simulation.anatomy.source import Anatomy
-from training.simulation.regions import PARCELLATION, PARCELS, cortical_depth, parcels, ventricular
+from training.simulation.regions import PARCELLATION, PARCELS, anatomy_depth, parcels
 
 STEP_MM = 2
 MARGIN_MM = 12
@@ -66,18 +65,6 @@ def _outline(tissue: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(ndimage.binary_fill_holes(closed), dtype=bool)
 
 
-def _depth(head: Anatomy) -> Float32:
-    """Distance from the cortex, mm, on the grid of the atlas."""
-    csf = np.asarray(head.csf / np.float32(255), dtype=np.float32)
-    inside = csf + (head.grey.astype(np.float32) + head.white) / 255 > 0.5
-    fluid = np.argwhere(csf > 0.5)
-    central = ventricular(fluid[:, ::-1] * head.spacing_mm + np.array(head.origin_mm))
-    ventricles = np.zeros(csf.shape, dtype=bool)
-    ventricles[tuple(fluid[central].T)] = True
-    ventricles = ndimage.binary_opening(ventricles) & ventricles
-    return _shrink(cortical_depth(csf, inside, ventricles, head.spacing_mm))
-
-
 def make_region_map() -> RegionMap:
     """Build the atlas from the installed template.
 
@@ -90,7 +77,7 @@ def make_region_map() -> RegionMap:
     t1, grey, white = (np.pad(template(kind)[0], MARGIN_MM) for kind in ("t1", "gm", "wm"))
     first = (STEP_MM - 1) / 2
     x, y, z = (o + first for o in head.origin_mm)
-    depth = _depth(head)
+    depth = _shrink(anatomy_depth(head).array)
     kk, jj, ii = np.meshgrid(*(np.arange(n) for n in depth.shape), indexing="ij")
     mni = np.stack([x + STEP_MM * ii, y + STEP_MM * jj, z + STEP_MM * kk], axis=-1).reshape(-1, 3)
     return RegionMap(

@@ -219,7 +219,7 @@ def _atrophy_pull(anatomy: Anatomy, mni: NDArray[np.float64], amount_mm: float) 
     return np.asarray(pull / np.maximum(np.linalg.norm(pull, axis=1, keepdims=True), 0.06) * amount_mm)
 
 
-def _displacement(anatomy: Anatomy, p: HeadParameters, grid: Geometry, rng: np.random.Generator) -> DisplacementMap:
+def displacement(anatomy: Anatomy, p: HeadParameters, grid: Geometry, rng: np.random.Generator) -> DisplacementMap:
     """The whole map from patient to anatomy over the box that holds the fine grid."""
     k, j, i = grid.shape
     corners = grid.to_lps([[a, b, c] for a in (-1, i) for b in (-1, j) for c in (-1, k)])
@@ -348,7 +348,7 @@ def make_head(anatomy: Anatomy, parameters: HeadParameters, slab: Slab, seed: in
     """Shape and pose `anatomy` and sample it on the fine grid of `slab`; the same seed makes the same head."""
     rng = np.random.default_rng([seed, 1])
     grid = slab.geometry()
-    mapping = _displacement(anatomy, parameters, grid, rng)
+    mapping = displacement(anatomy, parameters, grid, rng)
     how = mapping.transform()
 
     def sample(array: UInt8, order: int = 1) -> UInt8:
