@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -9,10 +11,11 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InputError
-from training.simulation.anatomy import list_anatomies, load_anatomy
+from training.simulation.anatomy import AnatomyRef, list_anatomies, load_anatomy
 from training.simulation.head import Head, HeadParameters, Slab, draw_head, make_head
-from training.simulation.regions import region_of
+from training.simulation.regions import anatomy_depth, region_of
 from training.simulation.scene import Scene
+from training.simulation.sites import Sites
 from training.simulation.tissue import PROPERTIES, Tissue, draw_tissue_state, tissue_table
 from training.simulation.veins import Generator, VeinParameters, grow_veins
 from training.simulation.veins.end_on import end_on_veins
@@ -151,7 +154,32 @@ def test_veins_that_cross_the_slices_are_known(scene: Scene) -> None:
         ((-30.0, -40.0, 25.0), 3.0, "lobar", "frontal", "right"),
         ((25.0, 90.0, 5.0), 3.0, "lobar", "occipital", "left"),
         ((55.0, 25.0, -15.0), 3.0, "lobar", "temporal", "left"),
+        ((-20.0, -7.0, 10.0), 15.0, "deep", "internal capsule", "right"),
+        ((34.5, -2.0, 4.0), 12.0, "deep", "external capsule", "left"),
+        ((0.0, -28.0, 8.0), 6.0, "deep", "corpus callosum", "midline"),
+        ((-28.0, 25.0, 30.0), 12.0, "deep", "white matter", "right"),
+        ((5.0, 20.0, -10.0), 8.0, "infratentorial", "brainstem", "left"),
+        ((-6.0, -40.0, -24.0), 3.0, "lobar", "frontal", "right"),
+        ((45.0, 30.0, 45.0), 3.0, "lobar", "parietal", "left"),
+        ((8.0, 80.0, 10.0), 3.0, "lobar", "occipital", "left"),
+        ((40.0, -2.0, 2.0), 4.0, "lobar", "insula", "left"),
     ],
 )
 def test_known_places_are_in_their_region(mni, depth, region, location, side) -> None:
     assert region_of(np.array(mni), depth) == (region, location, side)
+
+
+def test_in_a_mirrored_head_the_side_is_the_patients(scene: Scene, sites: Sites) -> None:
+    mirrored = copy(sites)
+    mirrored._head = replace(scene.head, parameters=replace(scene.head.parameters, mirror=True))
+    at = scene.head.to_mni.inverse(np.array([[-30.0, -20.0, 40.0]]))[0]
+    assert sites.region(tuple(at))[2] == "right"
+    assert mirrored.region(tuple(at)) == (*sites.region(tuple(at))[:2], "left")
+
+
+def test_the_depth_of_an_anatomy_is_that_of_its_cortex() -> None:
+    depth = anatomy_depth(load_anatomy(AnatomyRef("icbm152")))
+    surface, white, ventricle = depth([[-45.0, -20.0, 45.0], [-25.0, 20.0, 30.0], [-4.0, -5.0, 15.0]])
+    assert surface < 6
+    assert white > 9
+    assert ventricle > 9  # the ventricles are no surface
