@@ -48,7 +48,9 @@ def test_bleeds_of_plain_heads_are_found_and_counted(evaluated: Path) -> None:
     assert frst["candidate_sensitivity"][0] == 1.0
     assert frst["fp_per_study"][0] <= 1
     assert sum(map(sum, frst["burden"]["true_by_reported"])) == 2
-    assert {"read", "brain", "candidates", "regions", "scores", "lesions", "total"} == set(frst["seconds"])
+    assert {"read", "brain", "candidates", "regions", "scores", "lesions", "location", "quality", "total"} == set(
+        frst["seconds"]
+    )
     assert {group["name"]: group["bleeds"] for group in frst["sensitivity_by"]["region"]} == {"deep": 2, "lobar": 2}
 
 
