@@ -88,6 +88,7 @@ def test_bleeds_are_judged_with_the_keyboard_alone(study: Page, complaints: list
 def test_slices_are_turned_by_keys_buttons_wheel_and_number_and_no_verdict_is_lost(
     study: Page, complaints: list[str]
 ) -> None:
+    study.evaluate("window.neverLeft = true")
     study.locator("#lesion-3").get_by_text("Reject").click()
     start = int(slice_shown(study))
     study.keyboard.press("ArrowRight")
@@ -110,6 +111,12 @@ def test_slices_are_turned_by_keys_buttons_wheel_and_number_and_no_verdict_is_lo
     study.keyboard.press("s")
     expect(study.get_by_label("Slice", exact=True)).to_have_value("108")  # 8 + 2 × 3 mm, of 2 mm
     expect(study.locator("circle.rejected")).to_have_count(1)
+    for _ in range(25):  # an arrow that is held down
+        study.keyboard.press("ArrowRight")
+    expect(study.locator(".stage")).to_be_visible()
+    assert study.evaluate("window.neverLeft")  # each step was a part of the page, never a new one
+    assert int(slice_shown(study)) > 108
+    assert checked(study, 3) == "reject"
     assert complaints == []
 
 

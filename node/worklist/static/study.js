@@ -54,7 +54,7 @@
     const box = picture.getBoundingClientRect();
     const values = { "place.x": Math.round(event.clientX - box.left), "place.y": Math.round(event.clientY - box.top) };
     dirty = true;
-    htmx.ajax("POST", picture.formAction.split("#")[0], { source: picture, target: "#viewer", swap: "outerHTML", values });
+    htmx.ajax("POST", picture.formAction.split("#")[0], { source: picture, target: "#viewer", swap: "outerHTML settle:0ms", values });
   });
 
   let turned = 0;
