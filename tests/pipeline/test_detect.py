@@ -46,7 +46,9 @@ def test_the_demo_study_is_answered_with_all_that_is_needed_to_trust_it() -> Non
     assert findings.weights == {}
     assert findings.series.phase
     assert findings.series.magnitude
-    assert {"read", "brain", "candidates", "regions", "scores", "lesions", "quality"} == set(findings.timing_s)
+    assert {"read", "brain", "candidates", "regions", "scores", "lesions", "location", "quality"} == set(
+        findings.timing_s
+    )
     assert any("uncalibrated" in warning for warning in findings.warnings)
     assert len(findings.candidates) >= len(findings.lesions)
     frames = {frame.sop_instance_uid: k for k, frame in enumerate(detection.acquisition.swi.frames)}
