@@ -70,7 +70,7 @@ class ChangeParameters(Parameters):
     coverage_mm: float = Field(
         3.0, ge=0, description="So far beyond the brain of the other scan a place still counts as seen in it, mm"
     )
-    least_fit: float = Field(0.7, ge=-1, le=1, description="Registrations that agree less are not used (correlation)")
+    least_fit: float = Field(0.75, ge=-1, le=1, description="Registrations that agree less are not used (correlation)")
     least_common: float = Field(0.5, gt=0, le=1, description="Share of the smaller brain that both scans must show")
     largest_discord_mm: float = Field(
         2.0, gt=0, description="Registration forth and back may differ by so much in the brain, mm"
