@@ -31,6 +31,7 @@ class MeasureParameters(Parameters):
     background_mm: float = Field(5.0, gt=0, description="Brain within this distance of the seed is the background")
     rim_mm: float = Field(1.5, gt=0, description="Width of the rim in which a region's isolation is judged")
     largest_mm: float = Field(10.0, gt=0, description="A region that reaches further is cut there and marked unbounded")
+    margin_mm: float = Field(0.0, ge=0, description="Round a candidate outside the brain mask, this much counts as brain")
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,8 @@ def grow(candidate: Candidate, image: Volume, brain: Mask, parameters: MeasurePa
     image : Volume
         The SWI.
     brain : ndarray of bool
-        Brain mask on the grid of `image`; nothing grows out of it.
+        Brain mask on the grid of `image`; nothing grows out of it, but from a candidate that lies outside: a bleed on the
+        surface bites a piece out of the mask.
     parameters : MeasureParameters
         The settings.
 
@@ -125,6 +127,8 @@ def grow(candidate: Candidate, image: Volume, brain: Mask, parameters: MeasurePa
     background = float(np.median(around)) if around.size else 0.0
     if background <= 0:
         return None
+    if not inside[tuple(np.clip(centre - low, 0, np.array(inside.shape) - 1))]:
+        inside = inside | (distance < parameters.margin_mm)
     depth = np.where(inside, np.clip(1 - values / background, 0, 1), 0).astype(np.float32)
     near = inside & (distance <= np.maximum(parameters.seed_mm, spacing.min()))
     seed = np.unravel_index(np.argmax(np.where(near, depth, -1)), depth.shape)

@@ -36,6 +36,7 @@ class Parameters(BaseParameters):
     slab: int = Field(32, ge=4, description="Slices at a time, which bounds the memory")
     threshold: float = Field(0.02, ge=0, lt=1, description="Least probability of a peak")
     separation_mm: float = Field(2.0, gt=0, description="Of two peaks nearer than this the higher is kept")
+    margin_mm: float = Field(0.0, ge=0, description="How far outside the brain mask a peak may lie")
     max_candidates: int = Field(200, gt=0, description="The strongest are kept")
 
 
@@ -56,7 +57,7 @@ def propose(
     acquisition : Acquisition
         The study.
     brain : ndarray of bool, shape (slices, rows, columns)
-        The brain mask; peaks outside it are left out.
+        The brain mask; peaks further outside it than the margin are left out.
     parameters : Parameters
         The settings.
     weights : Weights
@@ -124,7 +125,7 @@ def peaks(heat: Tensor, grid: Grid, inputs: Inputs, parameters: Parameters) -> l
     highest = F.max_pool3d(heat[None], [2 * r + 1 for r in reach], 1, reach)[0]
     found = torch.nonzero((heat == highest) & (heat >= parameters.threshold) & (heat > 0)).numpy()
     array = heat.numpy()
-    found = found[_in_brain(found.astype(np.float64), grid, inputs)]
+    found = found[_in_brain(found.astype(np.float64), grid, inputs, parameters.margin_mm)]
     scores = array[tuple(found.T)]
     strongest = np.lexsort((*found.T[::-1], -scores))[: parameters.max_candidates]
     refined = np.array([_refine(array, peak) for peak in found[strongest]]).reshape(-1, 3)
@@ -140,11 +141,18 @@ def _on_grid(folded: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.column_stack([FOLD * i + (FOLD - 1) / 2, FOLD * j + (FOLD - 1) / 2, k])
 
 
-def _in_brain(folded: NDArray[np.float64], grid: Grid, inputs: Inputs) -> NDArray[np.bool_]:
-    """Whether voxels (k, j, i) of the map lie in the brain."""
+def _in_brain(folded: NDArray[np.float64], grid: Grid, inputs: Inputs, margin_mm: float) -> NDArray[np.bool_]:
+    """Whether voxels (k, j, i) of the map lie in the brain, or no further than `margin_mm` outside."""
     voxels = np.rint(grid.to_crop(_on_grid(folded))[:, ::-1]).astype(int)
-    within = np.clip(voxels, 0, np.array(inputs.brain.shape) - 1)
-    return np.asarray(inputs.brain[tuple(within.T)])
+    last = np.array(inputs.brain.shape) - 1
+    steps = np.array(inputs.spacing[::-1])
+    ranges = [np.arange(-n, n + 1) for n in np.floor(margin_mm / steps).astype(int)]
+    around = np.stack(np.meshgrid(*ranges, indexing="ij"), -1).reshape(-1, 3)
+    around = around[np.linalg.norm(around * steps, axis=1) <= margin_mm]
+    inside = np.zeros(len(voxels), bool)
+    for offset in around:
+        inside |= inputs.brain[tuple(np.clip(voxels + offset, 0, last).T)]
+    return inside
 
 
 def _refine(heat: NDArray[np.float32], peak: NDArray[np.int64]) -> NDArray[np.float64]:

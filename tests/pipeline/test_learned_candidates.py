@@ -70,6 +70,15 @@ def test_peaks_outside_the_brain_and_beyond_the_number_are_left_out() -> None:
     assert len(heatmap.locate(DarkMap(), _inputs((0.5, 0.5, 2.0)), one, torch.device("cpu"))) == 1
 
 
+def test_a_bleed_that_bites_a_piece_out_of_the_brain_mask_is_proposed() -> None:
+    brain = np.ones(SHAPE, bool)
+    brain[:, :, 27:] = False  # two of the dots are about 2 mm outside
+    inputs = _inputs((0.5, 0.5, 2.0), brain=brain)
+    for margin, places in ((0.0, 1), (0.5, 1), (3.0, 3)):
+        parameters = heatmap.Parameters(channels=("swi",), threshold=0.2, margin_mm=margin)
+        assert len(heatmap.locate(DarkMap(), inputs, parameters, torch.device("cpu"))) == places
+
+
 class DarkBoxes(YoloNet):
     """A detector that puts a box of 8 pixels on the darkest pixel of each cell."""
 

@@ -81,6 +81,18 @@ def test_nothing_grows_out_of_the_brain() -> None:
     assert brain[region.voxels].all()
 
 
+def test_a_bleed_outside_the_brain_mask_is_measured_within_the_margin() -> None:
+    image = _sphere(20, 20, 7, 2.0)
+    brain = np.ones(SHAPE, bool)
+    brain[:, :, 38:] = False  # at 19 mm
+    at = Candidate((40, 40, 7), 1.0)
+    strict = grow(at, phantom.volume(image, SPACING), brain, MeasureParameters())
+    assert strict is None or strict.voxels[2].max() < 38
+    region = grow(at, phantom.volume(image, SPACING), brain, MeasureParameters(margin_mm=3.0))
+    assert region is not None
+    assert region.diameter_mm == pytest.approx(4, abs=0.5)
+
+
 def test_where_nothing_is_dark_or_outside_the_brain_there_is_no_region() -> None:
     flat = phantom.volume(np.full(SHAPE, 300, np.float32), SPACING)
     at = Candidate((40, 40, 7), 1.0)
