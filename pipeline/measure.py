@@ -31,7 +31,7 @@ class MeasureParameters(Parameters):
     background_mm: float = Field(5.0, gt=0, description="Brain within this distance of the seed is the background")
     rim_mm: float = Field(1.5, gt=0, description="Width of the rim in which a region's isolation is judged")
     largest_mm: float = Field(10.0, gt=0, description="A region that reaches further is cut there and marked unbounded")
-    margin_mm: float = Field(0.0, ge=0, description="Round a candidate outside the brain mask, this much counts as brain")
+    margin_mm: float = Field(0.0, ge=0, description="Counts as brain round a candidate outside the mask")
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +102,8 @@ def grow(candidate: Candidate, image: Volume, brain: Mask, parameters: MeasurePa
     image : Volume
         The SWI.
     brain : ndarray of bool
-        Brain mask on the grid of `image`; nothing grows out of it, but from a candidate that lies outside: a bleed on the
-        surface bites a piece out of the mask.
+        Brain mask on the grid of `image`; nothing grows out of it, but from a candidate outside: a bleed on the surface
+        bites a piece out of the mask.
     parameters : MeasureParameters
         The settings.
 
