@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 
 PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
+ONE_CALL_EACH = httpx.Limits(max_keepalive_connections=0)
+"""Orthanc closes an idle connection without a word, at times just as the next call goes out on it."""
 
 
 def free_port() -> int:
@@ -38,7 +40,9 @@ class Orthanc:
 
     def __init__(self, dicom_port: int, http_port: int) -> None:
         self.dicom_port = dicom_port
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=30, trust_env=False)
+        self.http = httpx.Client(
+            base_url=f"http://127.0.0.1:{http_port}", timeout=30, trust_env=False, limits=ONE_CALL_EACH
+        )
 
     def get(self, path: str, **parameters: Any) -> Any:
         """Return the JSON document at `path`."""

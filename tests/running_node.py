@@ -15,6 +15,10 @@ from typing import Any
 
 import psutil
 
+from node.config import Settings
+from node.ledger import Ledger
+from node.worklist.documents import job_documents
+from tests.classical import classical_routing
 from tests.orthanc import free_port
 
 AE_TITLE = "CMBNODE"
@@ -38,11 +42,12 @@ class RunningNode:
         )  # fmt: skip
 
     def jobs(self) -> list[dict[str, Any]]:
-        """Return what `cmbnode jobs --json` prints."""
-        done = self.command("jobs", "--json")
-        assert done.returncode == 0, done.stderr
-        found: list[dict[str, Any]] = json.loads(done.stdout)["jobs"]
-        return found
+        """Return what `cmbnode jobs --json` prints, without starting an interpreter each time it is asked."""
+        ledger = Ledger(Settings(data_dir=self.data).ledger_url)
+        try:
+            return job_documents(ledger, ledger.jobs(limit=50))
+        finally:
+            ledger.close()
 
     def part(self, name: str) -> psutil.Process:
         """Return the process of one part, such as ``receiver`` or ``worker --queue analyse``."""
@@ -78,6 +83,7 @@ def run_node(
         "RECEIVER__PORT": str(dicom_port),
         "WORKLIST__PORT": str(http_port),
         "ARCHIVE__FREE_DISK_MB": "0",
+        "ROUTING_FILE": str(classical_routing(data)),
         "SETTLING__QUIET_S": "1",
         "QUEUE__SWEEP_S": "0.3",
         "QUEUE__LEASE_S": "4",

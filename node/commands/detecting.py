@@ -20,7 +20,7 @@ from pipeline.parameters import ChangeParameters
 from pipeline.recognition import Rules, load_rules
 from pipeline.study import Pick, Study, Unreadable, find_files, pick, read_studies
 
-DEFAULT_PROFILE = "frst"
+DEFAULT_PROFILE = "default"
 _RESULTS = ("seg.dcm", "sr.dcm", "capture.dcm", "findings.json")
 
 

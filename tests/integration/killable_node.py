@@ -21,12 +21,14 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from node.destinations.scu import Peer, read_outgoing, send
 from node.ledger import Job, JobState, Ledger
 from node.redis_server import EmbeddedRedis
+from tests.classical import classical_routing
 from tests.dicom_factory import Patient, affine, siemens_swi, write
 from tests.orthanc import free_port
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = """
 data_dir = "{data}"
+routing_file = "{routing}"
 [receiver]
 host = "127.0.0.1"
 port = {port}
@@ -100,7 +102,8 @@ class KillableNode:
     def __init__(self, folder: Path, destinations: Mapping[str, tuple[str, int]]) -> None:
         self.folder, self.data = folder, folder / "data"
         self.port, self.config = free_port(), folder / "node.toml"
-        text = SETTINGS.format(data=self.data, port=self.port, page=free_port())
+        self.data.mkdir(parents=True, exist_ok=True)
+        text = SETTINGS.format(data=self.data, routing=classical_routing(self.data), port=self.port, page=free_port())
         for name, (title, port) in destinations.items():
             text += f'[destinations.{name}]\nae_title = "{title}"\nhost = "127.0.0.1"\nport = {port}\ntimeout_s = 20\n'
         self.config.write_text(text)

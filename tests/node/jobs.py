@@ -13,12 +13,13 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, SecondaryCaptureImageStorage
 
 from node.archive import Archive
-from node.config import QueueSettings, Settings
+from node.config import QueueSettings
 from node.ledger import InstanceRecord, Job, Ledger, NewJob, Priority, ResultFile, SeriesVerdict
 from node.routing import route_study
 from node.rules import load_table
 from pipeline.findings import Findings, SeriesUsed
 from pipeline.identity import derive_uid
+from tests.classical import classical_settings
 
 QUICK = QueueSettings(lease_s=30, retry_first_s=0.01, retry_longest_s=0.02, max_attempts=3)
 
@@ -90,7 +91,7 @@ def job_on(study: str, paths: list[Path], ledger: Ledger, archive: Archive) -> J
         )
     for series in ledger.series(study):
         ledger.settle_series(series.series_instance_uid, "quiet")
-    settings = Settings(data_dir=archive.root)
+    settings = classical_settings(archive.root)
     job = route_study(ledger, archive, study, load_table(settings), settings)
     assert job is not None
     return job

@@ -49,7 +49,7 @@ def test_detect_writes_findings_and_dicom_results(detected: tuple[Path, str]) ->
     out, said = detected
     findings = json.loads((out / "findings.json").read_text())
     assert findings["schema"] == SCHEMA
-    assert findings["profile"] == "frst"
+    assert findings["profile"] == "default"
     assert findings["series"]["phase"] is not None
     for kind, modality in (("seg", "SEG"), ("sr", "SR"), ("capture", "OT")):
         result = dcmread(out / f"{kind}.dcm")

@@ -114,7 +114,7 @@ def test_the_table_in_the_package_says_why_a_projection_is_not_analysed(tmp_path
     action, why = by_number(result)[10]
     assert action is Action.IGNORE
     assert why.startswith("minimum-intensity projection, never analysed")
-    assert (result.profile, result.priority, result.destinations) == ("frst", Priority.ROUTINE, ("pacs", "research"))
+    assert (result.profile, result.priority, result.destinations) == ("default", Priority.ROUTINE, ("pacs", "research"))
 
 
 def test_a_rule_sets_profile_priority_and_destinations(

@@ -93,7 +93,7 @@ def t2star() -> list[Dataset]:
 def test_magnitude_and_phase_without_swi_are_analysed_together(planned: Planner) -> None:
     result = planned(magnitude_and_phase())
     assert actions(result) == {8: "analyse", 9: "analyse", 10: "ignore"}
-    assert (result.profile, result.pick.swi) == ("frst", None)
+    assert (result.profile, result.pick.swi) == ("default", None)
     assert "the SWI is computed from the phase of series 9" in result.why
 
 
