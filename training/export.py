@@ -90,6 +90,8 @@ def model_card(profile: Profile, fitted: dict[str, Any]) -> str:
         for n, s in (("training", training), ("validation", validation))
     )
     weights = "\n".join(f"| `{w}` | `{sha}` |" for w, sha in profile.weights.items())
+    start = ", ".join(f"`{name}` ({sha[:16]})" for name, sha in fitted.get("start", {}).items())
+    started = f"\nThe networks started from {start}, not from random numbers." if start else ""
     return f"""# {profile.name}
 
 {profile.description}. Research use only; not a medical device.
@@ -107,7 +109,7 @@ Profile digest `{profile.digest}`.
 {rows}
 
 Heads in training: {", ".join(heads["training"])}. In validation: {", ".join(heads["validation"])}.
-Seed {fitted["seed"]}, source commit `{fitted["commit"]}`, recipe `{fitted["recipe"][:16]}`.
+Seed {fitted["seed"]}, source commit `{fitted["commit"]}`, recipe `{fitted["recipe"][:16]}`.{started}
 
 ## Figures
 

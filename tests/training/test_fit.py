@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,26 @@ def test_weights_that_fit_nothing_are_refused(tmp_path: Path) -> None:
     torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
     with pytest.raises(InputError, match="no tensor that fits"):
         fit(_job(recipe("heatmap"), tmp_path / "run", pretrained=tmp_path / "x.pth"))
+
+
+def test_a_training_goes_on_from_a_trained_profile_and_its_card_says_so(
+    trained: Callable[[str], tuple[Path, dict[str, Any]]], tmp_path: Path
+) -> None:
+    start = export(trained("heatmap")[0], tmp_path / "first", recipe("heatmap"))
+    said: list[str] = []
+    job = _job(recipe("heatmap"), tmp_path / "run", start=start)
+    fitted = fit(replace(job, say=said.append))
+    assert fitted["start"] == start.weights
+    assert {"started from heatmap-heatmap; fresh: nothing", "started from heatmap-context; fresh: nothing"} <= set(said)
+    export(tmp_path / "run", tmp_path / "second", recipe("heatmap"))
+    assert "started from `heatmap-heatmap`" in (tmp_path / "second/heatmap.md").read_text()
+    with pytest.raises(InputError, match="other settings"):
+        fit(_job(recipe("heatmap"), tmp_path / "run"))
+
+
+def test_only_a_profile_of_the_same_methods_can_be_started_from(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no weights for the c"):
+        fit(_job(recipe("al-masni-2020"), tmp_path, start=load_profile("default")))
 
 
 # --- export -----------------------------------------------------------------------------------------------------------

@@ -62,6 +62,10 @@ def fit(
     pretrained: Annotated[
         Path | None, typer.Option(help="Weights (.pth, .safetensors) that the classifier starts from.")
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(help="A trained profile whose networks the stages start from."),
+    ] = None,
     minutes: Annotated[float, typer.Option(min=0, help="Stop each stage after so long, to go on later; 0: never.")] = 0,
 ) -> None:
     """Train all learned stages of a profile. Stops and goes on where it was."""
@@ -79,7 +83,8 @@ def fit(
     settings = load_config(config or f"{recipe.name}-{'gpu' if torch.cuda.is_available() else 'cpu'}")
     split = split_studies(read_cache(data), settings.validation_share)
     _say(f"{len(split.train)} studies to train on, {len(split.validation)} to validate with")
-    fitted = train_profile(Job(without_weights(recipe), settings, split, out, pretrained, minutes, _say))
+    begin = load_profile(start) if start else None
+    fitted = train_profile(Job(without_weights(recipe), settings, split, out, pretrained, begin, minutes, _say))
     typer.echo(f"{out}: thresholds {fitted['thresholds']}; go on with `cmbtrain export {out} --profile {profile}`")
 
 

@@ -71,8 +71,8 @@ def start_network(job: Job, classifier: ClassifierStage, stage: StageConfig) -> 
     method = classifier.module
     parameters = method.Parameters(**classifier.parameters)
     network: nn.Module = method.build(parameters)
-    if job.pretrained is not None:
-        job.take_over(network)
+    if job.pretrained is not None or job.start is not None:
+        job.begin(network, "classifier")
     elif job.config.pretrained == "imagenet":
         start_from_imagenet(network, parameters.backbone)
     if stage.freeze:

@@ -54,8 +54,10 @@ def _heatmap(job: Job, stage: StageConfig, studies: list[CachedStudy]) -> Prepar
     def locate(network: nn.Module, inputs: Inputs, device: torch.device) -> list[Candidate]:
         return heatmap.locate(network, inputs, reading, device)
 
+    network = heatmap.build(parameters)
+    job.begin(network, "candidates")
     samples = Crops(heatmap_grids(job.split.train, parameters), stage)
-    module = HeatmapModule(parameters, heatmap.build(parameters), stage, job.config.seed, locate, studies)
+    module = HeatmapModule(parameters, network, stage, job.config.seed, locate, studies)
     return module, job.loader(samples, stage.batch)
 
 
@@ -67,6 +69,7 @@ def _yolo(job: Job, stage: StageConfig, studies: list[CachedStudy]) -> Prepared:
         raise InputError("there is no visible bleed in the training studies")
     network = cast("YoloNet", yolo.build(parameters))
     network.set_anchors(fit_anchors(sides))
+    job.begin(network, "candidates")
 
     def locate(network: nn.Module, inputs: Inputs, device: torch.device) -> list[Candidate]:
         return yolo.locate(network, inputs, parameters, device)

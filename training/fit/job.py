@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 from torch import nn
@@ -13,10 +13,13 @@ from torch.utils.data import DataLoader
 from pipeline.errors import InputError
 from pipeline.networks.loading import choose_device
 from pipeline.profile import Profile
+from pipeline.weights import Weights, load_weights
 from training.fit.config import FitConfig, StageConfig
 from training.fit.split import Split
 from training.fit.trainer import Say
-from training.fit.weights import start_from
+from training.fit.weights import start_from, take_over
+
+Stage = Literal["candidates", "classifier"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Job:
         Folder of the run: checkpoints, logs, weights, ``fitted.json``.
     pretrained : Path, optional
         Weights that the classifier starts from, where they fit.
+    start : Profile, optional
+        A trained profile of the same methods whose networks every stage starts from.
     minutes : float
         Most for each stage, after which the run stops and can go on; 0 for as long as it takes.
     say : callable
@@ -46,6 +51,7 @@ class Job:
     split: Split
     out: Path
     pretrained: Path | None = None
+    start: Profile | None = None
     minutes: float = 0
     say: Say = print
 
@@ -63,11 +69,26 @@ class Job:
         workers = self.config.workers
         return DataLoader(dataset, batch, num_workers=workers, persistent_workers=workers > 0, **options)
 
-    def take_over(self, network: nn.Module) -> None:
-        """Start a network from the pretrained file, where there is one."""
-        if self.pretrained is not None:
-            fresh = start_from(network, self.pretrained)
-            self.say(f"started from {self.pretrained.name}; fresh: {', '.join(fresh) or 'nothing'}")
+    def begin(self, network: nn.Module, stage: Stage) -> None:
+        """Let a network start where the job says: from the pretrained file (a classifier) or a trained profile."""
+        if stage == "classifier" and self.pretrained is not None:
+            where, fresh = self.pretrained.name, start_from(network, self.pretrained)
+        elif self.start is not None:
+            weights = self._start_weights(self.start, stage)
+            where, fresh = weights.name, take_over(network, load_weights(weights), weights.name)
+        else:
+            return
+        self.say(f"started from {where}; fresh: {', '.join(fresh) or 'nothing'}")
+
+    def _start_weights(self, start: Profile, stage: Stage) -> Weights:
+        given, wanted = getattr(start, stage), getattr(self.profile, stage)
+        if given is None or wanted is None or given.method != wanted.method or given.weights is None:
+            raise InputError(
+                f"profile {start.name} has no weights for the {stage} of {self.profile.name}",
+                do="start from a trained profile of the same methods",
+            )
+        weights: Weights = given.weights
+        return weights
 
 
 def required(stage: StageConfig | None, name: str) -> StageConfig:

@@ -37,7 +37,8 @@ def fit(job: Job) -> dict[str, Any]:
     if "classifier" not in learned:
         raise InputError(f"profile {job.profile.name} has no classifier to train")
     _claim(job)
-    if job.profile.classifier is not None and (job.pretrained is not None or job.config.pretrained != "none"):
+    given = job.pretrained is not None or job.start is not None
+    if job.profile.classifier is not None and (given or job.config.pretrained != "none"):
         # What it starts from is wanted at the end; if it cannot be had, say so before hours of training.
         start_network(job, job.profile.classifier, required(job.config.classifier, "classifier"))
     profile, scores = job.profile, {}
@@ -66,6 +67,8 @@ def _claim(job: Job) -> None:
     """Mark the folder with what is trained in it, so that a run goes on only with the same."""
     names = sorted(s.name for side in job.split for s in side)
     settings = {"config": job.config.model_dump(mode="json"), "recipe": recipe_digest(job.profile), "studies": names}
+    if job.start is not None:
+        settings["start"] = job.start.weights
     mark = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     path = job.out / _SETTINGS
     if path.is_file() and json.loads(path.read_text())["sha256"] != mark:
@@ -83,6 +86,7 @@ def _about(job: Job) -> dict[str, Any]:
         "commit": commit(),
         "seed": job.config.seed,
         "config": job.config.model_dump(mode="json"),
+        "start": {} if job.start is None else job.start.weights,
         "training": _side(job.split.train),
         "validation": _side(job.split.validation),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -81,10 +81,21 @@ def start_from(network: nn.Module, path: Path) -> list[str]:
         raise InputError(
             f"cannot be read as weights ({' '.join(str(error).split())[:100]})", where=str(path)
         ) from error
+    return take_over(network, given, str(path))
+
+
+def take_over(network: nn.Module, given: Mapping[str, Tensor], where: str) -> list[str]:
+    """Take over every tensor that fits by name and shape; returns the names of those that stay fresh.
+
+    Raises
+    ------
+    InputError
+        When nothing fits.
+    """
     own = network.state_dict()
-    fitting = {n: t.float() for n, t in given.items() if n in own and own[n].shape == t.shape}
+    fitting = {n: t.to(own[n].dtype) for n, t in given.items() if n in own and own[n].shape == t.shape}
     if not fitting:
-        raise InputError("holds no tensor that fits the network", where=str(path))
+        raise InputError("holds no tensor that fits the network", where=where)
     network.load_state_dict({**own, **fitting})
     return sorted(set(own) - set(fitting))
 
