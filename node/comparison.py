@@ -174,7 +174,8 @@ def _prior(ledger: Ledger, archive: Archive, job: Job) -> Prior:
         except InputError as error:
             why = f"the earlier study's reference image: {error}"
     report = derive_uid(job.key, "sr", "instance")
-    sent = bool(job.destinations) and any(file.sop_instance_uid == report for file in ledger.results(job.id))
+    # A report for the RIS alone leaves no object in any PACS to refer to.
+    sent = any(delivery.result.sop_instance_uid == report for delivery in ledger.deliveries(job.id))
     return Prior(
         findings,
         reference,

@@ -21,6 +21,7 @@ from pipeline.change import Reference
 from pipeline.profile import FOLDER
 from tests.integration.killable_node import Pacs, running_pacs
 from tests.longitudinal import Longitudinal
+from tests.node.ris import Ris, ris
 from tests.running_node import AE_TITLE, RunningNode, run_node, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -56,6 +57,7 @@ class Site:
     pair: Longitudinal
     node: RunningNode
     pacs: Pacs
+    ris: Ris
 
     def job(self, study_uid: str) -> Job:
         with self.ledger() as ledger:
@@ -79,8 +81,18 @@ def site(longitudinal: Longitudinal, tmp_path_factory: pytest.TempPathFactory) -
     routing.write_text(ROUTING.format(profile=strict_profile(folder)))
     with (
         running_pacs() as pacs,
+        ris() as far_ris,
         run_node(
-            folder / "node", {"pacs": ("PACS", pacs.port)}, ROUTING_FILE=str(routing), QUEUE__LEASE_S="60"
+            folder / "node",
+            {},
+            ROUTING_FILE=str(routing),
+            QUEUE__LEASE_S="60",
+            DESTINATIONS=json.dumps(
+                {
+                    "pacs": {"ae_title": "PACS", "host": "127.0.0.1", "port": pacs.port},
+                    "ris": {"kind": "hl7", "host": "127.0.0.1", "port": far_ris.port},
+                }
+            ),
         ) as node,
     ):
         peer = Peer(AE_TITLE, "127.0.0.1", node.dicom_port)
@@ -89,7 +101,7 @@ def site(longitudinal: Longitudinal, tmp_path_factory: pytest.TempPathFactory) -
             assert all(sent.accepted for sent in send(files, peer, "MODALITY", timeout_s=30))
         done = wait_until(lambda: _both_over(node), 280, node.process, folder / "node" / "node.out")
         assert [job["state"] for job in done] == ["delivered", "delivered"], done
-        yield Site(longitudinal, node, pacs)
+        yield Site(longitudinal, node, pacs, far_ris)
 
 
 def _both_over(node: RunningNode) -> list[dict[str, Any]]:
@@ -132,6 +144,19 @@ def test_the_report_in_the_pacs_says_so_and_names_the_earlier_one(site: Site) ->
         i.ReferencedSOPInstanceUID for s in evidence.ReferencedSeriesSequence for i in s.ReferencedSOPSequence
     }
     assert earlier.SOPInstanceUID in referenced
+
+
+def test_the_ris_is_told_of_the_new_bleeds_and_their_grade(site: Site) -> None:
+    said = {}
+    for message in site.ris.messages:
+        observed = {str(line[3][0][0]): str(line[5]) for line in message.segments("OBX")}
+        said[message.extract_field("OBR", 1, 18)] = observed
+    accession = dcmread(site.pair.present.files[0], stop_before_pixels=True).AccessionNumber
+    present = said[accession]
+    assert (present["NEW"], present["STABLE"], present["ARIA_H"]) == ("3", "2", "mild")
+    assert "more than 4 microbleeds" in " ".join(present.values())
+    assert len(said) == len(site.ris.messages) == 2
+    assert all("ARIA_H" not in observed for name, observed in said.items() if name != accession)
 
 
 def test_a_reference_image_is_kept_for_the_next_time(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from node.ledger import Correction, Job, Ledger
 from node.ledger.records import NewJob
 from node.tidying import KEPT
 from pipeline.findings import Findings, SeriesUsed
+from pipeline.identity import derive_uid
 from pipeline.parameters import ChangeParameters
 from tests.node.conftest import Clock
 from tests.node.ledger_factory import receive, results, settle_and_route, uid
@@ -162,3 +164,36 @@ def test_the_worker_gets_findings_reference_and_report_of_the_earlier_study(
     assert comparison.prior.sr_sop_instance_uid is None  # its file bears another UID: never name what is not there
     archive.remove_outbox(then.id, KEPT)
     assert prepare(ledger, archive, job, ON).prior.reference is not None  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("goes_to_the_pacs", "named"), [(True, True), (False, False)])
+def test_the_earlier_report_is_referred_to_only_where_it_went_as_an_object(
+    ledger: Ledger, clock: Clock, fast_folder: Any, goes_to_the_pacs: bool, named: bool
+) -> None:
+    receive(ledger, "then", clock(), study_date="20250101")
+    settle_and_route(ledger, "then")
+    then = ledger.open_job(
+        NewJob(
+            key="then",
+            study_instance_uid=uid("then"),
+            swi_series_uid=uid("then", "swi"),
+            profile="frst",
+            destinations=("ris",),
+        )
+    )
+    assert ledger.claim_job(then.id, "w", 60)
+    report = derive_uid("then", "sr", "instance")
+    (file,) = results("sr")
+    document = Findings(
+        profile="frst", weights={}, software="1", study_instance_uid=uid("then"), series=SeriesUsed(""), lesions=(),
+        candidates=(),
+    ).to_json()  # fmt: skip
+    assert ledger.finish_analysis(
+        then.id, "w", document, [replace(file, sop_instance_uid=report)], lambda *_: goes_to_the_pacs
+    )
+    receive(ledger, "now", clock(), study_date="20260101")
+    settle_and_route(ledger, "now")
+    new = NewJob(key="now", study_instance_uid=uid("now"), profile="frst", prior_job_id=then.id)
+    prior = prepare(ledger, Archive(fast_folder), ledger.open_job(new), ON).prior
+    assert prior is not None
+    assert prior.sr_sop_instance_uid == (report if named else None)
