@@ -16,6 +16,7 @@ PATTERN_WORDS: Final = {
     "mixed": "mixed (lobar and deep or infratentorial)",
 }
 _LOCATIONS: Final = {"white matter": "deep white matter"}
+_SHORT: Final = {"white matter": "deep WM"}  # the column of the capture has no room for more
 
 
 Placed = Lesion | PriorLesion | RejectedLesion
@@ -26,7 +27,7 @@ def place(bleed: Placed, *, short: bool = False) -> str:
     location = bleed.location or bleed.region or ""
     side = bleed.side if bleed.side in ("left", "right") else ""
     side = side[:1].upper() if short else side
-    return f"{side} {_LOCATIONS.get(location, location)}".strip()
+    return f"{side} {(_SHORT if short else _LOCATIONS).get(location, location)}".strip()
 
 
 def date(stored: str) -> str:
