@@ -41,6 +41,8 @@ class LocationParameters(Parameters):
     grid_mm: float = Field(4.0, gt=0, description="Voxel of the grid that is registered")
     start_rounds: int = Field(40, gt=0, description="Steps from each height that is tried")
     rounds: int = Field(80, gt=0, description="Steps of each affine registration")
+    deformation_rounds: int = Field(60, ge=0, description="Steps of the deformation; 0: affine only")
+    deformation_smoothness: float = Field(1.2, gt=0, description="Gaussian blur of the deformation, grid voxels")
     least_overlap: float = Field(0.85, ge=0, le=1, description="Dice of the brain and the atlas inside the slices")
     least_agreement: float = Field(0.1, ge=0, le=1, description="Share of the image's variance the template explains")
     scales: tuple[float, float] = Field((0.7, 1.4), description="Smallest and largest stretch that a head may need")

@@ -24,6 +24,12 @@ MARGIN_MM = 12
 """Room round the template, the same as :func:`icbm_anatomy` leaves."""
 CLOSING_MM, RIM_MM = 5.0, 1.75
 """The outline takes the sulci in and a rim of fluid, as :mod:`pipeline.brain` does."""
+DEPTH_SHARE = 0.75
+"""Depth below the cortex in one head over that in the template, whose averaged sulci are shallow.
+
+Of the white matter that may be deep, 25 to 38 % lies deeper than 9 mm in eight labelled heads of the training split
+(BrainWeb), 57 % in the template; deeper than 12 mm in the template lie 36 %.
+"""
 LEVELS = 64
 """Grey levels of the T1 image: as many as a registration by mutual information can use."""
 
@@ -77,7 +83,7 @@ def make_region_map() -> RegionMap:
     t1, grey, white = (np.pad(template(kind)[0], MARGIN_MM) for kind in ("t1", "gm", "wm"))
     first = (STEP_MM - 1) / 2
     x, y, z = (o + first for o in head.origin_mm)
-    depth = _shrink(anatomy_depth(head).array)
+    depth = _shrink(anatomy_depth(head).array) * np.float32(DEPTH_SHARE)
     kk, jj, ii = np.meshgrid(*(np.arange(n) for n in depth.shape), indexing="ij")
     mni = np.stack([x + STEP_MM * ii, y + STEP_MM * jj, z + STEP_MM * kk], axis=-1).reshape(-1, 3)
     return RegionMap(

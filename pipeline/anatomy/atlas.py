@@ -15,6 +15,9 @@ from pipeline.geometry import Geometry
 ATLAS: Final = Path(__file__).with_name("icbm152.npz")
 MIDLINE_MM: Final = 2.5
 """A point so near to the midsagittal plane has no side."""
+_AROUND_MM: Final = 1.5
+"""Width of the Gaussian in which a place is judged: a registration errs by two or three millimetres."""
+_NEIGHBOURS: Final = np.stack(np.meshgrid(*3 * [np.arange(-2, 3)], indexing="ij"), axis=-1).reshape(-1, 3)
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,20 @@ class Atlas:
     names: tuple[tuple[str, str], ...]
 
     def place(self, mni: ArrayLike) -> Place:
-        """Where a point ``(x, y, z)`` in LPS-oriented MNI millimetres lies; beyond the atlas, that of its edge."""
-        voxel = np.round(self.geometry.to_ijk(mni)[::-1]).astype(int)
-        k, j, i = np.clip(voxel, 0, np.array(self.parcel.shape) - 1).tolist()
-        region, location = self.names[self.parcel[k, j, i]]
+        """Where a point ``(x, y, z)`` in LPS-oriented MNI millimetres lies; beyond the atlas, as at its edge.
+
+        It is the region that weighs most around the point, and in it the location that does.
+        """
+        centre = self.geometry.to_ijk(mni)[::-1]
+        voxels = np.round(centre).astype(int) + _NEIGHBOURS
+        steps = (voxels - centre) * self.geometry.spacing[::-1]
+        weight = np.exp(-(steps**2).sum(axis=1) / (2 * _AROUND_MM**2))
+        inside = np.clip(voxels, 0, np.array(self.parcel.shape) - 1)
+        share = np.bincount(self.parcel[tuple(inside.T)], weight, len(self.names))
+        regions = [region for region, _ in self.names]
+        of_region = {name: sum(s for s, r in zip(share, regions, strict=True) if r == name) for name in regions}
+        region = max(of_region, key=lambda name: of_region[name])
+        location = self.names[int(np.argmax(share * [r == region for r in regions]))][1]
         x = float(np.asarray(mni)[0])
         return Place(region, location, "midline" if abs(x) < MIDLINE_MM else "left" if x > 0 else "right")
 

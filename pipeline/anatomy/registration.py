@@ -1,9 +1,10 @@
-"""How does a brain lie on the atlas? Affine registration in two steps: by the outline, then by what is inside.
+"""How does a brain lie on the atlas? Registration by the outline, then by what is inside, then a light deformation.
 
 First the outline of the extracted brain is laid on that of the atlas, by mean squares of the signed distance to it;
 this needs no contrast, and starts from several heights, so that a slab finds its place. Then the image inside is laid
 on the T1 template by mutual information (Mattes et al. 2003, IEEE TMI 22:120), which any contrast of the fluid serves.
-Both are SimpleITK's, over all voxels of a grid of about 4 mm, on one thread: the same images give the same matrix.
+Both maps are affine; :mod:`pipeline.anatomy.deformation` sees to what they leave over. All are SimpleITK's, over all
+voxels of a grid of about 4 mm, on one thread: the same images give the same map.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from pipeline.anatomy.atlas import Atlas
+from pipeline.anatomy.deformation import deform
 from pipeline.geometry import Geometry, Volume
 from pipeline.parameters import LocationParameters
 
@@ -40,7 +42,9 @@ class Alignment:
     Parameters
     ----------
     matrix : ndarray, shape (4, 4)
-        Patient LPS to LPS-oriented MNI, mm.
+        Patient LPS to LPS-oriented MNI, mm: the affine part.
+    deformation : SimpleITK.DisplacementFieldTransform
+        Patient LPS to what the matrix is applied to.
     overlap : float
         Dice of the brain and the atlas's, inside the slices.
     agreement : float
@@ -50,13 +54,16 @@ class Alignment:
     """
 
     matrix: Floats
+    deformation: sitk.DisplacementFieldTransform
     overlap: float
     agreement: float
     coverage: float
 
     def to_mni(self, lps: ArrayLike) -> Floats:
         """LPS-oriented MNI coordinates of points ``(..., 3)`` in patient coordinates, mm."""
-        return np.asarray(np.asarray(lps, dtype=np.float64) @ self.matrix[:3, :3].T + self.matrix[:3, 3])
+        points = np.asarray(lps, dtype=np.float64)
+        moved = [self.deformation.TransformPoint(point) for point in points.reshape(-1, 3).tolist()]
+        return np.asarray(np.reshape(moved, points.shape) @ self.matrix[:3, :3].T + self.matrix[:3, 3])
 
     @property
     def scales(self) -> tuple[float, float]:
@@ -83,13 +90,15 @@ def align(image: Volume, brain: Mask, atlas: Atlas, parameters: LocationParamete
     with _one_thread():
         rough = _by_outline(outline, grid, atlas, parameters)
         transform = _by_content(small, outline, grid, atlas, rough, parameters)
+        t1, mask = _on(grid, atlas.t1, atlas, transform), _on(grid, atlas.brain, atlas, transform) > 0.5
+        even = _evenly_bright(small, outline, grid.spacing[::-1])
+        deformation = deform(even, outline, t1, mask, grid, parameters)
     matrix = np.eye(4)
     matrix[:3, :3] = np.reshape(transform.GetMatrix(), (3, 3))
     matrix[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
-    t1, mask = _on(grid, atlas.t1, atlas, transform), _on(grid, atlas.brain, atlas, transform) > 0.5
-    even = _evenly_bright(small, outline, grid.spacing[::-1])
     return Alignment(
         matrix=matrix,
+        deformation=deformation,
         overlap=2 * float((mask & outline).sum()) / max(float(mask.sum() + outline.sum()), 1.0),
         agreement=correlation_ratio(even[outline & mask], t1[outline & mask]),
         coverage=_coverage(matrix, image.geometry, atlas),
