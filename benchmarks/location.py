@@ -3,8 +3,9 @@
     python -m benchmarks.location STUDIES [--anatomy FOLDER] [--every N] [--first-only]
 
 STUDIES is a folder of simulated studies (`cmbtrain simulate --format arrays`), FOLDER the labelled heads they were made
-of. The brain is the one that the pipeline extracts. Truth is the parcellation at the place where the simulator put the
-inclusion, with the distance from that head's own cortex; the pipeline has only the template's. The rows after the first
+of. The brain is the one that the pipeline extracts. There are two truths: the parcellation at the place where the
+simulator put the inclusion, with the distance from that head's own cortex, of which the pipeline has only the
+template's; and the atlas's own region at the true place, which tells the registration alone. The rows after the first
 are made of the same images: the head turned, slabs cut out of it, slices put together to thick ones.
 """
 
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pipeline.anatomy import locate
+from pipeline.anatomy.atlas import load_atlas
 from pipeline.brain import extract_brain
 from pipeline.geometry import Acquisition, Geometry, Volume
 from training.datasets.simulated import TRUTH, list_simulated
@@ -43,6 +45,7 @@ class Row:
     assessed: int = 0
     places: int = 0
     region: int = 0
+    atlas: int = 0
     location: int = 0
     side: int = 0
     lateral: int = 0
@@ -52,7 +55,7 @@ class Row:
     def line(self, name: str) -> str:
         """The row of the table."""
         of = max(self.places, 1)
-        shares = " | ".join(f"{100 * n / of:.1f} %" for n in (self.region, self.location, self.side))
+        shares = " | ".join(f"{100 * n / of:.1f} %" for n in (self.atlas, self.region, self.location, self.side))
         lateral = 100 * (1 - self.swapped / max(self.lateral, 1))
         return (
             f"| {name} | {self.assessed} of {self.studies} | {self.places} | {shares} | {lateral:.1f} % "
@@ -66,8 +69,10 @@ def anatomy(folder: Path | None, name: str) -> tuple[Any, CorticalDepth]:
     return head, anatomy_depth(head)
 
 
-def truth(document: dict[str, Any], points: Floats, folder: Path | None) -> list[tuple[str, str, str]]:
-    """Region, location and side of points in patient coordinates."""
+def truth(
+    document: dict[str, Any], points: Floats, folder: Path | None
+) -> tuple[list[tuple[str, str, str]], list[str]]:
+    """Region, location and side of points in patient coordinates; and the region that the atlas has there."""
     source, depth = anatomy(folder, document["anatomy"])
     scene = document["parameters"]["scene"]
     head, slab = (
@@ -76,7 +81,8 @@ def truth(document: dict[str, Any], points: Floats, folder: Path | None) -> list
     rng = np.random.default_rng([document["seeds"]["head"], 1])
     mni = displacement(source, head, slab.geometry(), rng)(points)
     named = [region_of(p, float(d)) for p, d in zip(mni, depth(mni), strict=True)]
-    return [(region, location, FLIP[side] if head.mirror else side) for region, location, side in named]
+    atlas = [load_atlas().place(p).region for p in mni]
+    return [(region, location, FLIP[side] if head.mirror else side) for region, location, side in named], atlas
 
 
 def _tuple(value: Any) -> Any:
@@ -114,7 +120,7 @@ def conditions(image: Volume) -> Iterator[tuple[str, Volume, Floats]]:
     yield "slices thrice as thick", cut(image, 0.0, 1.0, 3), np.eye(3)
 
 
-def count(row: Row, image: Volume, points: Floats, true: list[tuple[str, str, str]]) -> None:
+def count(row: Row, image: Volume, points: Floats, true: list[tuple[str, str, str]], atlas: list[str]) -> None:
     brain = extract_brain(image)
     k = image.geometry.to_ijk(points)[:, 2]
     inside = np.flatnonzero((k > -0.5) & (k < image.geometry.shape[0] - 0.5))
@@ -129,6 +135,7 @@ def count(row: Row, image: Volume, points: Floats, true: list[tuple[str, str, st
         region, location, side = true[n]
         row.places += 1
         row.region += place.region == region
+        row.atlas += place.region == atlas[n]
         row.location += place.location == location
         row.side += place.side == side
         row.lateral += "midline" not in (side, place.side)
@@ -149,16 +156,18 @@ def main() -> None:
         document = json.loads(path.read_text())
         points = np.array([e["centre_lps_mm"] for e in (*document["lesions"], *document["mimics"])]).reshape(-1, 3)
         acquisition = list_simulated(path.parent)[0].read().acquisition
-        true = truth(document, points, given.anatomy)
+        true, atlas = truth(document, points, given.anatomy)
         for name, image, rotation in conditions(acquisition.magnitude or acquisition.swi):
-            count(rows.setdefault(name, Row()), image, points @ rotation.T, true)
+            count(rows.setdefault(name, Row()), image, points @ rotation.T, true, atlas)
             if given.first_only:
                 break
     print(
         f"Side: exact, with the midline being what lies within {MIDLINE_MM} mm of it. Time: CPU seconds on one core.\n"
     )
-    print("| images | assessed | places | region | location | side | left and right not swapped | CPU s |")
-    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    print(
+        "| images | assessed | places | region of the atlas | region by own cortex | location | side | not swapped | CPU s |"
+    )
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for name, row in rows.items():
         print(row.line(name), flush=True)
 
