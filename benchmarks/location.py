@@ -164,9 +164,8 @@ def main() -> None:
     print(
         f"Side: exact, with the midline being what lies within {MIDLINE_MM} mm of it. Time: CPU seconds on one core.\n"
     )
-    print(
-        "| images | assessed | places | region of the atlas | region by own cortex | location | side | not swapped | CPU s |"
-    )
+    columns = "images | assessed | places | region of the atlas | region by own cortex | location | side | not swapped"
+    print(f"| {columns} | CPU s |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for name, row in rows.items():
         print(row.line(name), flush=True)
