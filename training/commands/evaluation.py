@@ -29,6 +29,7 @@ def evaluate(
     """Measure profiles on a cohort, from DICOM. Stops and goes on where it was."""
     from pipeline.profile import load_profile
     from training.evaluation.cases import read_cohort
+    from training.evaluation.gallery import write_gallery
     from training.evaluation.plots import write_plots
     from training.evaluation.run import require_names, run_profile
     from training.evaluation.summary import Measured, by_study, summarise
@@ -38,9 +39,10 @@ def evaluate(
     profiles = [load_profile(name) for name in profile]
     require_names(profiles)
     _make(out)
-    summaries, studies = [], {}
+    summaries, studies, answers = [], {}, {}
     for one in profiles:
         results = list(run_profile(cases, one, out / "findings", device=device, fresh=fresh, say=_say))
+        answers[one.name] = results
         studies[one.name] = by_study(results)
         summaries.append(summarise(one.name, results, caveats=one.caveats, draws=bootstrap))
     measured = Measured.of(results)
@@ -57,6 +59,8 @@ def evaluate(
     page = report(f"Evaluation on {cohort.resolve().name}", measured, summaries, _command())
     (out / "evaluation.md").write_text(page, encoding="utf-8")
     write_plots(out, measured, summaries)
+    for name, results in answers.items():
+        write_gallery(out / f"gallery-{name}.png", name, results, simulated=measured.simulated)
     typer.echo(f"{measured}\n\n{main_table(summaries)}\n\n{out / 'evaluation.md'}")
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -78,6 +79,19 @@ def test_the_plots_are_pictures(evaluated: Path) -> None:
         with Image.open(evaluated / f"{name}.png") as picture:
             assert picture.size == (768, 576)
             assert len(picture.convert("L").getcolors() or []) > 10
+
+
+def test_each_profile_gets_pictures_of_what_it_found_and_missed(evaluated: Path) -> None:
+    def ink(name: str, row: int) -> float:
+        with Image.open(evaluated / f"gallery-{name}.png") as picture:
+            page = np.asarray(picture.convert("L"), float)
+        height = len(page) // 3
+        return float(page[row * height + 40 : (row + 1) * height - 20, 120:].std())
+
+    found, missed = 0, 1
+    assert ink("frst", found) > 20
+    assert ink("strict", found) == 0, "it reports nothing"
+    assert ink("strict", missed) > 20
 
 
 def test_what_was_analysed_is_not_analysed_again(
