@@ -20,6 +20,8 @@ Floats = NDArray[np.float32]
 _BINS = 24
 _BRIGHTEST = 2.0
 """Grey values of the patient are clipped here, in local means of the brain."""
+_UPDATE_SMOOTHNESS = 0.7
+"""Gaussian blur of each step, grid voxels."""
 _OUTSIDE = 3.0
 """Standard deviations below the darkest brain: what both are outside, so that the outlines attract each other."""
 
@@ -61,7 +63,7 @@ def deform(
     demons.SetSmoothDisplacementField(True)
     demons.SetStandardDeviations(parameters.deformation_smoothness)
     demons.SetSmoothUpdateField(True)
-    demons.SetUpdateFieldStandardDeviations(1.0)
+    demons.SetUpdateFieldStandardDeviations(_UPDATE_SMOOTHNESS)
     field = demons.Execute(fixed, moving)
     return sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64))
 
