@@ -62,9 +62,7 @@ def locate(
     if why := _doubt(alignment, parameters):
         return Placement(False, why, fit), []
     placement = Placement(True, "", fit, round(alignment.coverage, 3))
-    across = [float(alignment.by_affine(point)[0]) for point in centroids_lps_mm]
-    at = [alignment.to_mni(point) for point in centroids_lps_mm]
-    return placement, [atlas.place(mni, x) for mni, x in zip(at, across, strict=True)]
+    return placement, [atlas.place(alignment.to_mni(point)) for point in centroids_lps_mm]
 
 
 def _doubt(alignment: Alignment, parameters: LocationParameters) -> str:

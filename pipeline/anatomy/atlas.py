@@ -63,11 +63,10 @@ class Atlas:
     parcel: NDArray[np.uint8]
     names: tuple[tuple[str, str], ...]
 
-    def place(self, mni: ArrayLike, across_mm: float | None = None) -> Place:
+    def place(self, mni: ArrayLike) -> Place:
         """Where a point ``(x, y, z)`` in LPS-oriented MNI millimetres lies; beyond the atlas, as at its edge.
 
-        It is the region that weighs most around the point, and in it the location that does. The side is that of
-        `across_mm`, the way to the left of the midsagittal plane, or else of ``x``.
+        It is the region that weighs most around the point, and in it the location that does.
         """
         centre = self.geometry.to_ijk(mni)[::-1]
         voxels = np.round(centre).astype(int) + _NEIGHBOURS
@@ -79,7 +78,7 @@ class Atlas:
         of_region = {name: sum(s for s, r in zip(share, regions, strict=True) if r == name) for name in regions}
         region = max(of_region, key=lambda name: of_region[name])
         location = self.names[int(np.argmax(share * [r == region for r in regions]))][1]
-        x = float(np.asarray(mni)[0]) if across_mm is None else across_mm
+        x = float(np.asarray(mni)[0])
         return Place(region, location, "midline" if abs(x) < MIDLINE_MM else "left" if x > 0 else "right")
 
 

@@ -63,11 +63,7 @@ class Alignment:
         """LPS-oriented MNI coordinates of points ``(..., 3)`` in patient coordinates, mm."""
         points = np.asarray(lps, dtype=np.float64)
         moved = [self.deformation.TransformPoint(point) for point in points.reshape(-1, 3).tolist()]
-        return self.by_affine(np.reshape(moved, points.shape))
-
-    def by_affine(self, lps: ArrayLike) -> Floats:
-        """The same without the deformation: what tells the sides apart, for a deformation bends the midline."""
-        return np.asarray(np.asarray(lps, dtype=np.float64) @ self.matrix[:3, :3].T + self.matrix[:3, 3])
+        return np.asarray(np.reshape(moved, points.shape) @ self.matrix[:3, :3].T + self.matrix[:3, 3])
 
     @property
     def scales(self) -> tuple[float, float]:
