@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - its users' name for it
 from numpy.typing import NDArray
 
+from pipeline.anatomy.images import to_sitk
 from pipeline.geometry import Geometry
 from pipeline.parameters import LocationParameters
 
@@ -56,7 +57,7 @@ def deform(
     template = _as_the_patient(t1, patient, common)
     outside = float(np.percentile(patient[common], 1)) - _OUTSIDE * float(patient[common].std())
     fixed, moving = (
-        _to_sitk(np.where(mask, values, outside), grid) for mask, values in ((brain, patient), (atlas_brain, template))
+        to_sitk(np.where(mask, values, outside), grid) for mask, values in ((brain, patient), (atlas_brain, template))
     )
     demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
     demons.SetNumberOfIterations(parameters.deformation_rounds)
@@ -69,7 +70,7 @@ def deform(
 
 
 def _none(grid: Geometry) -> sitk.DisplacementFieldTransform:
-    zero = _to_sitk(np.zeros((*grid.shape, 3)), grid)
+    zero = to_sitk(np.zeros((*grid.shape, 3)), grid)
     return sitk.DisplacementFieldTransform(sitk.Cast(zero, sitk.sitkVectorFloat64))
 
 
@@ -80,11 +81,3 @@ def _as_the_patient(t1: Floats, patient: Floats, common: Mask) -> Floats:
     count = np.bincount(bins, minlength=_BINS)
     mean = np.bincount(bins, weights=patient[common], minlength=_BINS) / np.maximum(count, 1)
     return np.asarray(mean[np.digitize(t1, edges)], dtype=np.float32)
-
-
-def _to_sitk(array: NDArray[np.generic], grid: Geometry) -> sitk.Image:
-    image = sitk.GetImageFromArray(array.astype(np.float32), isVector=array.ndim > 3)
-    image.SetSpacing(grid.spacing)
-    image.SetOrigin(grid.affine[:3, 3].tolist())
-    image.SetDirection(grid.direction.ravel().tolist())
-    return image

@@ -21,6 +21,7 @@ from scipy import ndimage
 
 from pipeline.anatomy.atlas import Atlas
 from pipeline.anatomy.deformation import deform
+from pipeline.anatomy.images import to_sitk
 from pipeline.geometry import Geometry, Volume
 from pipeline.parameters import LocationParameters
 
@@ -165,26 +166,18 @@ def _distance(mask: Mask, spacing: Sequence[float]) -> NDArray[np.float32]:
     return np.asarray(np.clip(distance, -_REACH_MM, _REACH_MM), dtype=np.float32)
 
 
-def _to_sitk(array: NDArray[np.generic], geometry: Geometry) -> sitk.Image:
-    image = sitk.GetImageFromArray(array.astype(np.float32))
-    image.SetSpacing(geometry.spacing)
-    image.SetOrigin(geometry.affine[:3, 3].tolist())
-    image.SetDirection(geometry.direction.ravel().tolist())
-    return image
-
-
 def _mask(array: Mask, geometry: Geometry) -> sitk.Image:
-    return sitk.Cast(_to_sitk(array, geometry), sitk.sitkUInt8)
+    return sitk.Cast(to_sitk(array, geometry), sitk.sitkUInt8)
 
 
 @cache
 def _atlas_distance(atlas: Atlas) -> sitk.Image:
-    return _to_sitk(_distance(atlas.brain, atlas.geometry.spacing[::-1]), atlas.geometry)
+    return to_sitk(_distance(atlas.brain, atlas.geometry.spacing[::-1]), atlas.geometry)
 
 
 @cache
 def _atlas_t1(atlas: Atlas) -> sitk.Image:
-    return _to_sitk(atlas.t1, atlas.geometry)
+    return to_sitk(atlas.t1, atlas.geometry)
 
 
 def _method(fixed_mask: sitk.Image, step: float, least: float, rounds: int) -> sitk.ImageRegistrationMethod:
@@ -201,7 +194,7 @@ def _method(fixed_mask: sitk.Image, step: float, least: float, rounds: int) -> s
 def _by_outline(outline: Mask, grid: Geometry, atlas: Atlas, parameters: LocationParameters) -> sitk.AffineTransform:
     """The affine map that lays the outline on the atlas's, from the best of several heights."""
     distance = _distance(outline, grid.spacing[::-1])
-    fixed, near = _to_sitk(distance, grid), _mask(np.abs(distance) < _REACH_MM, grid)
+    fixed, near = to_sitk(distance, grid), _mask(np.abs(distance) < _REACH_MM, grid)
     moving = _atlas_distance(atlas)
     centre = grid.to_lps(np.argwhere(outline)[:, ::-1]).mean(axis=0)
     target = atlas.geometry.to_lps(np.argwhere(atlas.brain)[:, ::-1]).mean(axis=0)
@@ -246,7 +239,7 @@ def _by_content(
 ) -> sitk.AffineTransform:
     """The affine map by mutual information of the brain with the template."""
     bright = float(np.percentile(small[outline], 99.5))
-    fixed = _to_sitk(np.clip(small, 0, bright), grid)
+    fixed = to_sitk(np.clip(small, 0, bright), grid)
     method = _method(_mask(outline, grid), 1.0, 0.02, parameters.rounds)
     method.SetMetricAsMattesMutualInformation(_BINS)
     transform = sitk.AffineTransform(rough)
@@ -257,8 +250,8 @@ def _by_content(
 
 def _on(grid: Geometry, array: NDArray[np.generic], atlas: Atlas, transform: sitk.Transform) -> NDArray[np.float32]:
     """An array of the atlas on the grid of the patient."""
-    like = _to_sitk(np.zeros(grid.shape), grid)
-    return np.asarray(sitk.GetArrayFromImage(sitk.Resample(_to_sitk(array, atlas.geometry), like, transform)))
+    like = to_sitk(np.zeros(grid.shape), grid)
+    return np.asarray(sitk.GetArrayFromImage(sitk.Resample(to_sitk(array, atlas.geometry), like, transform)))
 
 
 def _coverage(matrix: Floats, geometry: Geometry, atlas: Atlas) -> float:
