@@ -1,4 +1,4 @@
-"""How does an array on a grid become an image of SimpleITK? In patient coordinates: its transforms are in millimetres."""
+"""How does an array become an image of SimpleITK? In patient coordinates: its transforms are in millimetres."""
 
 from __future__ import annotations
 
