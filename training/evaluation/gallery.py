@@ -40,6 +40,8 @@ def choose(results: Sequence[StudyResult]) -> dict[str, list[Shown]]:
     """What is shown of the answers: found and missed ones evenly over their sizes, the surest false ones."""
     found, missed, false = [], [], []
     for result in results:
+        if result.answer is None:
+            continue  # refused: there are no pictures of it
         bleeds, of_bleed = result.case.truth.bleeds, {j.bleed: j.mark for j in result.lesions}
         for n, bleed in enumerate(bleeds):
             if n in result.found:
