@@ -82,7 +82,7 @@ def test_the_table_counts_slices_as_the_pacs_does(detected: tuple[Path, str]) ->
 def test_detect_as_json_prints_the_findings_alone(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, detected: tuple[Path, str]
 ) -> None:
-    assert main(["detect", str(STUDY), "--out", str(tmp_path / "out"), "--json", "--profile", "frst"]) == 0
+    assert main(["detect", str(STUDY), "--out", str(tmp_path / "out"), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     again = json.loads((tmp_path / "out" / "findings.json").read_text())
     first = json.loads((detected[0] / "findings.json").read_text())
