@@ -8,8 +8,8 @@ LOCK   := requirements.lock
 # What the tests start beside the node: servers, DICOM tools and validators, a browser.
 DEBIAN := redis-server postgresql orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps chromium docker-compose
 
-# One script a question; those about the simulator alone are described in docs/simulation.md.
-BENCH := receive reading ledger worklist brain location detect turnaround
+# One script a question; those that need simulated studies are described in docs/simulation.md and docs/results.md.
+BENCH := receive reading ledger worklist brain detect turnaround
 
 .PHONY: help demo test lint bench debian lock clean
 help:  ## Show this list
