@@ -27,9 +27,9 @@ CLOSING_MM, RIM_MM = 5.0, 1.75
 DEPTH_SHARE = 0.75
 """Depth below the cortex in one head over that in the template, whose averaged sulci are shallow.
 
-Of the white matter that may be deep, 25 to 38 % (mean 35 %) lies deeper than 9 mm in five labelled heads of the training
-split (BrainWeb), 57 % in the template; deeper than 12 mm in the template lie 36 %. Three heads of the other splits, two of
-them for testing, were looked at in the same run (25, 27 and 34 %); the five alone give the same share.
+Of the white matter that may be deep, 25 to 38 % (mean 35 %) lies deeper than 9 mm in five labelled heads of the
+training split (BrainWeb), 57 % in the template; deeper than 12 mm in the template lie 36 %. Three heads of the other
+splits, two of them for testing, were looked at in the same run (25, 27 and 34 %); the five alone give the same share.
 """
 LEVELS = 64
 """Grey levels of the T1 image: as many as a registration by mutual information can use."""
