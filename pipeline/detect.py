@@ -95,17 +95,21 @@ def analyse(
     *,
     key: str,
     study: str = "",
+    brain: Mask | None = None,
     device: str = "auto",
     watch: Stopwatch | None = None,
 ) -> Detection:
-    """Find the microbleeds of images that have been read; :func:`detect` says the rest."""
+    """Find the microbleeds of images that have been read; :func:`detect` says the rest.
+
+    `brain` is given where the images come without their skull, and extracted otherwise.
+    """
     profile.require_trained()
     watch = watch or Stopwatch()
     acquisition = usable(acquisition)
     swi = acquisition.swi
     with watch("brain"):
         head = acquisition.magnitude or swi
-        brain = extract_brain(head, profile.brain)
+        brain = extract_brain(head, profile.brain) if brain is None else brain
     with watch("candidates"):
         candidates = profile.candidates.call("propose", acquisition, brain, device=device)
     with watch("regions"):
@@ -221,7 +225,7 @@ def name_lesions(
                 tracking_uid=derive_uid(key, "lesion", number),
                 centroid_lps_mm=_lps(one.region, swi.geometry),
                 voxel_ijk=(i, j, k),
-                slice_sop_instance_uid=swi.frames[k].sop_instance_uid,
+                slice_sop_instance_uid=swi.frames[k].sop_instance_uid if swi.frames else "",
                 diameter_mm=round(one.region.diameter_mm, 2),
                 volume_mm3=round(one.region.volume_mm3, 2),
                 probability=one.probability,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,11 +13,10 @@ from sklearn.model_selection import GroupKFold
 
 from pipeline.errors import InputError
 from pipeline.profile import Profile, load_profile
-from pipeline.volume import read_acquisition
 from training.datasets.record import Labelled, Mark, Record
 from training.evaluation.cases import Case
 from training.evaluation.metrics import StudyResult
-from training.evaluation.run import code_digest, pick_case, run_profile
+from training.evaluation.run import code_digest, images_of, run_profile
 from training.fit.recipe import without_weights
 
 Say = Callable[[str], None]
@@ -155,11 +154,13 @@ def _trained(profile: Profile, fold: Fold, folder: Path, how: Training) -> Profi
 
 
 def record_of(case: Case) -> Record:
-    """A case as a study to train on."""
+    """A case as a study to train on, whatever split it is in."""
+    if case.record:
+        return replace(case.record, split=None)
     return Record(case.name, case.subject, case.anatomy, None, bool(case.truth.mimics), partial(_read, case))
 
 
 def _read(case: Case) -> Labelled:
     things = (*case.truth.bleeds, *case.truth.mimics)
     marks = tuple(Mark(t.centre_lps_mm, t.kind, t.diameter_mm or None, t.visible) for t in things)
-    return Labelled(read_acquisition(pick_case(case)), marks)
+    return Labelled(images_of(case), marks)

@@ -11,17 +11,22 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.errors import InputError
+from training.commands.fitting import KindOption
 
 Draws = Annotated[int, typer.Option(min=0, help="Bootstrap resamples for the 95 % intervals.")]
+Cohort = Annotated[
+    Path, typer.Argument(help="Folder of studies, each with its truth.json, or any data set that can be trained on.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
 def evaluate(
-    cohort: Annotated[Path, typer.Argument(help="Folder of studies, each with its truth.json.")],
+    cohort: Cohort,
     profile: Annotated[list[str], typer.Option(help="Name or TOML file; may be repeated.")],
     out: Annotated[Path, typer.Option(help="Folder for tables, plots and findings.")],
     split: Annotated[str, typer.Option(help="train, validation, test or all, where the truth says so.")] = "test",
     limit: Annotated[int, typer.Option(min=0, help="Only the first so many studies; 0: all.")] = 0,
+    kind: KindOption = None,
     device: Device = "auto",
     bootstrap: Draws = 1000,
     fresh: Annotated[bool, typer.Option("--fresh", help="Analyse again what was analysed before.")] = False,
@@ -35,7 +40,7 @@ def evaluate(
     from training.evaluation.summary import Measured, by_study, summarise
     from training.evaluation.tables import main_table, report
 
-    cases = read_cohort(cohort, limit, "" if split == "all" else split)
+    cases = read_cohort(cohort, limit, "" if split == "all" else split, kind)
     profiles = [load_profile(name) for name in profile]
     require_names(profiles)
     _make(out)
@@ -65,7 +70,7 @@ def evaluate(
 
 
 def crossval(
-    cohort: Annotated[Path, typer.Argument(help="Folder of studies, each with its truth.json.")],
+    cohort: Cohort,
     profile: Annotated[list[str], typer.Option(help="Name or TOML file; may be repeated.")],
     out: Annotated[Path, typer.Option(help="Folder for trained profiles, findings and tables.")],
     folds: Annotated[int, typer.Option(min=2, help="No anatomy is in two of them.")] = 5,
@@ -74,6 +79,7 @@ def crossval(
     ] = None,
     pretrained: Annotated[Path | None, typer.Option(help="Weights that a classifier starts from.")] = None,
     limit: Annotated[int, typer.Option(min=0, help="Only the first so many studies; 0: all.")] = 0,
+    kind: KindOption = None,
     device: Device = "auto",
     bootstrap: Draws = 1000,
 ) -> None:
@@ -86,7 +92,7 @@ def crossval(
     from training.evaluation.summary import Measured, summarise
     from training.evaluation.tables import report
 
-    cases = read_cohort(cohort, limit)
+    cases = read_cohort(cohort, limit, kind=kind)
     profiles = [load_profile(name) for name in profile]
     require_names(profiles)
     _make(out)

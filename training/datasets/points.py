@@ -24,6 +24,8 @@ def is_points(folder: Path) -> bool:
 
 def list_points(folder: Path) -> list[Record]:
     """One record for each image of ``Data``; without a CSV a subject has no bleeds, and the check says so."""
+    if not is_points(folder):
+        return []
     names = {p.name.split(".nii")[0] for p in (folder / "Data").iterdir() if not p.name.startswith(".")}
     subjects = sorted(n for n in names if not n.endswith(COMPANIONS))
     return [Record(n, n, n, None, False, partial(_read, folder, n)) for n in subjects]

@@ -53,6 +53,8 @@ def is_dou(folder: Path) -> bool:
 
 def list_dou(folder: Path) -> list[Record]:
     """One record for each image; a subject without a ``.mat`` is reported when it is read."""
+    if not is_dou(folder):
+        return []
     images = sorted(p for p in (folder / "nii").iterdir() if p.name.endswith((".nii", ".nii.gz")))
     records = []
     for image in images:

@@ -1,7 +1,8 @@
 """What is measured? Studies with a truth, and the answers that a profile gave to them.
 
 A cohort is any folder with a ``truth.json`` in the folder of every study, as ``cmbtrain simulate`` writes them; the
-images lie beside it or in its folder ``dicom``.
+images lie beside it or in its folder ``dicom``. Of any other labelled data set (:mod:`training.datasets`) the bleeds
+marked are the truth, and the images are taken as training reads them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
+from training.datasets.kinds import open_dataset
+from training.datasets.record import BLEED, Record
+from training.datasets.record import Mark as Label
 
 Point = tuple[float, float, float]
 TRUTH_FILE = "truth.json"
@@ -71,8 +75,8 @@ class Case:
         Of the study, unique in its cohort.
     subject, anatomy : str
         Whose head; what is drawn again by the bootstrap, and what training and test may not share.
-    images : Path
-        Folder of its DICOM files.
+    images : Path or None
+        Folder of its DICOM files; None where `record` has them.
     truth : Truth
         What is in it.
     simulated : bool
@@ -80,17 +84,20 @@ class Case:
     study_instance_uid : str
         Which study of the folder, if there are several.
     split : str
-        ``train``, ``validation`` or ``test``; empty where the truth file does not say.
+        ``train``, ``validation`` or ``test``; empty where the truth does not say.
+    record : Record or None
+        The study in a labelled data set.
     """
 
     name: str
     subject: str
     anatomy: str
-    images: Path
+    images: Path | None
     truth: Truth
     simulated: bool = False
     study_instance_uid: str = ""
     split: str = ""
+    record: Record | None = None
 
 
 @dataclass(frozen=True)
@@ -130,38 +137,66 @@ def _point(values: Sequence[float]) -> Point:
     return x, y, z
 
 
-def read_cohort(folder: Path, limit: int = 0, split: str = "") -> list[Case]:
+def read_cohort(folder: Path, limit: int = 0, split: str = "", kind: str | None = None) -> list[Case]:
     """Find the studies of a cohort, by name.
 
     Parameters
     ----------
     folder : Path
-        Searched for truth files.
+        A cohort, or a labelled data set.
     limit : int
         Only the first so many, unless 0.
     split : str
         Only those of this split, and those that name none; all if empty.
+    kind : str, optional
+        Of data set, a name in :data:`training.datasets.kinds.KINDS`; by default what the layout says.
 
     Raises
     ------
     InputError
-        If there is none, or a truth file is not one.
+        If there is none, or a truth file is not one, or a study of a data set cannot be read.
     """
     if not folder.is_dir():
-        raise InputError("no such folder", where=str(folder), do="give the folder that cmbtrain simulate wrote")
+        raise InputError("no such folder", where=str(folder))
     files = sorted(path for path in folder.rglob(TRUTH_FILE) if not _hidden(path.relative_to(folder)))
-    if not files:
-        raise InputError(f"no {TRUTH_FILE} below", where=str(folder), do="give the folder that cmbtrain simulate wrote")
-    cases = [case for case in map(read_case, files) if not split or case.split in ("", split)]
-    if not cases:
-        others = ", ".join(sorted({read_case(path).split for path in files}))
+    found: Sequence[Path | Record] = files if files and kind in (None, "simulated") else open_dataset(folder, kind)
+    splits = [_split(one) for one in found]
+    chosen = [one for one, name in zip(found, splits, strict=True) if not split or name in ("", split)]
+    if not chosen:
+        others = ", ".join(sorted(set(splits)))
         raise InputError(f"no study of split {split}", where=str(folder), do=f"there is {others}")
+    cases = [read_case(one) if isinstance(one, Path) else labelled_case(one) for one in chosen[: limit or None]]
     names = [case.name for case in cases]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(
             f"several studies are called {twice[0]}", where=str(folder), do="evaluate one cohort at a time"
         )
-    return cases[:limit] if limit else cases
+    return cases
+
+
+def _split(study: Path | Record) -> str:
+    return (study.split or "") if isinstance(study, Record) else read_case(study).split
+
+
+def labelled_case(record: Record) -> Case:
+    """Read the marks of a labelled study; what is marked and no bleed counts as a mimic."""
+    marks = record.read().marks
+    return Case(
+        name=record.name,
+        subject=record.subject,
+        anatomy=record.anatomy,
+        images=None,
+        truth=Truth(
+            tuple(_labelled(mark) for mark in marks if mark.kind == BLEED),
+            tuple(_labelled(mark) for mark in marks if mark.kind != BLEED),
+        ),
+        split=record.split or "",
+        record=record,
+    )
+
+
+def _labelled(mark: Label) -> Thing:
+    return Thing(mark.centre_lps_mm, mark.kind, mark.visible, mark.diameter_mm)
 
 
 def _hidden(path: Path) -> bool:

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from pipeline.geometry import Acquisition, Volume
 from pipeline.pictures.windows import Window, phase_window, swi_window
-from pipeline.volume import read_acquisition
 from training.evaluation.cases import Case, Point
 from training.evaluation.matching import Verdict
 from training.evaluation.metrics import StudyResult
-from training.evaluation.run import pick_case
+from training.evaluation.run import images_of
 from training.evaluation.tables import SIMULATED
 
 COLUMNS = 8
@@ -94,7 +93,7 @@ def write_gallery(path: Path, profile: str, results: Sequence[StudyResult], *, s
     for _, of_case in groupby(sorted(places, key=lambda place: place[0].case.name), lambda place: place[0].case.name):
         acquisition: Acquisition | None = None  # one study at a time in memory, each read once
         for shown, n, column in of_case:
-            acquisition = acquisition or read_acquisition(pick_case(shown.case))
+            acquisition = acquisition or images_of(shown.case)
             _draw(axes[2 * n][column], axes[2 * n + 1][column], acquisition, shown.at)
             axes[2 * n][column].set_title(shown.words.replace(", ", "\n", 1), fontsize=7)
     figure.suptitle(f"{profile}: each {2 * HALF_MM:.0f} mm wide, SWI above phase", fontsize=9)

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pipeline
-from pipeline.detect import detect
+from pipeline.detect import analyse, detect
 from pipeline.errors import InputError, NoSwiError
+from pipeline.findings import Findings
+from pipeline.geometry import Acquisition
 from pipeline.profile import Profile
 from pipeline.study import Pick, find_files, pick, read_studies
+from pipeline.volume import read_acquisition
+from training.datasets.record import Record
 from training.evaluation.cases import Answer, Case
 from training.evaluation.metrics import StudyResult
 
@@ -38,6 +42,8 @@ def pick_case(case: Case, *, t2star: bool = False) -> Pick:
     InputError
         If its folder does not hold one study with an SWI.
     """
+    if case.images is None:
+        raise AssertionError(f"{case.name} has no DICOM")
     studies, _ = read_studies(path for path in find_files(case.images) if path.suffix != ".json")
     if case.study_instance_uid:
         studies = [study for study in studies if study.study_instance_uid == case.study_instance_uid]
@@ -47,6 +53,17 @@ def pick_case(case: Case, *, t2star: bool = False) -> Pick:
     if not chosen.analysable:
         raise NoSwiError(chosen.why, where=str(case.images))
     return chosen
+
+
+def images_of(case: Case) -> Acquisition:
+    """Read the images of a case, as it is analysed.
+
+    Raises
+    ------
+    InputError
+        If they cannot be read.
+    """
+    return case.record.read().acquisition if case.record else read_acquisition(pick_case(case, t2star=True))
 
 
 def run_profile(
@@ -92,17 +109,35 @@ def run_profile(
 
 
 def _findings(case: Case, profile: Profile, folder: Path, device: str, fresh: bool) -> tuple[dict[str, Any], bool]:
-    chosen = pick_case(case, t2star=profile.suits.t2star)
-    key = chosen.key(profile.digest)
+    """The document of the findings, and whether it is new."""
+    key, analysis = _labelled(case.record, profile, device) if case.record else _dicom(case, profile, device)
     path = folder / f"{hashlib.sha256((key + code_digest()).encode()).hexdigest()}.json"
     if path.is_file() and not fresh:
         return json.loads(path.read_text(encoding="utf-8")), False
-    document = detect(chosen, profile, key=key, device=device).findings.to_json()
+    document = analysis().to_json()
     folder.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(document, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(path)
     return json.loads(path.read_text(encoding="utf-8")), True
+
+
+def _dicom(case: Case, profile: Profile, device: str) -> tuple[str, Callable[[], Findings]]:
+    """Key and analysis of a study in DICOM, as in the clinic."""
+    chosen = pick_case(case, t2star=profile.suits.t2star)
+    key = chosen.key(profile.digest)
+    return key, lambda: detect(chosen, profile, key=key, device=device).findings
+
+
+def _labelled(record: Record, profile: Profile, device: str) -> tuple[str, Callable[[], Findings]]:
+    """Key and analysis of images as training reads them."""
+    study = record.read()
+    images = study.acquisition
+    digest = hashlib.sha256(f"{profile.digest}\0{images.swi.geometry.affine.tolist()}".encode())
+    for volume in (images.swi, images.phase, images.magnitude):
+        digest.update(b"-" if volume is None else volume.array.tobytes())
+    key = digest.hexdigest()
+    return key, lambda: analyse(images, profile, key=key, brain=study.brain, device=device).findings
 
 
 def _line(result: StudyResult, profile: Profile, note: str) -> str:

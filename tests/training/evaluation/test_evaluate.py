@@ -125,7 +125,7 @@ def test_a_study_that_cannot_be_analysed_misses_its_bleeds(tmp_path: Path, cohor
     ("arguments", "said"),
     [
         (["{tmp}/nowhere", "--profile", "frst"], "no such folder"),
-        (["{tmp}", "--profile", "frst"], "no truth.json below"),
+        (["{tmp}", "--profile", "frst"], "the folder is empty"),
         (["{cohort}", "--profile", "nope"], "there is no profile 'nope'"),
         (["{cohort}", "--profile", "frst", "--profile", "frst"], "two profiles are called frst"),
         (["{cohort}"], "Missing option '--profile'"),
