@@ -33,7 +33,7 @@ class Parameters(BaseParameters):
     width: int = Field(16, ge=4, description="Channels of the finest resolution")
     step_mm: tuple[float, float, float] = Field((0.5, 0.5, 2.0), description="Grid along (i, j, k)")
     mirror: bool = Field(True, description="Mean of the image and its mirror image")
-    slab: int = Field(32, ge=4, description="Slices at a time, which bounds the memory")
+    slab: int = Field(40, ge=4, description="Most slices at a time beside their context, which bounds the memory")
     threshold: float = Field(0.02, ge=0, lt=1, description="Least probability of a peak")
     separation_mm: float = Field(2.0, gt=0, description="Of two peaks nearer than this the higher is kept")
     margin_mm: float = Field(0.0, ge=0, description="How far outside the brain mask a peak may lie")
@@ -93,9 +93,11 @@ def respond(network: nn.Module, values: Tensor, parameters: Parameters, device: 
 
     slices, rows, columns = values.shape[1:]
     parts = []
+    # Slabs of equal height: what they share is computed twice.
+    height = -(-slices // -(-slices // parameters.slab))
     with torch.inference_mode():
-        for start in range(0, slices, parameters.slab):
-            low, high = max(0, start - OVERLAP), min(slices, start + parameters.slab + OVERLAP)
+        for start in range(0, slices, height):
+            low, high = max(0, start - OVERLAP), min(slices, start + height + OVERLAP)
             slab = values[None, :, low:high].to(device)
             missing = [(-n) % m for n, m in zip(slab.shape[2:], MULTIPLE, strict=True)]
             slab = F.pad(slab, (0, missing[2], 0, missing[1], 0, missing[0]), mode="replicate")
@@ -103,7 +105,7 @@ def respond(network: nn.Module, values: Tensor, parameters: Parameters, device: 
             if parameters.mirror:
                 heat = (heat + _one(network, slab.flip(-1)).flip(-1)) / 2
             heat = heat[: high - low, : -(-rows // FOLD), : -(-columns // FOLD)]
-            parts.append(heat[start - low : start - low + parameters.slab].float().cpu())
+            parts.append(heat[start - low : start - low + height].float().cpu())
     return torch.cat(parts)
 
 

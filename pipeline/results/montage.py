@@ -29,7 +29,7 @@ HEIGHT: Final = 960
 
 _GAP: Final = 6
 _MOST_PANELS: Final = 9
-_SMALLEST_CLOSE_UP: Final = 64
+_SMALLEST_CLOSE_UP: Final = 48
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,11 @@ def pick_case(case: Case, *, t2star: bool = False) -> Pick:
     if case.study_instance_uid:
         studies = [study for study in studies if study.study_instance_uid == case.study_instance_uid]
     if len(studies) != 1:
-        raise InputError(f"holds {len(studies)} studies, not the one of {case.name}", where=str(case.images))
+        raise InputError(
+            f"holds {len(studies)} DICOM studies, not the one of {case.name}",
+            where=str(case.images),
+            do="" if studies else "simulate with --format dicom",
+        )
     chosen = pick(studies[0], t2star=t2star)
     if not chosen.analysable:
         raise NoSwiError(chosen.why, where=str(case.images))
