@@ -20,7 +20,7 @@ demo: $(VENV)/.runtime  ## Install, then run the main job once: a study in, SR a
 
 test: $(VENV)/.develop debian lint  ## Install everything, then check style and types and run all tests
 	@echo "── tests"
-	@$(BIN)/python -m pytest --numprocesses $$(( $$(nproc) < 4 ? $$(nproc) + 1 : 4 )) --dist loadfile --durations 15 --durations-min 5
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durations 15 --durations-min 5
 
 lint: $(VENV)/.develop  ## Check style and types
 	@echo "── style (ruff)"

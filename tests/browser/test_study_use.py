@@ -129,7 +129,9 @@ def test_a_missed_bleed_is_marked_by_a_click_where_it_is_seen(study: Page, compl
     assert float(ring.get_attribute("cx") or 0) == pytest.approx(200, abs=2)
     assert float(ring.get_attribute("cy") or 0) == pytest.approx(300, abs=2)
     study.get_by_label("Certainty of A1").select_option("possible")
+    start = int(slice_shown(study))
     study.get_by_role("button", name="Next slice").click()
+    expect(study.get_by_label("Slice", exact=True)).to_have_value(str(start + 1))  # or what is typed next goes with it
     expect(study.get_by_label("Certainty of A1")).to_have_value("possible")
     study.get_by_label("row").fill("10")
     study.get_by_label("column").fill("20")
