@@ -159,23 +159,19 @@ def read_cohort(folder: Path, limit: int = 0, split: str = "", kind: str | None 
     if not folder.is_dir():
         raise InputError("no such folder", where=str(folder))
     files = sorted(path for path in folder.rglob(TRUTH_FILE) if not _hidden(path.relative_to(folder)))
-    found: Sequence[Path | Record] = files if files and kind in (None, "simulated") else open_dataset(folder, kind)
-    splits = [_split(one) for one in found]
-    chosen = [one for one, name in zip(found, splits, strict=True) if not split or name in ("", split)]
+    told = files and kind in (None, "simulated")
+    found: Sequence[Case | Record] = [read_case(path) for path in files] if told else open_dataset(folder, kind)
+    chosen = [one for one in found if not split or one.split in (None, "", split)]
     if not chosen:
-        others = ", ".join(sorted(set(splits)))
+        others = ", ".join(sorted({one.split or "" for one in found}))
         raise InputError(f"no study of split {split}", where=str(folder), do=f"there is {others}")
-    cases = [read_case(one) if isinstance(one, Path) else labelled_case(one) for one in chosen[: limit or None]]
+    cases = [one if isinstance(one, Case) else labelled_case(one) for one in chosen[: limit or None]]
     names = [case.name for case in cases]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(
             f"several studies are called {twice[0]}", where=str(folder), do="evaluate one cohort at a time"
         )
     return cases
-
-
-def _split(study: Path | Record) -> str:
-    return (study.split or "") if isinstance(study, Record) else read_case(study).split
 
 
 def labelled_case(record: Record) -> Case:
