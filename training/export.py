@@ -80,6 +80,16 @@ def read_fitted(run: Path) -> dict[str, Any]:
     return document
 
 
+def _started(fitted: dict[str, Any]) -> str:
+    start = ", ".join(f"`{name}` ({sha[:16]})" for name, sha in fitted["start"].items())
+    if start:
+        return f"The networks started from {start}, not from random numbers."
+    missing = fitted["config"]["pretrained"] == "imagenet"
+    return "The networks started from random numbers" + (
+        ", for the ImageNet weights could not be downloaded." if missing else "."
+    )
+
+
 def model_card(profile: Profile, fitted: dict[str, Any]) -> str:
     """Say in Markdown what the weights are, what they were trained on, and what they cannot do."""
     training, validation = fitted["training"], fitted["validation"]
@@ -90,8 +100,6 @@ def model_card(profile: Profile, fitted: dict[str, Any]) -> str:
         for n, s in (("training", training), ("validation", validation))
     )
     weights = "\n".join(f"| `{w}` | `{sha}` |" for w, sha in profile.weights.items())
-    start = ", ".join(f"`{name}` ({sha[:16]})" for name, sha in fitted.get("start", {}).items())
-    started = f"\nThe networks started from {start}, not from random numbers." if start else ""
     return f"""# {profile.name}
 
 {profile.description}. Research use only; not a medical device.
@@ -109,7 +117,8 @@ Profile digest `{profile.digest}`.
 {rows}
 
 Heads in training: {", ".join(heads["training"])}. In validation: {", ".join(heads["validation"])}.
-Seed {fitted["seed"]}, source commit `{fitted["commit"]}`, recipe `{fitted["recipe"][:16]}`.{started}
+Seed {fitted["seed"]}, source commit `{fitted["commit"]}`, recipe `{fitted["recipe"][:16]}`.
+{_started(fitted)}
 
 ## Figures
 

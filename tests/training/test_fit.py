@@ -36,7 +36,7 @@ from training.fit.samples import Crops, Slices, collate_slices, heatmap_grids, s
 from training.fit.split import split_studies
 from training.fit.targets import draw_heatmaps
 from training.fit.trainer import Unfinished
-from training.fit.weights import sha256_of
+from training.fit.weights import sha256_of, start_from_imagenet
 
 NAMES = ("heatmap", "al-masni-2020")
 
@@ -169,10 +169,43 @@ def test_a_transfer_network_starts_from_a_file(tmp_path: Path) -> None:
         recipe("afzal-2021-alexnet"), settings, split, tmp_path / "run", tmp_path / "imagenet.pth", say=said.append
     )
     fitted = fit(job)
+    assert fitted["start"] == {"imagenet.pth": sha256_of(tmp_path / "imagenet.pth")}
     assert "fresh: classifier.6.bias, classifier.6.weight" in "\n".join(said)
     (file,) = fitted["weights"]
     kept = load_file(tmp_path / "run" / file)
     assert torch.equal(kept["features.0.weight"], start["features.0.weight"].half()), "frozen"
+
+
+def _imagenet_job(out: Path, said: list[str]) -> Job:
+    stage = StageConfig(epochs=1, steps=1, batch=2, learning_rate=1e-4, warmup=0, freeze=True)
+    settings = config(detector=None, classifier=stage, pretrained="imagenet")
+    return Job(recipe("afzal-2021-alexnet"), settings, split_studies(studies(), 0.2), out, say=said.append)
+
+
+def test_imagenet_weights_that_cannot_be_had_are_replaced_by_random_numbers_and_the_card_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    said: list[str] = []
+    job = _imagenet_job(tmp_path / "run", said)
+    assert fit(job)["start"] == {}
+    assert "STARTS FROM RANDOM NUMBERS" in "\n".join(said)
+    assert "--pretrained" in "\n".join(said), "and what to do about it"
+    export(job.out, tmp_path / "made", recipe("afzal-2021-alexnet"))
+    card = (tmp_path / "made/afzal-2021-alexnet.md").read_text()
+    assert "random numbers, for the ImageNet weights could not be downloaded." in card
+
+
+def test_imagenet_weights_are_loaded_by_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    kept = tmp_path / "hub/checkpoints/alexnet-owt-7be5be79.pth"  # where torchvision looks before it downloads
+    kept.parent.mkdir(parents=True)
+    start = make_transfer("alexnet", classes=1000).state_dict()
+    torch.save(start, kept)
+    network = make_transfer("alexnet")
+    assert start_from_imagenet(network, "alexnet") == kept.name
+    assert torch.equal(network.state_dict()["features.0.weight"], start["features.0.weight"])
 
 
 def test_weights_that_fit_nothing_are_refused(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
@@ -13,11 +15,12 @@ from training.fit.classifier import fit_classifier, start_network
 from training.fit.detector import fit_detector
 from training.fit.job import Job, required
 from training.fit.recipe import commit, recipe_digest
-from training.fit.weights import header_of, sha256_of, with_weights
+from training.fit.weights import header_of, sha256_of, start_from_imagenet, with_weights
 
 FITTED = "fitted.json"
 SCHEMA = "cmb-fitted/1"
 _SETTINGS = "settings.json"
+_START = "start.json"
 
 
 def fit(job: Job) -> dict[str, Any]:
@@ -36,11 +39,13 @@ def fit(job: Job) -> dict[str, Any]:
     learned = _learned(job)
     if "classifier" not in learned:
         raise InputError(f"profile {job.profile.name} has no classifier to train")
-    _claim(job)
-    given = job.pretrained is not None or job.start is not None
-    if job.profile.classifier is not None and (given or job.config.pretrained != "none"):
-        # What it starts from is wanted at the end; if it cannot be had, say so before hours of training.
+    if job.profile.classifier is not None and (job.pretrained or job.start):
+        # What it starts from is wanted at the end; if it does not fit, say so before hours of training.
         start_network(job, job.profile.classifier, required(job.config.classifier, "classifier"))
+    _claim(job)
+    about = _about(job, _start(job))
+    if not about["start"]:
+        job = replace(job, config=job.config.model_copy(update={"pretrained": "none"}))
     profile, scores = job.profile, {}
     if "candidates" in learned:
         path = job.out / f"{profile.name}-{profile.candidates.method}.safetensors"
@@ -49,7 +54,7 @@ def fit(job: Job) -> dict[str, Any]:
         scores["detector_score"] = float(header_of(path)["validation_score"])
         profile = with_weights(profile, "candidates", path)
     path = job.out / f"{profile.name}-{learned['classifier']}.safetensors"
-    document = {**_about(job), **fit_classifier(job, profile, path)}
+    document = {**about, **fit_classifier(job, profile, path)}
     document["figures"] |= scores
     names = [f"{profile.name}-{method}.safetensors" for method in learned.values()]
     document["weights"] = {name: sha256_of(job.out / name) for name in names}
@@ -69,6 +74,8 @@ def _claim(job: Job) -> None:
     settings = {"config": job.config.model_dump(mode="json"), "recipe": recipe_digest(job.profile), "studies": names}
     if job.start is not None:
         settings["start"] = job.start.weights
+    if job.pretrained is not None:
+        settings["pretrained"] = sha256_of(job.pretrained)
     mark = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     path = job.out / _SETTINGS
     if path.is_file() and json.loads(path.read_text())["sha256"] != mark:
@@ -77,7 +84,33 @@ def _claim(job: Job) -> None:
     path.write_text(json.dumps({"sha256": mark, **settings}, indent=1) + "\n")
 
 
-def _about(job: Job) -> dict[str, Any]:
+def _start(job: Job) -> dict[str, str]:
+    """What the networks start from: files with their SHA-256; none for random numbers. Decided once for a run."""
+    path = job.out / _START
+    if not path.is_file():
+        start = {} if job.start is None else dict(job.start.weights)
+        if job.pretrained is not None:
+            start[job.pretrained.name] = sha256_of(job.pretrained)
+        path.write_text(json.dumps(start or _imagenet(job), indent=1) + "\n")
+    known: dict[str, str] = json.loads(path.read_text())
+    return known
+
+
+def _imagenet(job: Job) -> dict[str, str]:
+    """The file of ImageNet weights, if they are wanted and can be had, and the start of its SHA-256, from its name."""
+    if job.config.pretrained != "imagenet" or job.profile.classifier is None:
+        return {}
+    method = job.profile.classifier.module
+    parameters = method.Parameters(**job.profile.classifier.parameters)
+    try:
+        name = start_from_imagenet(method.build(parameters), parameters.backbone)
+    except InputError as error:
+        job.say(f"TRAINING STARTS FROM RANDOM NUMBERS: {error}")
+        return {}
+    return {name: Path(name).stem.rsplit("-", 1)[-1]}
+
+
+def _about(job: Job, start: dict[str, str]) -> dict[str, Any]:
     """What the weights come from, for their model card."""
     return {
         "schema": SCHEMA,
@@ -86,7 +119,7 @@ def _about(job: Job) -> dict[str, Any]:
         "commit": commit(),
         "seed": job.config.seed,
         "config": job.config.model_dump(mode="json"),
-        "start": {} if job.start is None else job.start.weights,
+        "start": start,
         "training": _side(job.split.train),
         "validation": _side(job.split.validation),
     }

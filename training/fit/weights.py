@@ -100,8 +100,8 @@ def take_over(network: nn.Module, given: Mapping[str, Tensor], where: str) -> li
     return sorted(set(own) - set(fitting))
 
 
-def start_from_imagenet(network: nn.Module, backbone: Backbone) -> None:
-    """Take torchvision's ImageNet weights, all but the last layer.
+def start_from_imagenet(network: nn.Module, backbone: Backbone) -> str:
+    """Take torchvision's ImageNet weights, all but the last layer; returns the name of their file.
 
     Raises
     ------
@@ -120,6 +120,7 @@ def start_from_imagenet(network: nn.Module, backbone: Backbone) -> None:
         ) from error
     own = network.state_dict()
     network.load_state_dict({**own, **{n: t for n, t in given.items() if own[n].shape == t.shape}})
+    return weights.url.rsplit("/", 1)[-1]
 
 
 def freeze_all_but_last(network: nn.Module) -> None:
