@@ -69,8 +69,11 @@ def load_network(build: Callable[[P], nn.Module], parameters: P, weights: Weight
     fill(network, tensors, weights.name)
     ready = merge_norms(network.eval()).to(where)
     for module in ready.modules():
-        if isinstance(module, nn.Conv3d):  # the order of memory in which 3D convolutions are quickest
+        # The order of memory in which convolutions are quickest; what goes through them follows.
+        if isinstance(module, nn.Conv3d):
             module.weight.data = module.weight.data.to(memory_format=torch.channels_last_3d)
+        elif isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.to(memory_format=torch.channels_last)
     loaded = Loaded(ready, where, _triple(calibration))
     _loaded[key] = loaded
     while len(_loaded) > _KEPT:
