@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,11 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.longitudinal import Longitudinal
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many workers as cores: more threads in each wait for one another, thrice as long where it was measured.
+    for threads in ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
+        os.environ.setdefault(threads, "1")
 
 
 @pytest.fixture(scope="session")
