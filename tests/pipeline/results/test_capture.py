@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage, SecondaryCaptureImageStorage
 
-from pipeline.findings import Certainty
+from pipeline.findings import Certainty, Lesion
 from pipeline.results import montage
 from pipeline.results.capture import make_capture
 from pipeline.results.common import Job
@@ -153,3 +153,22 @@ def test_a_close_up_shows_the_slice_and_the_darkest_of_the_slab(detection_of: Ma
         alone, projected = pair[30:90, 30:90], pair[30:90, 152:212]
         assert alone[30, 30] < 60
         assert projected.mean() < alone.mean()
+
+
+@pytest.mark.parametrize("warnings", [0, 3])
+def test_seven_bleeds_all_have_a_close_up_even_below_long_notes(
+    detection_of: Make, warnings: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[int, int]] = []
+    close_up = Pictures.close_up
+
+    def noted(self: Pictures, lesion: Lesion, size: int) -> Image.Image:
+        drawn.append((lesion.id, size))
+        return close_up(self, lesion, size)
+
+    monkeypatch.setattr(Pictures, "close_up", noted)
+    said = tuple(f"Warning {n} " + "of some length " * 6 for n in range(warnings))
+    detection = follow_up(detection_of(lesions=7, regions=True, warnings=said))
+    montage(detection)
+    assert sorted(n for n, _ in drawn) == sorted(one.id for one in detection.findings.lesions)
+    assert min(size for _, size in drawn) >= 48, "pixels, or a bleed is not to be told from a vein"
