@@ -78,6 +78,8 @@ class Record:
         Whether mimics are marked, too.
     read : callable
         Reads images and marks.
+    simulated : bool
+        Whether nobody was ever scanned.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Record:
     split: str | None
     mimics_known: bool
     read: Callable[[], Labelled]
+    simulated: bool = False
 
 
 def marks_of_labels(labels: NDArray[np.integer], geometry: Geometry) -> tuple[Mark, ...]:

@@ -44,6 +44,7 @@ def _record(path: Path) -> Record:
             split=document["split"],
             mimics_known=True,
             read=partial(_read, path.parent, document),
+            simulated=True,
         )
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise InputError(f"is no truth of a simulated study ({error})", where=str(path)) from error

@@ -24,6 +24,8 @@ from training.datasets.annotations import marks_of_report, marks_of_segmentation
 from training.datasets.record import Labelled, Mark, Record
 
 TABLE = "lesions.csv"
+SIMULATED = "SIMULATED IMAGE"
+"""How the Image Comments of simulated images begin."""
 COLUMNS = ("study_instance_uid", "x", "y", "z")
 UNVERIFIED = "its marks are of a report that nobody verified: a detector would learn its own mistakes"
 
@@ -65,14 +67,12 @@ def list_site(folder: Path) -> list[Record]:
         uid = study.study_instance_uid
         if not pick(study, t2star=True).analysable:
             continue
-        person = _patient(study)
-        records.append(Record(uid, person, person, None, False, partial(_read, study, table.get(uid), marked[uid])))
+        header = _header(study.series[0].instances[0].path)
+        person = str(getattr(header, "PatientID", "") or uid)
+        simulated = str(getattr(header, "ImageComments", "")).startswith(SIMULATED)
+        read = partial(_read, study, table.get(uid), marked[uid])
+        records.append(Record(uid, person, person, None, False, read, simulated))
     return records
-
-
-def _patient(study: Study) -> str:
-    header = _header(study.series[0].instances[0].path)
-    return str(getattr(header, "PatientID", "") or study.study_instance_uid)
 
 
 def _header(path: Path) -> Dataset | None:

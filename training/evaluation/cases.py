@@ -186,6 +186,7 @@ def labelled_case(record: Record) -> Case:
             tuple(_labelled(mark) for mark in marks if mark.kind == BLEED),
             tuple(_labelled(mark) for mark in marks if mark.kind != BLEED),
         ),
+        simulated=record.simulated,
         split=record.split or "",
         record=record,
     )

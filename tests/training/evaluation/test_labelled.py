@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydicom import dcmread
 
 from pipeline.geometry import Acquisition
 from pipeline.study import find_files, pick, read_studies
@@ -20,6 +21,7 @@ from training.cli import main
 from training.crossval import record_of
 from training.datasets.kinds import KINDS
 from training.evaluation.cases import read_cohort
+from training.simulation.writers.identity import SIMULATED
 
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 CENTRES = [tuple(c + m for c, m in zip(bleed[:3], phantom.MIDDLE, strict=True)) for bleed in BLEEDS]
@@ -92,6 +94,21 @@ def test_the_marked_bleeds_are_what_is_to_be_found(
     assert main(arguments) == 0
     assert "analysed before" in capsys.readouterr().err
     assert _measured(tmp_path / "out") == document
+
+
+def test_figures_on_simulated_images_are_called_so_wherever_they_are_kept(
+    head: tuple[Path, Acquisition], tmp_path: Path
+) -> None:
+    data = _site(tmp_path / "site", head[0])
+    (case,) = read_cohort(data, kind="site")
+    assert not case.simulated
+    for path in data.glob("*"):
+        if path.suffix != ".csv":
+            image = dcmread(path)
+            image.ImageComments = SIMULATED  # as the simulator writes it
+            image.save_as(path)
+    (case,) = read_cohort(data, kind="site")
+    assert case.simulated
 
 
 def test_a_labelled_study_is_trained_on_as_it_was_read(head: tuple[Path, Acquisition], tmp_path: Path) -> None:
