@@ -1,6 +1,6 @@
 """How long does an analysis take, stage by stage, and how much memory? One simulated study, one process a run.
 
-    python -m benchmarks.detect [--study FOLDER] [--profile frst …] [--runs 3]
+    python -m benchmarks.detect [--study FOLDER] [--profile frst …] [--runs 3] [--columns 512]
 
 Each run is a process of its own, so that memory is its own and nothing is warm but the file cache. `load` is what a
 worker pays once: interpreter and libraries.
@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.studies import simulated_study
+from benchmarks.studies import simulated_study, widen
 
 
 def once(study: Path, profile: str) -> None:
@@ -47,13 +47,16 @@ def main() -> None:
     parser.add_argument("--study", type=Path, help="folder of one study; by default one is simulated")
     parser.add_argument("--profile", nargs="+", default=["frst"])
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--columns", type=int, default=0, help="of a larger field of view, with more air in it")
     parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.once:
         once(given.study, given.profile[0])
         return
     with tempfile.TemporaryDirectory() as folder:
-        study = given.study or simulated_study(Path(folder))
+        study = given.study or simulated_study(Path(folder) / "study")
+        if given.columns:
+            study = widen(study, Path(folder) / "wide", given.columns)
         for profile in given.profile:
             table(study, profile, given.runs)
 
