@@ -81,7 +81,7 @@ def read_fitted(run: Path) -> dict[str, Any]:
 
 
 def _started(fitted: dict[str, Any]) -> str:
-    start = ", ".join(f"`{name}` ({sha[:16]})" for name, sha in fitted["start"].items())
+    start = ", ".join(f"`{name}` ({sha[:16]})" for name, sha in fitted.get("start", {}).items())
     if start:
         return f"The networks started from {start}, not from random numbers."
     missing = fitted["config"]["pretrained"] == "imagenet"
