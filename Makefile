@@ -8,6 +8,9 @@ LOCK   := requirements.lock
 # What the tests start beside the node: servers, DICOM tools and validators, a browser.
 DEBIAN := redis-server postgresql orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps chromium docker-compose
 
+# One more than cores, four at most: a test that runs a node or a browser waits for it half the time.
+WORKERS = $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
+
 # One script a question; those that need simulated studies are described in docs/simulation.md and docs/results.md.
 BENCH := receive reading ledger worklist brain detect turnaround
 
@@ -18,9 +21,11 @@ help:  ## Show this list
 demo: $(VENV)/.runtime  ## Install, then run the main job once: a study in, SR and SEG out
 	@$(BIN)/cmbnode demo
 
-test: $(VENV)/.develop debian lint  ## Install everything, then check style and types and run all tests
+test:  ## Install everything, then check style and types and run all tests
+	@$(MAKE) --no-print-directory -j2 $(VENV)/.develop debian  # each waits for the network or the disk
+	@$(MAKE) --no-print-directory lint
 	@echo "── tests"
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durations 15 --durations-min 5
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 15 --durations-min 5
 
 lint: $(VENV)/.develop  ## Check style and types
 	@echo "── style (ruff)"

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import pickle
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from tests.longitudinal import Longitudinal
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # As many workers as cores: more threads in each wait for one another, thrice as long where it was measured.
+    # There are more workers than cores: several threads in each wait for one another, thrice as long where measured.
     for threads in ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
         os.environ.setdefault(threads, "1")
 
 
 @pytest.fixture(scope="session")
 def longitudinal(tmp_path_factory: pytest.TempPathFactory) -> Longitudinal:
-    """Two studies of one simulated head, the second in another pose and with three more bleeds."""
-    from tests.longitudinal import make_pair  # the simulator takes a while to load
+    """Two studies of one simulated head, the second in another pose and with three more bleeds; made once for all."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "longitudinal"
+    made = folder / "pair.pickle"
+    with FileLock(f"{folder}.lock"):
+        if not made.exists():
+            from tests.longitudinal import make_pair  # the simulator takes a while to load
 
-    return make_pair(Path(tmp_path_factory.mktemp("longitudinal")))
+            made.write_bytes(pickle.dumps(make_pair(folder)))
+    pair: Longitudinal = pickle.loads(made.read_bytes())
+    return pair

@@ -35,6 +35,7 @@ from pipeline.results import make_results, write_results
 from pipeline.results.reading import read_segments
 from pipeline.study import pick, read_studies
 from tests import dicom_factory
+from tests.classical import quick_profile
 from tests.heads import BLEEDS, SPACING, small_head
 from tests.pipeline import phantom
 from tests.pipeline.results.studies import simulate
@@ -47,7 +48,7 @@ BRIGHT = (30, 48, 8)
 
 @pytest.fixture(scope="module")
 def profile() -> Profile:
-    return Profile.model_validate({**load_profile("frst").model_dump(), "brain": {"grid_mm": 2.0}})
+    return quick_profile()
 
 
 @pytest.fixture(scope="module")

@@ -13,21 +13,16 @@ from pipeline.detect import Detection, analyse, detect
 from pipeline.errors import InputError
 from pipeline.geometry import Acquisition
 from pipeline.identity import derive_uid
-from pipeline.profile import Profile, load_profile
 from pipeline.study import find_files, pick, read_studies
+from tests.classical import quick_profile
 from tests.pipeline import phantom
 
 KEY = "12" * 32
 
 
-def _quick(**tables: object) -> Profile:
-    """The frst profile with a coarse skull removal, which is enough for a head of ellipsoids, and other `tables`."""
-    return Profile.model_validate({**load_profile("frst").model_dump(), "brain": {"grid_mm": 2.0}, **tables})
-
-
 @cache
 def _head() -> Detection:
-    return analyse(phantom.acquisition(), _quick(), key=KEY)
+    return analyse(phantom.acquisition(), quick_profile(), key=KEY)
 
 
 def test_every_planted_bleed_of_the_demo_study_is_found_with_few_others() -> None:
@@ -83,14 +78,14 @@ def test_the_label_map_has_each_lesions_volume() -> None:
 
 
 def test_the_same_images_give_the_same_answer() -> None:
-    again = analyse(phantom.acquisition(), _quick(), key=KEY)
+    again = analyse(phantom.acquisition(), quick_profile(), key=KEY)
     assert replace(again.findings, timing_s={}) == replace(_head().findings, timing_s={})
     assert np.array_equal(again.labels, _head().labels)
 
 
 def test_the_thresholds_of_the_profile_decide_what_is_reported() -> None:
-    strict = _quick(thresholds={"possible": 1.0, "definite": 1.0})
-    loose = _quick(thresholds={"possible": 0.0, "definite": 0.0}, max_lesions=5)
+    strict = quick_profile(thresholds={"possible": 1.0, "definite": 1.0})
+    loose = quick_profile(thresholds={"possible": 0.0, "definite": 0.0}, max_lesions=5)
     none, many = (analyse(phantom.acquisition(), p, key=KEY).findings for p in (strict, loose))
     assert none.lesions == ()
     assert none.candidates == many.candidates
@@ -101,7 +96,7 @@ def test_the_thresholds_of_the_profile_decide_what_is_reported() -> None:
 
 def test_k_means_is_another_profile_and_nothing_else() -> None:
     rating = {"offset": -26.0, "weights": {"contrast": 5.0, "isolation": 15.0, "circularity": 12.0}}
-    profile = _quick(candidates={"method": "kmeans"}, rating=rating)
+    profile = quick_profile(candidates={"method": "kmeans"}, rating=rating)
     found = [lesion.voxel_ijk for lesion in analyse(phantom.acquisition(), profile, key=KEY).findings.lesions]
     for bleed in phantom.BLEEDS:
         assert min(np.linalg.norm(np.subtract(f, phantom.to_ijk(bleed))) for f in found) < 2
@@ -111,7 +106,7 @@ def test_a_vessel_makes_no_definite_finding() -> None:
     """The ends of a thick straight one may still be called possible, its course may not."""
     tubes = (((-40.0, -20.0, 12.0, 1.0), (50.0, 30.0, 0.0)), ((20.0, -40.0, -25.0, 1.2), (3.0, 2.0, 40.0)))
     image, _ = phantom.head(tubes=tubes)
-    findings = analyse(Acquisition(phantom.volume(image)), _quick(), key=KEY).findings
+    findings = analyse(Acquisition(phantom.volume(image)), quick_profile(), key=KEY).findings
     for lesion in findings.lesions:
         nearest = min(np.linalg.norm(np.subtract(lesion.voxel_ijk, phantom.to_ijk(b))) for b in phantom.BLEEDS)
         if nearest >= 2:
@@ -122,7 +117,7 @@ def test_a_vessel_makes_no_definite_finding() -> None:
 def test_thick_slices_are_analysed_with_a_warning() -> None:
     spacing = (1.0, 1.0, 5.0)
     image, _ = phantom.head(shape=(28, *phantom.SHAPE[1:]), spacing=spacing)
-    findings = analyse(Acquisition(phantom.volume(image, spacing)), _quick(), key=KEY).findings
+    findings = analyse(Acquisition(phantom.volume(image, spacing)), quick_profile(), key=KEY).findings
     assert any("slice step 5.00 mm is outside the 0.8 to 3 mm" in warning for warning in findings.warnings)
     assert findings.candidates
 
@@ -130,7 +125,7 @@ def test_thick_slices_are_analysed_with_a_warning() -> None:
 def test_a_phase_that_cannot_be_used_is_left_out_with_a_warning() -> None:
     good = phantom.acquisition()
     blank = replace(good, phase=phantom.volume(np.zeros(phantom.SHAPE, np.float32), uid="1.2.4"))
-    findings = analyse(blank, _quick(), key=KEY).findings
+    findings = analyse(blank, quick_profile(), key=KEY).findings
     assert findings.series.phase is None
     assert any("the phase was left out: series 1.2.4" in warning for warning in findings.warnings)
     assert len(findings.lesions) == len(phantom.BLEEDS)
@@ -140,7 +135,7 @@ def test_a_phase_that_cannot_be_used_is_left_out_with_a_warning() -> None:
 def test_an_swi_that_cannot_be_used_is_refused(value: float) -> None:
     image = phantom.volume(np.full((20, 64, 64), value, np.float32))
     with pytest.raises(InputError, match=r"series 1\.2\.3: "):
-        analyse(Acquisition(image), _quick(), key=KEY)
+        analyse(Acquisition(image), quick_profile(), key=KEY)
 
 
 def test_progress_names_each_stage_once() -> None:
@@ -151,5 +146,5 @@ def test_progress_names_each_stage_once() -> None:
         chosen, phase=None, magnitude=None, swi=chosen.swi and replace(chosen.swi, instances=chosen.swi.instances[:2])
     )
     with pytest.raises(InputError):
-        detect(broken, _quick(), progress=told.append)
+        detect(broken, quick_profile(), progress=told.append)
     assert told == ["read"]

@@ -24,9 +24,9 @@ from pydicom.encaps import encapsulate, generate_frames
 from pipeline.detect import Detection, analyse
 from pipeline.geometry import Acquisition
 from pipeline.pairing import Pick, pick
-from pipeline.profile import load_profile
 from pipeline.study import read_studies
 from pipeline.volume import read_acquisition
+from tests.classical import quick_profile
 from tests.dicom_factory import TRANSFER_SYNTAXES, Part, Patient, classic, encode, enhanced, siemens_phase
 from tests.pipeline import phantom
 
@@ -175,7 +175,7 @@ def detected(acquisition: Acquisition) -> Detection:
         digest.update(b"none" if volume is None else volume.array.tobytes())
     key = digest.digest()
     if key not in _detections:
-        _detections[key] = analyse(acquisition, load_profile("frst"), key="matrix")
+        _detections[key] = analyse(acquisition, quick_profile(), key="matrix")
     return _detections[key]
 
 

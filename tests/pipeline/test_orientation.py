@@ -18,9 +18,9 @@ from scipy.spatial.transform import Rotation
 from pipeline.detect import detect
 from pipeline.geometry import Geometry
 from pipeline.pairing import pick
-from pipeline.profile import load_profile
 from pipeline.results import make_results
 from pipeline.study import read_studies
+from tests.classical import quick_profile
 from tests.dicom_factory import Part, affine, classic, enhanced, write
 from tests.heads import BLEEDS, SHAPE, SPACING, small_head
 
@@ -106,7 +106,7 @@ def test_findings_segmentation_and_report_agree_with_what_was_planted(
     )
     paths: list[Path] = write(datasets, tmp_path_factory.mktemp("study"))
     (study,), _ = read_studies(paths)
-    detection = detect(pick(study), load_profile("frst"), key="orientation")
+    detection = detect(pick(study), quick_profile(), key="orientation")
     results = {r.kind: r.dataset for r in make_results(detection, key="orientation", created=datetime.now(UTC))}
     lesions = detection.findings.lesions
     found = np.array([lesion.centroid_lps_mm for lesion in lesions])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.profile import Profile, load_profile
+from tests.classical import quick_profile
 from tests.training.evaluation.cohort import SHAPE, write_cohort
 from tests.training.evaluation.strategies import case, pairs, result, results
 from training.cli import main
@@ -93,8 +94,7 @@ def test_a_case_is_a_record_with_all_of_its_marks(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The forest's profile with few candidates and trees."""
-    document = load_profile("frst-forest").model_dump()
-    document["name"] = "quick"
+    document = quick_profile("frst-forest", name="quick").model_dump()
     document["candidates"]["parameters"]["max_candidates"] = 40
     document["classifier"]["parameters"]["trees"] = 15
     return write_profile(Profile(**document), tmp_path_factory.mktemp("profile") / "quick.toml")
@@ -136,7 +136,7 @@ learning_rate = 1e-3
 
 
 def test_a_network_is_trained_in_a_fold_as_it_is_by_fit(tmp_path: Path) -> None:
-    document = load_profile("frst").model_dump() | {"name": "small", "rating": None, "shape": None}
+    document = quick_profile().model_dump() | {"name": "small", "rating": None, "shape": None}
     document["candidates"]["parameters"]["max_candidates"] = 30
     document["classifier"] = {"method": "context", "parameters": {"width": 4, "shape": (6, 12, 12)}}
     config = tmp_path / "small.toml"

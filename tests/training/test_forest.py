@@ -19,6 +19,7 @@ from pipeline.features import NAMES
 from pipeline.geometry import Acquisition
 from pipeline.profile import Profile, load_profile
 from pipeline.weights import load_weights
+from tests.classical import quick_profile
 from tests.pipeline import phantom
 from training.datasets.record import Labelled, Mark, Record
 from training.forest import Samples, export, fit_forest
@@ -104,7 +105,7 @@ def _record(n: int) -> Record:
 @pytest.fixture(scope="module")
 def few() -> Profile:
     """The profile with few candidates and trees, to be quick."""
-    profile = load_profile("frst-forest").model_dump()
+    profile = quick_profile("frst-forest").model_dump()
     profile["candidates"]["parameters"]["max_candidates"] = 60
     profile["classifier"]["parameters"]["trees"] = 20
     return Profile(**profile)

@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import InputError
-from pipeline.profile import load_profile
+from tests.classical import quick_file, quick_profile
 from tests.training.evaluation.cohort import write_cohort
 from training.cli import main
 from training.evaluation.cases import read_case, read_cohort
 from training.evaluation.run import run_profile
 from training.evaluation.tables import SIMULATED
+from training.profile_files import write_profile
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +28,10 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def evaluated(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "new"
-    other = out.parent / "strict.toml"
-    text = (Path(load_profile.__code__.co_filename).parent / "profiles" / "frst.toml").read_text()
-    other.write_text(text.replace('name = "frst"', 'name = "strict"').replace("definite = 0.6", "definite = 1.0")
-                     .replace("possible = 0.2", "possible = 1.0"))  # fmt: skip
-    arguments = ["evaluate", str(cohort), "--profile", "frst", "--profile", str(other), "--out", str(out)]
+    strict = quick_profile(name="strict", thresholds={"possible": 1.0, "definite": 1.0})
+    other = write_profile(strict, out.parent / "strict.toml")
+    arguments = ["evaluate", str(cohort), "--profile", str(quick_file(out.parent)), "--profile", str(other)]
+    arguments += ["--out", str(out)]
     assert main([*arguments, "--bootstrap", "50"]) == 0
     return out
 
@@ -98,14 +98,15 @@ def test_what_was_analysed_is_not_analysed_again(
     evaluated: Path, cohort: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = _document(evaluated)["profiles"]["frst"]
-    arguments = ["evaluate", str(cohort), "--profile", "frst", "--out", str(evaluated), "--bootstrap", "50"]
+    profile = quick_file(evaluated.parent)
+    arguments = ["evaluate", str(cohort), "--profile", str(profile), "--out", str(evaluated), "--bootstrap", "50"]
     assert main(arguments) == 0
     assert capsys.readouterr().err.count("analysed before") == 2
     assert _document(evaluated)["profiles"]["frst"] == before
 
 
 def test_another_threshold_is_another_analysis(cohort: Path, evaluated: Path) -> None:
-    profile = load_profile("frst").model_copy(update={"max_lesions": 1})
+    profile = quick_profile(max_lesions=1)
     (result,) = run_profile(read_cohort(cohort, 1), profile, evaluated / "findings")
     assert len(result.lesions) == 1
 
