@@ -5,8 +5,10 @@
 STUDIES is a folder of simulated studies (`cmbtrain simulate --format arrays`), FOLDER the labelled heads they were made
 of. The brain is the one that the pipeline extracts. There are two truths: the parcellation at the place where the
 simulator put the inclusion, with the distance from that head's own cortex, of which the pipeline has only the
-template's; and the atlas's own region at the true place, which tells the registration alone. The rows after the first
-are made of the same images: the head turned, slabs cut out of it, slices put together to thick ones.
+template's; and the atlas's own region at the true place, which tells the registration alone. What the true side owes to
+the plane it is measured from is told by that head's own midline: the side that this gives at the true place is held
+against the truth, too. The rows after the first are made of the same images: the head turned, slabs cut out of it,
+slices put together to thick ones.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ from pipeline.geometry import Acquisition, Geometry, Volume
 from training.datasets.simulated import TRUTH, list_simulated
 from training.simulation.anatomy import list_anatomies, load_anatomy
 from training.simulation.head import HeadParameters, Slab, displacement
-from training.simulation.regions import MIDLINE_MM, CorticalDepth, anatomy_depth, region_of
+from training.simulation.midline import OwnMidline, anatomy_midline
+from training.simulation.regions import MIDLINE_MM, CorticalDepth, anatomy_depth, region_of, side_of
 
 FLIP = {"left": "right", "right": "left", "midline": "midline"}
 Floats = NDArray[np.float64]
@@ -48,6 +51,7 @@ class Row:
     atlas: int = 0
     location: int = 0
     side: int = 0
+    midline: int = 0
     lateral: int = 0
     swapped: int = 0
     seconds: list[float] = field(default_factory=list)
@@ -55,7 +59,9 @@ class Row:
     def line(self, name: str) -> str:
         """The row of the table."""
         of = max(self.places, 1)
-        shares = " | ".join(f"{100 * n / of:.1f} %" for n in (self.atlas, self.region, self.location, self.side))
+        shares = " | ".join(
+            f"{100 * n / of:.1f} %" for n in (self.atlas, self.region, self.location, self.side, self.midline)
+        )
         lateral = 100 * (1 - self.swapped / max(self.lateral, 1))
         return (
             f"| {name} | {self.assessed} of {self.studies} | {self.places} | {shares} | {lateral:.1f} % "
@@ -64,25 +70,38 @@ class Row:
 
 
 @lru_cache(maxsize=1)
-def anatomy(folder: Path | None, name: str) -> tuple[Any, CorticalDepth]:
+def anatomy(folder: Path | None, name: str) -> tuple[Any, CorticalDepth, OwnMidline]:
     head = load_anatomy(next(one for one in list_anatomies(folder) if one.name == name))
-    return head, anatomy_depth(head)
+    return head, anatomy_depth(head), anatomy_midline(head)
 
 
-def truth(
-    document: dict[str, Any], points: Floats, folder: Path | None
-) -> tuple[list[tuple[str, str, str]], list[str]]:
-    """Region, location and side of points in patient coordinates; and the region that the atlas has there."""
-    source, depth = anatomy(folder, document["anatomy"])
+@dataclass(frozen=True)
+class Truth:
+    """Where an inclusion is, what the atlas has there, and whether the head's own midline gives the same side."""
+
+    region: str
+    location: str
+    side: str
+    region_of_atlas: str
+    same_side: bool
+
+
+def truth(document: dict[str, Any], points: Floats, folder: Path | None) -> list[Truth]:
+    """What is true of points in patient coordinates."""
+    source, depth, midline = anatomy(folder, document["anatomy"])
     scene = document["parameters"]["scene"]
     head, slab = (
         cls(**{k: _tuple(v) for k, v in scene[n].items()}) for cls, n in ((HeadParameters, "head"), (Slab, "slab"))
     )
     rng = np.random.default_rng([document["seeds"]["head"], 1])
     mni = displacement(source, head, slab.geometry(), rng)(points)
-    named = [region_of(p, float(d)) for p, d in zip(mni, depth(mni), strict=True)]
-    atlas = [load_atlas().place(p).region for p in mni]
-    return [(region, location, FLIP[side] if head.mirror else side) for region, location, side in named], atlas
+    found = []
+    for point, d, middle in zip(mni, depth(mni), midline(mni), strict=True):
+        region, location, side = region_of(point, float(d))
+        same = side_of(float(point[0] - middle)) == side
+        atlas = load_atlas().place(point).region
+        found.append(Truth(region, location, FLIP[side] if head.mirror else side, atlas, same))
+    return found
 
 
 def _tuple(value: Any) -> Any:
@@ -120,7 +139,7 @@ def conditions(image: Volume) -> Iterator[tuple[str, Volume, Floats]]:
     yield "slices thrice as thick", cut(image, 0.0, 1.0, 3), np.eye(3)
 
 
-def count(row: Row, image: Volume, points: Floats, true: list[tuple[str, str, str]], atlas: list[str]) -> None:
+def count(row: Row, image: Volume, points: Floats, true: list[Truth]) -> None:
     brain = extract_brain(image)
     k = image.geometry.to_ijk(points)[:, 2]
     inside = np.flatnonzero((k > -0.5) & (k < image.geometry.shape[0] - 0.5))
@@ -132,14 +151,15 @@ def count(row: Row, image: Volume, points: Floats, true: list[tuple[str, str, st
     if not placement.assessed:
         return
     for n, place in zip(inside, places, strict=True):
-        region, location, side = true[n]
+        one = true[n]
         row.places += 1
-        row.region += place.region == region
-        row.atlas += place.region == atlas[n]
-        row.location += place.location == location
-        row.side += place.side == side
-        row.lateral += "midline" not in (side, place.side)
-        row.swapped += "midline" not in (side, place.side) and place.side != side
+        row.region += place.region == one.region
+        row.atlas += place.region == one.region_of_atlas
+        row.location += place.location == one.location
+        row.side += place.side == one.side
+        row.midline += one.same_side
+        row.lateral += "midline" not in (one.side, place.side)
+        row.swapped += "midline" not in (one.side, place.side) and place.side != one.side
 
 
 def main() -> None:
@@ -156,17 +176,17 @@ def main() -> None:
         document = json.loads(path.read_text())
         points = np.array([e["centre_lps_mm"] for e in (*document["lesions"], *document["mimics"])]).reshape(-1, 3)
         acquisition = list_simulated(path.parent)[0].read().acquisition
-        true, atlas = truth(document, points, given.anatomy)
+        true = truth(document, points, given.anatomy)
         for name, image, rotation in conditions(acquisition.magnitude or acquisition.swi):
-            count(rows.setdefault(name, Row()), image, points @ rotation.T, true, atlas)
+            count(rows.setdefault(name, Row()), image, points @ rotation.T, true)
             if given.first_only:
                 break
     print(
         f"Side: exact, with the midline being what lies within {MIDLINE_MM} mm of it. Time: CPU seconds on one core.\n"
     )
-    columns = "images | assessed | places | region of the atlas | region by own cortex | location | side | not swapped"
-    print(f"| {columns} | CPU s |")
-    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    columns = "images | assessed | places | region of the atlas | region by own cortex | location | side"
+    print(f"| {columns} | side by own midline | not swapped | CPU s |")
+    print("|---|" + 9 * "---:|")
     for name, row in rows.items():
         print(row.line(name), flush=True)
 

@@ -167,8 +167,12 @@ def region_of(mni: NDArray[np.float64], depth_mm: float) -> tuple[str, str, str]
         ``lobar | deep | infratentorial``, the lobe or structure, and ``left | right | midline``.
     """
     region, location = PARCELS[int(parcels(np.asarray(mni)[None], [depth_mm])[0])]
-    left = float(mni[0])
-    return region, location, "midline" if abs(left) < MIDLINE_MM else ("left" if left > 0 else "right")
+    return region, location, side_of(float(mni[0]))
+
+
+def side_of(left_mm: float) -> str:
+    """``left``, ``right`` or ``midline``, of what lies so far to the left of the midline."""
+    return "midline" if abs(left_mm) < MIDLINE_MM else ("left" if left_mm > 0 else "right")
 
 
 def cortical_depth(csf: NDArray[np.float32], inside: Bools, ventricles: Bools, step_mm: float) -> NDArray[np.float32]:
