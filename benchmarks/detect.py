@@ -1,6 +1,6 @@
 """How long does an analysis take, stage by stage, and how much memory? One simulated study, one process a run.
 
-    python -m benchmarks.detect [--study FOLDER] [--profile frst …] [--runs 3] [--columns 512]
+    python -m benchmarks.detect [--study FOLDER] [--profile default …] [--runs 3] [--columns 512]
 
 Each run is a process of its own, so that memory is its own and nothing is warm but the file cache. `load` is what a
 worker pays once: interpreter and libraries.
@@ -45,7 +45,7 @@ def once(study: Path, profile: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--study", type=Path, help="folder of one study; by default one is simulated")
-    parser.add_argument("--profile", nargs="+", default=["frst"])
+    parser.add_argument("--profile", nargs="+", default=["default"])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--columns", type=int, default=0, help="of a larger field of view, with more air in it")
     parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)

@@ -3,7 +3,7 @@
     python -m benchmarks.turnaround [--study FOLDER] [--runs 3]
 
 The study goes to the node by C-STORE (`cmbnode send`); the node's settings are the defaults, the quiet period of 10 s
-included. Times are the ledger's own; the last one is when Orthanc had accepted all results.
+and the profile `default` included. Times are the ledger's own; the last one is when Orthanc had accepted all results.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from importlib.resources import files
 from pathlib import Path
 
 from pydicom import dcmread
@@ -22,7 +23,12 @@ from node.ledger import Job, JobState, Ledger
 from tests.orthanc import Orthanc, run_orthanc
 from tests.running_node import AE_TITLE, RunningNode, run_node, wait_until
 
-DEFAULTS = {"SETTLING__QUIET_S": "10", "QUEUE__SWEEP_S": "2", "QUEUE__LEASE_S": "30"}
+DEFAULTS = {
+    "SETTLING__QUIET_S": "10",
+    "QUEUE__SWEEP_S": "2",
+    "QUEUE__LEASE_S": "30",
+    "ROUTING_FILE": str(files("node").joinpath("routing.toml")),
+}
 
 
 def renamed(source: Path, folder: Path) -> Path:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import pickle
 from typing import TYPE_CHECKING
 
 import pytest
-from filelock import FileLock
 
 if TYPE_CHECKING:
     from tests.longitudinal import Longitudinal
@@ -21,13 +19,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 @pytest.fixture(scope="session")
 def longitudinal(tmp_path_factory: pytest.TempPathFactory) -> Longitudinal:
     """Two studies of one simulated head, the second in another pose and with three more bleeds; made once for all."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "longitudinal"
-    made = folder / "pair.pickle"
-    with FileLock(f"{folder}.lock"):
-        if not made.exists():
-            from tests.longitudinal import make_pair  # the simulator takes a while to load
+    from tests.longitudinal import shared_pair  # the simulator takes a while to load
 
-            made.write_bytes(pickle.dumps(make_pair(folder)))
-    pair: Longitudinal = pickle.loads(made.read_bytes())
-    return pair
+    base = tmp_path_factory.getbasetemp()
+    return shared_pair((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "longitudinal")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
+from filelock import FileLock
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
@@ -136,3 +138,19 @@ def make_pair(folder: Path) -> Longitudinal:
         write_dicom(study, identity, folder / name)
         made.append(Scanned(folder / name, identity.uid("study"), date, through(where, bleeds)))
     return Longitudinal(made[0], made[1], pose)
+
+
+def shared_pair(folder: Path) -> Longitudinal:
+    """The pair below `folder`, simulated by whoever asks first: several processes may."""
+    stored = folder / "pair.json"
+    with FileLock(f"{folder}.lock"):
+        if not stored.exists():
+            pair = make_pair(folder)
+            document = {"scans": [asdict(one) for one in (pair.prior, pair.present)], "pose": pair.pose.tolist()}
+            stored.write_text(json.dumps(document, default=str))
+    document = json.loads(stored.read_text())
+    prior, present = (
+        Scanned(Path(one["folder"]), one["study_uid"], one["date"], tuple((x, y, z) for x, y, z in one["bleeds"]))
+        for one in document["scans"]
+    )
+    return Longitudinal(prior, present, np.array(document["pose"]))
