@@ -32,9 +32,10 @@ from pipeline.brain import extract_brain
 from pipeline.geometry import Acquisition, Geometry, Volume
 from training.datasets.simulated import TRUTH, list_simulated
 from training.simulation.anatomy import list_anatomies, load_anatomy
+from training.simulation.coarse import Sampled
 from training.simulation.head import HeadParameters, Slab, displacement
 from training.simulation.midline import OwnMidline, anatomy_midline
-from training.simulation.regions import MIDLINE_MM, CorticalDepth, anatomy_depth, region_of, side_of
+from training.simulation.regions import MIDLINE_MM, anatomy_depth, region_of, side_of
 
 FLIP = {"left": "right", "right": "left", "midline": "midline"}
 Floats = NDArray[np.float64]
@@ -70,7 +71,7 @@ class Row:
 
 
 @lru_cache(maxsize=1)
-def anatomy(folder: Path | None, name: str) -> tuple[Any, CorticalDepth, OwnMidline]:
+def anatomy(folder: Path | None, name: str) -> tuple[Any, Sampled, OwnMidline]:
     head = load_anatomy(next(one for one in list_anatomies(folder) if one.name == name))
     return head, anatomy_depth(head), anatomy_midline(head)
 

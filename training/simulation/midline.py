@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from training.simulation.anatomy.source import Anatomy
+from training.simulation.coarse import Sampled, coarse
 
 Floats = NDArray[np.float64]
 
@@ -32,17 +33,11 @@ class OwnMidline:
 
     Parameters
     ----------
-    tissue : ndarray of float32, shape (k, j, i)
+    tissue : Sampled
         White matter, and half of the grey, as fractions.
-    origin_mm : ndarray, shape (3,)
-        LPS-oriented MNI coordinates of voxel (0, 0, 0).
-    step_mm : float
-        Edge of the voxels.
     """
 
-    tissue: NDArray[np.float32]
-    origin_mm: Floats
-    step_mm: float
+    tissue: Sampled
 
     def __call__(self, mni: ArrayLike) -> Floats:
         """Coordinate x (mm) of the midline at the y and z of points ``(n, 3)``; 0 where there is no tissue."""
@@ -54,8 +49,7 @@ class OwnMidline:
         points = np.empty((len(x), len(_NEAR), 3))
         points[..., 0] = x[:, None]
         points[..., 1:] = _NEAR + np.array([y, z])
-        at = ((points - self.origin_mm) / self.step_mm)[..., ::-1].reshape(-1, 3).T
-        profile = ndimage.map_coordinates(self.tissue, at, order=1).reshape(len(x), -1)
+        profile = self.tissue(points.reshape(-1, 3)).reshape(len(x), -1)
         away = np.arange(len(_AWAY))
         middles = reach + np.arange(len(_SHIFTS)) - len(_SHIFTS) // 2
         alike = np.array([_correlation(profile[m + away], profile[m - away]) for m in middles])
@@ -80,8 +74,6 @@ def _peak(values: Floats, best: int) -> float:
 
 def anatomy_midline(anatomy: Anatomy) -> OwnMidline:
     """Where the two halves of an anatomy mirror each other."""
-    stride = max(1, round(1 / anatomy.spacing_mm))
-    step = stride * anatomy.spacing_mm
-    grey, white = (a[::stride, ::stride, ::stride].astype(np.float32) / 255 for a in (anatomy.grey, anatomy.white))
-    tissue = ndimage.gaussian_filter(white + grey / 2, _SMOOTH_MM / step)
-    return OwnMidline(np.asarray(tissue, dtype=np.float32), np.array(anatomy.origin_mm), step)
+    head = coarse(anatomy)
+    tissue = ndimage.gaussian_filter(head.white + head.grey / 2, _SMOOTH_MM / head.step_mm)
+    return OwnMidline(head.sampled(np.asarray(tissue, dtype=np.float32)))

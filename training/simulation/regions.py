@@ -7,7 +7,6 @@ the pipeline ships (:mod:`training.region_map`) both come from here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -16,6 +15,7 @@ from scipy import ndimage
 
 from training.simulation.anatomy.nuclei import CAUDATE, ELLIPSOIDS, Ellipsoid
 from training.simulation.anatomy.source import Anatomy
+from training.simulation.coarse import Sampled, coarse
 from training.simulation.tissue import Tissue
 
 REGIONS = ("lobar", "deep", "infratentorial")
@@ -198,46 +198,13 @@ def ventricular(mni: ArrayLike) -> Bools:
     return np.asarray((x < 38) & (y > -40) & (y < 55) & (z > -5) & (z < 32) & (x + np.maximum(z - 12, 0) < 40))
 
 
-@dataclass(frozen=True, eq=False)
-class CorticalDepth:
-    """Distance from the cortex on a grid of about 1 mm in MNI space.
-
-    Parameters
-    ----------
-    array : ndarray of float32, shape (k, j, i)
-        The distance, mm.
-    origin_mm : ndarray, shape (3,)
-        LPS-oriented MNI coordinates of voxel (0, 0, 0).
-    step_mm : float
-        Edge of the voxels.
-    """
-
-    array: NDArray[np.float32]
-    origin_mm: Floats
-    step_mm: float
-
-    def __call__(self, mni: ArrayLike) -> Floats:
-        """The distance at points ``(n, 3)``."""
-        at = ((np.asarray(mni) - self.origin_mm) / self.step_mm)[:, ::-1].T
-        return np.asarray(ndimage.map_coordinates(self.array, at, order=1, mode="nearest"), dtype=np.float64)
-
-
-def anatomy_depth(anatomy: Anatomy) -> CorticalDepth:
-    """How far from its cortex the points of an anatomy lie."""
-    stride = max(1, round(1 / anatomy.spacing_mm))
-    step = stride * anatomy.spacing_mm
-    origin = np.array(anatomy.origin_mm) + (stride - 1) / 2 * anatomy.spacing_mm
-    csf, grey, white = (_shrink(a, stride) for a in (anatomy.csf, anatomy.grey, anatomy.white))
-    fluid = np.argwhere(csf > 0.5)
-    central = ventricular(fluid[:, ::-1] * step + origin)
-    ventricles = np.zeros(csf.shape, dtype=bool)
+def anatomy_depth(anatomy: Anatomy) -> Sampled:
+    """How far (mm) from its cortex the points of an anatomy lie."""
+    head = coarse(anatomy)
+    fluid = np.argwhere(head.csf > 0.5)
+    central = ventricular(fluid[:, ::-1] * head.step_mm + head.origin_mm)
+    ventricles = np.zeros(head.csf.shape, dtype=bool)
     ventricles[tuple(fluid[central].T)] = True
     ventricles = np.asarray(ndimage.binary_opening(ventricles) & ventricles)
-    return CorticalDepth(cortical_depth(csf, csf + grey + white > 0.5, ventricles, step), origin, step)
-
-
-def _shrink(array: NDArray[np.uint8], stride: int) -> NDArray[np.float32]:
-    """Fractions, 0–1, averaged over blocks."""
-    k, j, i = (n // stride for n in array.shape)
-    cut = array[: k * stride, : j * stride, : i * stride].reshape(k, stride, j, stride, i, stride)
-    return np.asarray(cut.mean(axis=(1, 3, 5), dtype=np.float32) / np.float32(255), dtype=np.float32)
+    inside = head.csf + head.grey + head.white > 0.5
+    return head.sampled(cortical_depth(head.csf, inside, ventricles, head.step_mm))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.geometry import Geometry
+from training.simulation.coarse import shrink
 from training.simulation.head import Head
 from training.simulation.regions import ventricular
 
@@ -37,16 +38,10 @@ class Territory:
     ventricles: NDArray[np.bool_]
 
 
-def _shrink(array: NDArray[np.uint8], stride: int) -> NDArray[np.float32]:
-    k, j, i = (n // stride * stride for n in array.shape)
-    blocks = array[:k, :j, :i].reshape(k // stride, stride, j // stride, stride, i // stride, stride)
-    return np.asarray(blocks.mean(axis=(1, 3, 5), dtype=np.float32) / 255)
-
-
 def territory(head: Head, step_mm: float = 1.0) -> Territory:
     """The ground of `head` on blocks of fine voxels about `step_mm` wide."""
     stride = max(1, round(step_mm / head.geometry.spacing[0]))
-    csf, grey, white = (_shrink(a, stride) for a in (head.csf, head.grey, head.white))
+    csf, grey, white = (shrink(a, stride) for a in (head.csf, head.grey, head.white))
     affine = head.geometry.affine.copy()
     affine[:3, 3] = head.geometry.to_lps([(stride - 1) / 2] * 3)
     affine[:3, :3] *= stride
