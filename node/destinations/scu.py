@@ -171,6 +171,7 @@ def _associate(entity: Any, peer: Peer, batch: Sequence[Outgoing]) -> Any:
         evt_handlers=[(evt.EVT_CONN_OPEN, _tune, [entity.network_timeout])],
     )
     if association.is_established:
+        _leave_answers(association)
         return association
     if association.is_rejected:
         answer = association.acceptor.primitive
@@ -180,6 +181,21 @@ def _associate(entity: Any, peer: Peer, batch: Sequence[Outgoing]) -> Any:
     else:
         why = "does not answer; is the host up and the port right?"
     raise Unreachable(f"{peer} {why}")
+
+
+def _leave_answers(association: Any) -> None:
+    """Keep pynetdicom's own loop from taking the answer that a sender waits for.
+
+    The sender asks the loop to pause, and sees it pausing; but a loop that had just been let go still looks for a
+    message once. On a busy machine the answer is there by then and is thrown away, and the sender times out.
+    """
+    take = association.dimse.get_msg
+
+    def get_msg(block: bool = False) -> Any:
+        asked_to_pause = not association._reactor_checkpoint.is_set()
+        return (None, None) if asked_to_pause and not block else take(block)
+
+    association.dimse.get_msg = get_msg
 
 
 def _tune(event: Any, timeout_s: float) -> None:

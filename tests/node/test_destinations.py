@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +18,11 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 from pynetdicom import AE, evt
+from pynetdicom.sop_class import Verification
 
 from node.config import DicomDestination
 from node.destinations import Sent, Unreachable, open_destination
+from node.destinations.scu import Peer, associated
 
 COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
 UNCOMPRESSED = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
@@ -199,3 +202,40 @@ def test_ctrl_c_ends_a_command_whose_peer_never_answers() -> None:
             process.kill()
             process.wait()
             connection.close()
+
+
+class _SlowToGoOn(threading.Event):
+    """Whoever waits for it goes on late, as on a busy machine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let_go = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        there = super().wait(timeout)
+        self.let_go.set()
+        time.sleep(0.3)
+        self.let_go.clear()
+        return there
+
+
+def test_an_answer_that_comes_while_pynetdicom_s_loop_goes_on_is_not_lost() -> None:
+    entity = AE()
+    entity.add_supported_context(Verification)
+    scp = entity.start_server(("127.0.0.1", 0), block=False)
+    try:
+        peer = Peer("ANY", "127.0.0.1", scp.server_address[1])
+        with associated(peer, [Verification], "CMBNODE", 3) as association:
+            send_msg = association.dimse.send_msg
+
+            def send_and_pause(*arguments: Any) -> None:
+                send_msg(*arguments)
+                time.sleep(0.6)  # the answer is there before the sender looks for it
+
+            association.dimse.send_msg = send_and_pause
+            association._reactor_checkpoint = slow = _SlowToGoOn()
+            slow.set()
+            assert slow.let_go.wait(5)
+            assert association.send_c_echo().get("Status") == 0x0000
+    finally:
+        scp.shutdown()
