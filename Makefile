@@ -3,34 +3,56 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
-LOCK   := requirements.lock
+LOCKS  := requirements.lock requirements-develop.lock
 
 # What the tests start beside the node: servers, DICOM tools and validators, a browser.
-DEBIAN := redis-server postgresql orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps chromium docker-compose
+DEBIAN := redis-server postgresql orthanc orthanc-dicomweb prometheus dcmtk dicom3tools pixelmed-apps chromium docker-compose systemd gcc libc6-dev \
+  $(if $(shell command -v kubectl),,kubernetes-client)
 
 # One more than cores, four at most: a test that runs a node or a browser waits for it half the time.
 WORKERS = $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
 
+# Where `make viewer-test` installs the viewers (300 MB), outside the source tree.
+VIEWERS ?= $(HOME)/.cache/cmb-node-viewers
+
 # One script a question; those that need simulated studies are described in docs/simulation.md and docs/results.md.
 BENCH := receive reading ledger worklist brain detect turnaround
 
-.PHONY: help demo test lint bench debian lock clean
+.PHONY: help demo test tests check lint style types viewer-test chaos bench debian lock image-test clean
 help:  ## Show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.runtime  ## Install, then run the main job once: a study in, SR and SEG out
 	@$(BIN)/cmbnode demo
 
 test:  ## Install everything, then check style and types and run all tests
 	@$(MAKE) --no-print-directory -j2 $(VENV)/.develop debian  # each waits for the network or the disk
-	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory style
+	@$(MAKE) --no-print-directory -j2 types tests  # mypy needs one core for a minute, where nothing of it is cached
+
+tests:
 	@echo "── tests"
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 15 --durations-min 5
 
-lint: $(VENV)/.develop  ## Check style and types
+check: lint  ## For the inner loop: style, types and the quick tests (five minutes)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not integration and not browser and not slow"
+
+viewer-test: $(VENV)/.develop debian  ## Open results in the OHIF viewer and read them with Cornerstone's adapters (Node.js 20; ten minutes)
+	@command -v npm >/dev/null || { echo "viewer-test needs Node.js 20 with npm; see https://nodejs.org" >&2; exit 1; }
+	@$(BIN)/python -m tests.viewers.packages $(VIEWERS)
+	@CMBNODE_VIEWERS=$(VIEWERS) $(BIN)/python -m pytest tests/viewers
+
+chaos: $(VENV)/.develop debian  ## Strike a real site with 200 random faults, on SQLite and on PostgreSQL (half an hour)
+	@$(BIN)/python -m tests.chaos
+
+lint: style types  ## Check style and types
+
+style: $(VENV)/.develop
 	@echo "── style (ruff)"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
+
+types: $(VENV)/.develop
 	@echo "── types (mypy)"
 	@$(BIN)/mypy
 
@@ -43,14 +65,17 @@ $(BIN)/python:
 	@echo "── virtual environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.runtime: pyproject.toml $(LOCK) | $(BIN)/python
-	@echo "── installing cmb-node at the versions of $(LOCK) (torch and CUDA: several GB, a minute or two)"
-	@$(PIP) install --quiet --constraint $(LOCK) --editable .
+$(VENV)/pins: $(LOCKS) | $(BIN)/python
+	@sed 's/ --hash=.*//' $(LOCKS) > $@  # an editable install has no hash, and pip wants them for all or for none
+
+$(VENV)/.runtime: pyproject.toml $(VENV)/pins
+	@echo "── installing cmb-node at the versions of requirements.lock (torch and CUDA: several GB, a minute or two)"
+	@$(PIP) install --quiet --constraint $(VENV)/pins --editable .
 	@touch $@
 
-$(VENV)/.develop: pyproject.toml $(LOCK) | $(BIN)/python
-	@echo "── installing cmb-node with its training and test parts at the versions of $(LOCK)"
-	@$(PIP) install --quiet --constraint $(LOCK) --editable '.[training,test]'
+$(VENV)/.develop: pyproject.toml $(VENV)/pins
+	@echo "── installing cmb-node with its training and test parts at the versions of $(LOCKS)"
+	@$(PIP) install --quiet --constraint $(VENV)/pins --editable '.[training,test]'
 	@touch $@ $(VENV)/.runtime
 
 debian:
@@ -63,9 +88,11 @@ debian:
 	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get -qq install -y --no-install-recommends $$missing >/dev/null; \
 	fi
 
-lock: $(VENV)/.develop  ## Write the versions now installed to requirements.lock
-	@{ echo "# Versions the project is tested with (CPython 3.11, Linux). Used as pip constraints by the Makefile."; \
-	   $(PIP) freeze --exclude-editable --exclude cmb-node; } > $(LOCK)
+lock: $(VENV)/.develop  ## Write the versions now installed to the requirements*.lock files
+	@$(BIN)/python deploy/lock.py
+
+image-test:  ## Build the container image and run the demo in it (Docker, or buildah and podman as root)
+	@deploy/image-test.sh
 
 clean:  ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

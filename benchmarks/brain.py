@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from pipeline.brain import extract_brain
 from pipeline.geometry import FrameReference, Geometry, Volume
 from pipeline.profile import load_profile
+from pipeline.sitk_images import to_sitk
 from training.simulation.anatomy import list_anatomies, load_anatomy
-from training.simulation.head import Slab, draw_head, to_sitk
+from training.simulation.head import Slab
+from training.simulation.head_parameters import draw_head
 from training.simulation.protocol import Protocol
 from training.simulation.scene import Scene, SceneParameters, make_scene
 from training.simulation.study import simulate

@@ -18,11 +18,12 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline.brain import extract_brain
-from pipeline.change import ChangeParameters, Reference, make_reference, register
+from pipeline.change import ChangeParameters, ReferenceImage, make_reference, register
 from pipeline.geometry import Acquisition, FrameReference, Geometry, Volume
 from tests.longitudinal import Matrix, bleed, moved, place, rigid, scan
 from training.simulation.anatomy import AnatomyRef, load_anatomy
-from training.simulation.head import HeadParameters, Slab
+from training.simulation.head import Slab
+from training.simulation.head_parameters import HeadParameters
 from training.simulation.protocol import Protocol
 from training.simulation.scene import Scene, SceneParameters, make_scene
 from training.simulation.study import Images
@@ -32,7 +33,7 @@ PLACES = ((-34.0, -62.0, 26.0), (30.0, 28.0, 22.0), (-28.0, 3.0, 3.0), (14.0, -1
 PROTOCOL = Protocol(name="change", voxel_mm=(0.9, 0.9, 2.0), snr=20.0)
 
 
-def reference(images: Images, *, magnitude: bool = False) -> Reference:
+def reference(images: Images, *, magnitude: bool = False) -> ReferenceImage:
     shown = images.magnitude if magnitude else images.swi
     frames = tuple(FrameReference(f"1.{k}", "1", "") for k in range(len(shown)))
     acquisition = Acquisition(
@@ -41,7 +42,7 @@ def reference(images: Images, *, magnitude: bool = False) -> Reference:
     return make_reference(acquisition, extract_brain(Volume(images.magnitude, images.geometry, frames)))
 
 
-def row(name: str, present: Reference, prior: Reference, pose: Matrix | None, points: np.ndarray) -> None:
+def row(name: str, present: ReferenceImage, prior: ReferenceImage, pose: Matrix | None, points: np.ndarray) -> None:
     started = time.process_time()
     found = register(present, prior)
     seconds = time.process_time() - started
@@ -58,7 +59,7 @@ def head(seed: int, **given: object) -> Scene:
     return make_scene(load_anatomy(AnatomyRef("icbm152")), SceneParameters(parameters, SLAB), seed)
 
 
-def large(prior: Reference) -> None:
+def large(prior: ReferenceImage) -> None:
     """Time a comparison at 512 × 448 × 72 voxels of 0.43 × 0.43 × 2 mm."""
     affine = np.diag([0.43, 0.43, 2.0, 1.0])
     affine[:3, 3] = (-96.0, -110.0, -71.0)

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.studies import simulated_study, widen
+from .studies import simulated_study, widen
 
 
 def once(study: Path, profile: str) -> None:
@@ -26,12 +26,12 @@ def once(study: Path, profile: str) -> None:
     started = time.perf_counter()
     from pipeline.detect import detect
     from pipeline.profile import load_profile
-    from pipeline.study import find_files, pick, read_studies
+    from pipeline.read.study import find_files, read_studies, select_series
 
     recipe = load_profile(profile)
     loaded = time.perf_counter()
     studies, _ = read_studies(find_files(study))
-    detection = detect(pick(studies[0]), recipe)
+    detection = detect(select_series(studies[0]), recipe)
     figures = {
         "load": loaded - started,
         "headers": time.perf_counter() - loaded - sum(detection.findings.timing_s.values()),

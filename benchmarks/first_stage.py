@@ -1,4 +1,4 @@
-"""How many bleeds does a first stage find at a given number of false candidates, ranked by its own scores?
+"""How many microbleeds does a first stage find at a given number of false candidates, ranked by its own scores?
 
     python -m benchmarks.first_stage COHORT --profile al-masni-2020 --at 52.18 155.5
 
@@ -15,31 +15,25 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.brain import extract_brain
-from pipeline.detect import usable
+from pipeline.detect import keep_usable
 from pipeline.profile import Profile, load_profile
 from training.evaluation.bootstrap import Resamples
 from training.evaluation.cases import Case, read_cohort
+from training.evaluation.froc import CountedCandidates, Froc
 from training.evaluation.run import images_of
-from training.fit.matching import Matched, froc, match
 
 
-def propose(case: Case, profile: Profile) -> Matched:
+def propose(case: Case, profile: Profile) -> CountedCandidates:
     """The candidates of one study, judged."""
-    images = usable(images_of(case))
+    images = keep_usable(images_of(case))
     brain = extract_brain(images.magnitude or images.swi, profile.brain)
     found = profile.candidates.call("propose", images, brain, device="auto")
     ijk = np.array([c.ijk for c in found], np.float64).reshape(-1, 3)
     scores = np.array([c.score for c in found], np.float64)
-    visible, hidden = (
-        np.array([b.centre_lps_mm for b in case.truth.bleeds if b.visible == v], np.float64).reshape(-1, 3)
-        for v in (True, False)
-    )
-    return match(images.swi.geometry.to_lps(ijk), scores, visible, hidden)
-
-
-def weighted(studies: list[Matched], rates: list[float], weights: np.ndarray) -> np.ndarray:
-    """Sensitivities with every study counted as often as its weight says."""
-    return np.array(froc([s for s, n in zip(studies, weights, strict=True) for _ in range(int(n))], rates))
+    bleeds = case.truth.bleeds
+    centres = np.array([b.centre_lps_mm for b in bleeds], np.float64).reshape(-1, 3)
+    visible = np.array([b.visible for b in bleeds], bool)
+    return CountedCandidates.of(images.swi.geometry.to_lps(ijk), scores, centres, visible)
 
 
 def main() -> None:
@@ -55,9 +49,12 @@ def main() -> None:
     for n, case in enumerate(cases, start=1):
         studies.append(propose(case, profile))
         print(f"{n}/{len(cases)} {case.name}: {len(studies[-1].scores)} candidates", file=sys.stderr)
-    estimates = Resamples([case.subject for case in cases]).estimates(lambda w: weighted(studies, given.at, w))
-    bleeds = sum(s.total for s in studies)
-    print(f"\nfirst stage of {given.profile}, {len(cases)} studies, {bleeds} visible bleeds, simulated images\n")
+    curve = Froc(studies)
+    estimates = Resamples([case.subject for case in cases]).estimates(
+        lambda weights: curve.sensitivity_at(given.at, weights)
+    )
+    bleeds = sum(s.visible for s in studies)
+    print(f"\nfirst stage of {given.profile}, {len(cases)} studies, {bleeds} visible microbleeds, simulated images\n")
     print("| false candidates a study | sensitivity, % (95 % interval) |\n|---:|---:|")
     for rate, one in zip(given.at, estimates, strict=True):
         low, high = (100 * (v or 0) for v in (one.low, one.high))

@@ -20,25 +20,27 @@ from pathlib import Path
 
 from sqlalchemy import insert
 
-from node.ledger import Filters, InstanceRecord, Ledger, Sort
+from node.ledger import Ledger, NewInstance, SortColumn, WorklistFilters
 from node.ledger.models import findings, jobs, series, studies
 from pipeline.identity import derive_uid
 from tests.servers import postgresql
 
 QUERIES: dict[str, Callable[[Ledger], object]] = {
     "first page, newest first": lambda ledger: ledger.worklist(limit=50),
-    "first page by burden": lambda ledger: ledger.worklist(sort=Sort.BURDEN, limit=50),
-    "first page by priority": lambda ledger: ledger.worklist(sort=Sort.PRIORITY, descending=False, limit=50),
+    "first page by burden": lambda ledger: ledger.worklist(sort=SortColumn.BURDEN, limit=50),
+    "first page by priority": lambda ledger: ledger.worklist(sort=SortColumn.PRIORITY, descending=False, limit=50),
     "page 150": lambda ledger: ledger.worklist(limit=50, offset=7450),
-    "search by part of a name": lambda ledger: ledger.worklist(Filters(text="müller"), limit=50),
-    "failed only": lambda ledger: ledger.worklist(Filters(states=("failed",)), limit=50),
-    "number of studies found": lambda ledger: ledger.count_worklist(Filters(text="doe")),
+    "search by part of a name": lambda ledger: ledger.worklist(WorklistFilters(text="müller"), limit=50),
+    "failed only": lambda ledger: ledger.worklist(WorklistFilters(states=("failed",)), limit=50),
+    "number of studies found": lambda ledger: ledger.count_worklist(WorklistFilters(text="doe")),
     "counts for metrics": lambda ledger: ledger.counts(),
+    "counters and histograms": lambda ledger: ledger.tallies(),
+    "destinations that fail": lambda ledger: ledger.failing_destinations(),
 }
 
 
-def record(association: int, number: int) -> InstanceRecord:
-    return InstanceRecord(
+def record(association: int, number: int) -> NewInstance:
+    return NewInstance(
         sop_instance_uid=derive_uid("bench", association, number),
         sop_class_uid="1.2.840.10008.5.1.4.1.1.4",
         transfer_syntax_uid="1.2.840.10008.1.2.1",

@@ -29,11 +29,13 @@ from scipy.spatial.transform import Rotation
 from pipeline.anatomy import locate
 from pipeline.anatomy.atlas import load_atlas
 from pipeline.brain import extract_brain
+from pipeline.findings import wording
 from pipeline.geometry import Acquisition, Geometry, Volume
 from training.datasets.simulated import TRUTH, list_simulated
 from training.simulation.anatomy import list_anatomies, load_anatomy
-from training.simulation.coarse import Sampled
-from training.simulation.head import HeadParameters, Slab, displacement
+from training.simulation.coarse import SampledGrid
+from training.simulation.head import Slab, displacement
+from training.simulation.head_parameters import HeadParameters
 from training.simulation.midline import OwnMidline, anatomy_midline
 from training.simulation.regions import MIDLINE_MM, anatomy_depth, region_of, side_of
 
@@ -50,6 +52,8 @@ class Row:
     places: int = 0
     region: int = 0
     atlas: int = 0
+    near: int = 0
+    clear: int = 0
     location: int = 0
     side: int = 0
     midline: int = 0
@@ -61,17 +65,19 @@ class Row:
         """The row of the table."""
         of = max(self.places, 1)
         shares = " | ".join(
-            f"{100 * n / of:.1f} %" for n in (self.atlas, self.region, self.location, self.side, self.midline)
+            f"{100 * n / of:.1f} %"
+            for n in (self.atlas, self.region, self.near, self.location, self.side, self.midline)
         )
+        clear = 100 * self.clear / max(self.places - self.near, 1)
         lateral = 100 * (1 - self.swapped / max(self.lateral, 1))
         return (
-            f"| {name} | {self.assessed} of {self.studies} | {self.places} | {shares} | {lateral:.1f} % "
-            f"| {np.median(self.seconds):.1f} |"
+            f"| {name} | {self.assessed} of {self.studies} | {self.places} | {shares} | {clear:.1f} % "
+            f"| {lateral:.1f} % | {np.median(self.seconds):.1f} |"
         )
 
 
 @lru_cache(maxsize=1)
-def anatomy(folder: Path | None, name: str) -> tuple[Any, Sampled, OwnMidline]:
+def anatomy(folder: Path | None, name: str) -> tuple[Any, SampledGrid, OwnMidline]:
     head = load_anatomy(next(one for one in list_anatomies(folder) if one.name == name))
     return head, anatomy_depth(head), anatomy_midline(head)
 
@@ -155,6 +161,9 @@ def count(row: Row, image: Volume, points: Floats, true: list[Truth]) -> None:
         one = true[n]
         row.places += 1
         row.region += place.region == one.region
+        near = place.border_mm < wording.NEAR_BORDER_MM
+        row.near += near
+        row.clear += not near and place.region == one.region
         row.atlas += place.region == one.region_of_atlas
         row.location += place.location == one.location
         row.side += place.side == one.side
@@ -185,9 +194,11 @@ def main() -> None:
     print(
         f"Side: exact, with the midline being what lies within {MIDLINE_MM} mm of it. Time: CPU seconds on one core.\n"
     )
-    columns = "images | assessed | places | region of the atlas | region by own cortex | location | side"
-    print(f"| {columns} | side by own midline | not swapped | CPU s |")
-    print("|---|" + 9 * "---:|")
+    columns = (
+        "images | assessed | places | region of the atlas | region by own cortex | near a border | location | side"
+    )
+    print(f"| {columns} | side by own midline | region away from borders | not swapped | CPU s |")
+    print("|---|" + 11 * "---:|")
     for name, row in rows.items():
         print(row.line(name), flush=True)
 

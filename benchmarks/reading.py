@@ -20,8 +20,8 @@ import numpy as np
 import SimpleITK
 from numpy.typing import NDArray
 
-from pipeline.study import find_files, read_studies
-from pipeline.volume import read_volume
+from pipeline.read.study import find_files, read_studies
+from pipeline.read.volume import read_volume
 from tests.dicom_factory import Part, affine, classic, enhanced, write
 
 ROWS, COLUMNS = 512, 448

@@ -45,7 +45,9 @@ class Server:
 @contextmanager
 def node(folder: Path, environment: dict[str, str]) -> Iterator[Server]:
     port = free_port()
-    code = "from node.config import Settings; from node.receiver import run_receiver; run_receiver(Settings())"
+    code = (
+        "from node.settings import Settings; from node.receive.receiver import run_receiver; run_receiver(Settings())"
+    )
     own = {"CMBNODE_DATA_DIR": str(folder), "CMBNODE_RECEIVER__PORT": str(port), "CMBNODE_RECEIVER__HOST": "127.0.0.1"}
     own["CMBNODE_ARCHIVE__FREE_DISK_MB"] = "0"
     with running([sys.executable, "-c", code], environment | own, port):

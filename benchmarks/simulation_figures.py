@@ -13,9 +13,9 @@ import matplotlib
 import numpy as np
 
 from training.simulation.anatomy import AnatomyRef, load_anatomy
-from training.simulation.head import HeadParameters
-from training.simulation.inclusion import Inclusion, Kind, Sphere
-from training.simulation.lesions import cavernoma
+from training.simulation.head_parameters import HeadParameters
+from training.simulation.inclusion import Inclusion, InclusionKind, Sphere
+from training.simulation.lesion_sampling import cavernoma
 from training.simulation.protocol import PhaseFilter, Protocol, Sequence, SwiFilter
 from training.simulation.scene import Scene, SceneParameters, make_scene
 from training.simulation.study import Images, SimulatedStudy, simulate
@@ -41,15 +41,15 @@ PROTOCOLS = {
 }
 # Right, anterior, superior mm in MNI space: kind, radius, χ, density.
 LESIONS = (
-    ("bleed, r 0.5 mm", Kind.BLEED, (-30, -50, 32), 0.5, 1.2, 0.9),
-    ("bleed, r 1 mm", Kind.BLEED, (34, 20, 30), 1.0, 1.4, 0.9),
-    ("bleed, r 2 mm", Kind.BLEED, (-24, -64, -34), 2.0, 1.1, 0.9),
-    ("bleed in cortex", Kind.BLEED, (46, -40, 30), 1.0, 1.4, 0.9),
-    ("bleed, thalamus", Kind.BLEED, (12, -20, 8), 1.1, 1.3, 0.9),
-    ("calcification", Kind.CALCIFICATION, (-36, 10, 34), 1.3, -1.8, 0.3),
-    ("pallidal calcification", Kind.CALCIFICATION, (18, -2, -1), 1.3, -1.6, 0.4),
-    ("iron", Kind.IRON, (-18, -3, -2), 1.5, 0.35, 1.0),
-    ("cavernoma", Kind.CAVERNOMA, (-32, -22, 40), 3.0, 0.35, 0.9),
+    ("microbleed, r 0.5 mm", InclusionKind.BLEED, (-30, -50, 32), 0.5, 1.2, 0.9),
+    ("microbleed, r 1 mm", InclusionKind.BLEED, (34, 20, 30), 1.0, 1.4, 0.9),
+    ("microbleed, r 2 mm", InclusionKind.BLEED, (-24, -64, -34), 2.0, 1.1, 0.9),
+    ("microbleed in cortex", InclusionKind.BLEED, (46, -40, 30), 1.0, 1.4, 0.9),
+    ("microbleed, thalamus", InclusionKind.BLEED, (12, -20, 8), 1.1, 1.3, 0.9),
+    ("calcification", InclusionKind.CALCIFICATION, (-36, 10, 34), 1.3, -1.8, 0.3),
+    ("pallidal calcification", InclusionKind.CALCIFICATION, (18, -2, -1), 1.3, -1.6, 0.4),
+    ("iron", InclusionKind.IRON, (-18, -3, -2), 1.5, 0.35, 1.0),
+    ("cavernoma", InclusionKind.CAVERNOMA, (-32, -22, 40), 3.0, 0.35, 0.9),
 )
 
 
@@ -59,7 +59,9 @@ def inclusions(scene: Scene) -> tuple[Inclusion, ...]:
     for _, kind, (x, y, z), radius, chi, density in LESIONS:
         at = tuple(float(v) for v in scene.head.to_mni.inverse(np.array([[-x, -y, z]], dtype=float))[0])
         rng = np.random.default_rng(4)
-        spheres = cavernoma(at, radius, chi, rng) if kind is Kind.CAVERNOMA else (Sphere(at, radius, chi, density),)
+        spheres = (
+            cavernoma(at, radius, chi, rng) if kind is InclusionKind.CAVERNOMA else (Sphere(at, radius, chi, density),)
+        )
         made.append(Inclusion(kind, spheres))
     return tuple(made)
 

@@ -1,6 +1,6 @@
-"""Can a linear probe tell where a bleed *will* be put, from the picture without it? It should not: AUC near 0.5.
+"""Can a linear probe tell where a microbleed *will* be put, from the picture without it? It should not: AUC near 0.5.
 
-Sites of bleeds and of null insertions are drawn on simulated heads, and patches are cut from the scan without any
+Sites of microbleeds and of null insertions are drawn on simulated heads, and patches are cut from the scan without any
 inclusion. A logistic regression on the patches (SWI and phase) is tested on heads it was not trained on.
 
     python benchmarks/simulation_shortcut.py [--anatomy DIR] [--heads 4]
@@ -20,9 +20,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from training.simulation.anatomy import list_anatomies, load_anatomy
-from training.simulation.head import draw_head
-from training.simulation.inclusion import Kind
-from training.simulation.lesions import LesionParameters, draw_inclusions
+from training.simulation.head_parameters import draw_head
+from training.simulation.inclusion import InclusionKind
+from training.simulation.lesion_sampling import LesionParameters, draw_inclusions
 from training.simulation.protocol import Protocol
 from training.simulation.scene import SceneParameters, make_scene
 from training.simulation.sites import Sites
@@ -63,7 +63,7 @@ def head_patches(ref, seed: int) -> Patches:
             cut = patch(images, inclusion.centre_lps_mm)
             if cut is not None:
                 values.append(cut)
-                is_bleed.append(inclusion.kind is Kind.BLEED)
+                is_bleed.append(inclusion.kind is InclusionKind.BLEED)
     return Patches(np.array(values, dtype=np.float32), np.array(is_bleed))
 
 
@@ -88,7 +88,7 @@ def main() -> None:
         pick = rng.integers(0, len(label), len(label))
         boot.append(roc_auc_score(label[pick], score[pick]))
     low, high = np.percentile(boot, [2.5, 97.5])
-    print("| heads | bleed sites | null sites | AUC, held-out heads | 95 % |\n|---|---|---|---|---|")
+    print("| heads | microbleed sites | null sites | AUC, held-out heads | 95 % |\n|---|---|---|---|---|")
     print(
         f"| {a.heads} | {label.sum()} | {(~label).sum()} | {roc_auc_score(label, score):.3f} | {low:.3f}-{high:.3f} |"
     )

@@ -20,7 +20,8 @@ from scipy.signal.windows import hann
 from skimage.restoration import unwrap_phase
 
 from training.simulation.anatomy import list_anatomies, load_anatomy
-from training.simulation.head import HeadParameters, Slab
+from training.simulation.head import Slab
+from training.simulation.head_parameters import HeadParameters
 from training.simulation.protocol import Protocol
 from training.simulation.scene import SceneParameters, Texture, make_scene
 from training.simulation.study import simulate

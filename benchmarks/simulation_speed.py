@@ -17,7 +17,7 @@ import numpy as np
 from pydicom.uid import JPEGLSLossless
 
 from training.simulation.anatomy import list_anatomies, load_anatomy
-from training.simulation.lesions import LesionParameters, draw_inclusions
+from training.simulation.lesion_sampling import LesionParameters, draw_inclusions
 from training.simulation.protocol import Protocol
 from training.simulation.scene import SceneParameters, make_scene
 from training.simulation.sites import Sites

@@ -18,10 +18,11 @@ from pathlib import Path
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 
-from benchmarks.studies import simulated_study
 from node.ledger import Job, JobState, Ledger
 from tests.orthanc import Orthanc, run_orthanc
 from tests.running_node import AE_TITLE, RunningNode, run_node, wait_until
+
+from .studies import simulated_study
 
 DEFAULTS = {
     "SETTLING__QUIET_S": "10",

@@ -19,15 +19,16 @@ from pathlib import Path
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
-from benchmarks.ledger import fill
-from node.config import load_settings
 from node.ledger import Ledger
-from node.ledger.access_records import Role, SessionKind
+from node.ledger.access_records import SessionKind, UserRole
 from node.ledger.models import findings
-from node.passwords import hash_password
-from node.worklist.access import POLL, cookie_name, new_token, token_hash
-from node.worklist.app import create_app
+from node.settings import load_settings
+from node.web.app import create_app
+from node.web.auth import POLL, cookie_name, new_token, token_hash
+from node.web.passwords import hash_password
 from tests.servers import postgresql
+
+from .ledger import fill
 
 ADDRESS = "http://127.0.0.1:8080"
 PAGES = {
@@ -57,10 +58,10 @@ def measure(url: str, folder: Path, studies: int, repeats: int) -> dict[str, tup
     with ledger.engine.begin() as connection:
         values = {"pattern": "mixed", "new": findings.c.total % 4, "aria_h": "mild", "verified_by": ""}
         connection.execute(update(findings).values(values))
-    ledger.add_account("reader", "Reader", Role.READER, hash_password("a sentence of words"), actor="benchmark")
+    ledger.add_account("reader", "Reader", UserRole.READER, hash_password("a sentence of words"), actor="benchmark")
     token = new_token()
     ledger.open_session(token_hash(token), "reader", SessionKind.BROWSER, 3600)
-    app = create_app(load_settings(None, data_dir=folder, worklist={"sign_in": True}), ledger)
+    app = create_app(load_settings(None, data_dir=folder), ledger)
     times: dict[str, tuple[float, float, float]] = {}
     with TestClient(app, base_url=ADDRESS) as client:
         client.cookies.set(cookie_name(secure=False), token)

@@ -1,12 +1,13 @@
 """Write the tables of docs/conformance.md from the code: ``python docs/make_conformance.py``.
 
-The text of the page is written by hand. What the code knows better goes between ``<!-- made: NAME -->`` and
+The text of the page is written by hand. Everything that the code determines stands between ``<!-- made: NAME -->`` and
 ``<!-- end -->``: SOP classes and transfer syntaxes as the node negotiates them, settings, and the attributes and
-content of result objects, read off objects that the pipeline makes for simulated studies.
+content of result objects, taken from objects that the pipeline makes for simulated studies.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -15,21 +16,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.sr.coding import Code
 from pydicom.uid import UID
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
-from pynetdicom.presentation import build_context
+from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelMove,
 )
 
-from node.config import Settings
-from node.storage_classes import STORAGE_CLASSES, VERIFICATION, storage_contexts
+from node.commitment import STORAGE_COMMITMENT
+from node.receive.presentation_contexts import STORAGE_CLASSES, VERIFICATION, storage_contexts
+from node.settings import DicomWebClientSettings, DicomWebSettings, ReceiverSettings, Settings
+from node.settings.connections import ReceiverTlsSettings
+from node.settings.priors import PriorsSettings
 from pipeline.findings import ChangeOverTime, Findings, ImageQuality, PriorLesion, Trend, Verification
-from pipeline.results import codes, make_results
+from pipeline.results import ReplacedResult, codes, make_results
 from tests.dicom_factory import Patient
 from tests.pipeline.results.studies import simulate
 
@@ -67,7 +73,8 @@ def overview(samples: Sequence[dict[str, Dataset]]) -> str:
         [name_of(uid), f"`{uid}`", yes[uid in sent], yes[uid in STORAGE_CLASSES]]
         for uid in dict.fromkeys([*STORAGE_CLASSES, *sent])
     ]
-    rows += [[UID(uid).name, f"`{uid}`", "yes, if earlier studies are asked for", "no"] for uid in QUERIES]
+    rows += [[UID(uid).name, f"`{uid}`", "yes, if prior studies are requested", "no"] for uid in QUERIES]
+    rows += [[UID(STORAGE_COMMITMENT).name, f"`{STORAGE_COMMITMENT}`", "yes, if configured", "yes"]]
     return table(["SOP class", "UID", "user (SCU)", "provider (SCP)"], rows)
 
 
@@ -77,15 +84,22 @@ def accepted(_: Sequence[dict[str, Dataset]]) -> str:
     kinds = {tuple(context.transfer_syntax) for context in contexts}
     named = {kind: f"list {number}" for number, kind in enumerate(sorted(kinds, key=len), start=1)}
     rows = [
-        [name_of(str(c.abstract_syntax)), f"`{c.abstract_syntax}`", named[tuple(c.transfer_syntax)], "SCP", "none"]
+        [name_of(str(c.abstract_syntax)), f"`{c.abstract_syntax}`", named[tuple(c.transfer_syntax)], *_roles(c)]
         for c in contexts
     ]
     text = table(["abstract syntax", "UID", "transfer syntaxes", "role", "extended negotiation"], rows)
     for kind, name in named.items():
         ordered = [[number, UID(str(uid)).name, f"`{uid}`"] for number, uid in enumerate(kind, start=1)]
-        text += f"\n\nTransfer syntaxes, {name}, in the order of preference:\n\n"
+        text += f"\n\nTransfer syntaxes, {name}, in order of preference:\n\n"
         text += table(["", "transfer syntax", "UID"], ordered)
     return text
+
+
+def _roles(context: PresentationContext) -> list[str]:
+    """The node's role, and the extended negotiation."""
+    if context.scp_role:
+        return ["SCP, and SCU for reports", "role selection"]
+    return ["SCP", "none"]
 
 
 def proposed(samples: Sequence[dict[str, Dataset]]) -> str:
@@ -95,7 +109,8 @@ def proposed(samples: Sequence[dict[str, Dataset]]) -> str:
         ["delivery", UID(sop_class).name, f"{UID(syntax).name}; in a second context {UID('1.2.840.10008.1.2').name}"]
         for sop_class, syntax in sent_classes(samples).items()
     ]
-    rows += [["earlier studies", UID(uid).name, *_syntaxes(uid)] for uid in QUERIES]
+    rows += [["prior studies", UID(uid).name, *_syntaxes(uid)] for uid in QUERIES]
+    rows += [["storage commitment", UID(STORAGE_COMMITMENT).name, *_syntaxes(STORAGE_COMMITMENT)]]
     return table(["activity", "abstract syntax", "transfer syntaxes"], rows)
 
 
@@ -115,24 +130,40 @@ def implementation(_: Sequence[dict[str, Dataset]]) -> str:
 
 def parameters(_: Sequence[dict[str, Dataset]]) -> str:
     """Settings that bear on the network."""
-    settings = Settings()
-    parts: list[tuple[str, Any]] = [("receiver", settings.receiver), ("priors", settings.priors)]
-    rows = [["`ae_title`", f"`{settings.ae_title}`", "the AE title of every application entity of the node"]]
+    parts: list[tuple[str, type[BaseModel]]] = [
+        ("receiver", ReceiverSettings),
+        ("receiver.tls", ReceiverTlsSettings),
+        ("priors", PriorsSettings),
+        ("dicomweb", DicomWebSettings),
+        ("dicomweb.clients.NAME", DicomWebClientSettings),
+    ]
+    rows = [["`ae_title`", f"`{Settings().ae_title}`", "AE title of every application entity of the node"]]
     for prefix, part in parts:
         rows += [
             [
                 f"`{prefix}.{name}`",
-                f"`{field.default}`" if field.default not in ((), None) else "none",
+                _default(field),
                 field.description,
             ]
-            for name, field in type(part).model_fields.items()
+            for name, field in part.model_fields.items()
             if field.description
         ]
     return table(["parameter", "default", "meaning"], rows)
 
 
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    return "none" if field.default in ((), {}, None) else f"`{_toml(field.default)}`"
+
+
+def _toml(value: object) -> str:
+    """A default as the configuration file writes it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def made() -> list[dict[str, Dataset]]:
-    """Result objects of simulated studies: one with all that a result can hold, one without a bleed, one with 60."""
+    """Result objects of three simulated studies: one with everything, one without a microbleed, one with 60."""
     with tempfile.TemporaryDirectory() as folder:
         rich = simulate(Path(folder) / "a", 3, regions=True, warnings=("an example",), weights={"cnn3d": "0" * 64})
         tags = {"PatientSex": "M", "PatientBirthDate": "19610101", "StudyDate": "20250505", "AccessionNumber": "B2"}
@@ -140,10 +171,10 @@ def made() -> list[dict[str, Dataset]]:
         bare = simulate(Path(folder) / "b", 0, patient=bare_patient)
         rich = replace(rich, findings=_enriched(rich.findings))
         many = simulate(Path(folder) / "c", 60, patient=replace(bare_patient, seed="many"))
-        made_of = [(rich, "a" * 64, "b" * 64), (bare, "c" * 64, None), (many, "d" * 64, None)]
+        made_of = [(rich, "a" * 64, ReplacedResult("b" * 64)), (bare, "c" * 64, None), (many, "d" * 64, None)]
         samples = []
-        for detection, key, before in made_of:
-            results = make_results(detection, key=key, created=WHEN, predecessor=before, key_objects=True)  # type: ignore[arg-type]
+        for detection, key, replaces in made_of:
+            results = make_results(detection, key=key, created=WHEN, replaces=replaces, key_objects=True)  # type: ignore[arg-type]
             samples.append({result.kind: result.dataset for result in results})
         return samples
 
@@ -183,7 +214,7 @@ def attributes(kind: str) -> Callable[[Sequence[dict[str, Dataset]]], str]:
                     keyword,
                     f"({tag.group:04X},{tag.element:04X})",
                     dictionary_VR(tag),
-                    "yes" if always else "where it applies",
+                    "yes" if always else "if applicable",
                     _source(keyword, held, len(shown)),
                 ]
             )
@@ -205,14 +236,14 @@ _KNOWN = {
     "InstanceCreatorUID": "derived from profile, weights and version",
     "DeviceSerialNumber": "short form of profile, weights and version",
     "SoftwareVersions": "version of the node",
-    **dict.fromkeys(("Rows", "Columns", "NumberOfFrames"), "of the pixel data"),
+    **dict.fromkeys(("Rows", "Columns", "NumberOfFrames"), "from the pixel data"),
 }
 
 
 def _source(keyword: str, held: Sequence[Any], objects: int) -> str:
     """Where a value comes from, as far as two objects of different studies tell."""
     if keyword in _FROM_IMAGES:
-        return "as in the images"
+        return "copied from the images"
     if keyword in _KNOWN:
         return _KNOWN[keyword]
     vr = dictionary_VR(keyword)
@@ -225,7 +256,7 @@ def _source(keyword: str, held: Sequence[Any], objects: int) -> str:
     texts = {} if vr in ("OB", "OW") else dict.fromkeys(_text(value) for value in held)
     if len(texts) in (1, 2) and all(len(text) <= _SHORT for text in texts) and not (vr == "US" and len(texts) == 2):
         return " or ".join(f"`{text}`" if text else "empty" for text in texts)
-    return "made by the node"
+    return "generated by the node"
 
 
 def _text(value: Any) -> str:

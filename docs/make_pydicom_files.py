@@ -1,7 +1,7 @@
 """Write docs/pydicom-files.md: ``python docs/make_pydicom_files.py``.
 
-Every file that ships with pydicom as test data is sent to a real receiver and given to `cmbnode detect`; the page is
-the table of what became of it.
+Every file that ships with pydicom as test data is sent to a real receiver and given to `cmbnode detect`. The page lists
+the outcomes.
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ from typing import NamedTuple
 import pydicom.data
 
 from node.cli import main
-from node.destinations.scu import Peer, Unreachable, read_outgoing, send
-from pipeline.decoding import Decoding
+from node.deliver.scu import Peer, Unreachable, read_outgoing, send
 from pipeline.errors import InputError
+from pipeline.read.decoding import Decoding
 from tests.node.receiving import running_node
 
-HEAD = """# What becomes of odd files
+HEAD = """# Unusual files
 
-Every file that comes with pydicom {version} as test data, sent to the node by C-STORE and given to `cmbnode detect`
-alone in a folder. Many are broken on purpose, none is a susceptibility-weighted series. The last column is what the
-node's decoder makes of the first image, though it would decode none of these by itself. This page is written by
-`python docs/make_pydicom_files.py` and checked by the tests.
+Every file that ships with pydicom {version} as test data, sent to the node by C-STORE and given to `cmbnode detect`
+alone in a folder. Many are broken on purpose; none belongs to a susceptibility-weighted series.
+`python docs/make_pydicom_files.py` writes this page, and the tests check it.
 
-*Stored* means durable and in the ledger; routing then ignores it and says why. *No C-STORE* means that the file has no
-file meta information, so no DICOM sender could send it; *not sent* that its sender gave up.
+- *Stored*: the instance is on disk and in the ledger, this file or the same image in another encoding. Routing then
+  ignores it and says why.
+- *Quarantined*: kept apart from the studies and shown to the administrator.
+- *No C-STORE*: the file has no File Meta Information, so no DICOM sender can send it.
+- *Not sent*: the file is too damaged for the sender.
+- *Its first image*: what the node's decoder makes of it. By itself the node decodes only SWI, phase and magnitude.
 
 | file | sent to the node | given to `cmbnode detect` | its first image |
 |---|---|---|---|
@@ -37,7 +40,7 @@ file meta information, so no DICOM sender could send it; *not sent* that its sen
 
 
 class Outcome(NamedTuple):
-    """What became of one file."""
+    """The outcome for one file."""
 
     name: str
     sent: str
@@ -75,10 +78,10 @@ def _send(path: Path, peer: Peer) -> str:
     try:
         (answer,) = send([outgoing], peer, "PYDICOM", timeout_s=20)
     except Unreachable:
-        return "not accepted: the node takes no such objects, or not in this encoding"
+        return "rejected: SOP class or transfer syntax not accepted"
     if answer.accepted:
-        return "stored" if answer.status == 0 else "kept aside (0xB000): known already, with other content"
-    return answer.answer
+        return "stored" if answer.status == 0 else "quarantined (0xB000): known UID, different content"
+    return answer.answer if answer.status is not None else "not sent"
 
 
 def _detect(path: Path, folder: Path) -> tuple[int, str]:
@@ -87,7 +90,7 @@ def _detect(path: Path, folder: Path) -> tuple[int, str]:
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         status = main(["detect", str(folder / "in"), "--out", str(folder / "out")])
-    lines = [line for line in said.getvalue().splitlines() if not line.startswith("detect: ")]
+    lines = [line for line in said.getvalue().splitlines() if line.startswith("cmbnode: ")]  # and no log lines
     shutil.rmtree(folder)
     said_of_it = " / ".join(lines).replace(f"{folder / 'in'}/", "").replace(f"{folder / 'in'}: ", "")
     return status, said_of_it.removeprefix("cmbnode: ").removeprefix(f"{path.name}: ").split("; `cmbnode route`")[0]

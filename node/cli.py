@@ -1,6 +1,6 @@
-"""`cmbnode`: which commands are there, and what do their errors look like?
+"""`cmbnode`: which commands are there, and how do they report errors?
 
-Exit status 0 means that it was done; 2 a usage or input error, one line on stderr; 1 anything else.
+Exit status 0: success; 2: a usage or input error, with one line on stderr; 1: any other error.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from typing import Annotated, Any
 
 import typer
 
-from node.commands import analysing, audit, correcting, demo, jobs, network, serving, users
 from node.commands.output import CommandFailed, say
+from node.processes.private import UMASK
+from pipeline.command_help import PlainCommand
 from pipeline.errors import CmbError
+
+from .commands import audit, backup, correct, demo, detect, doctor, erase, init, jobs, network, qa, serve, users
 
 app = typer.Typer(
     name="cmbnode",
-    help="Find cerebral microbleeds in susceptibility-weighted MR and return them to the PACS. "
+    help="Find cerebral microbleeds in susceptibility-weighted MR images and send the results to the PACS. "
     "Research use only; not a medical device.",
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,27 +31,33 @@ app = typer.Typer(
 
 _NODE, _STUDIES, _QUEUE, _NETWORK = "the node", "one study, no server", "the node's work", "DICOM network"
 _COMMANDS: tuple[tuple[str, Any], ...] = (
-    (_NODE, serving.up),
-    (_NODE, serving.receiver),
-    (_NODE, serving.worker),
-    (_NODE, serving.worklist),
-    (_NODE, serving.sweep),
-    (_STUDIES, analysing.detect),
-    (_STUDIES, analysing.route),
-    (_STUDIES, analysing.profiles),
+    (_NODE, serve.up),
+    (_NODE, serve.receiver),
+    (_NODE, serve.worker),
+    (_NODE, serve.worklist),
+    (_NODE, serve.sweep),
+    (_NODE, doctor.doctor),
+    (_NODE, init.init),
+    (_STUDIES, detect.detect),
+    (_STUDIES, detect.route),
+    (_STUDIES, detect.profiles),
     (_QUEUE, jobs.jobs),
     (_QUEUE, jobs.show),
     (_QUEUE, jobs.retry),
     (_QUEUE, jobs.reroute),
-    (_QUEUE, correcting.correct),
+    (_QUEUE, correct.correct),
     (_NODE, audit.audit),
+    (_NODE, backup.backup),
+    (_NODE, backup.restore),
+    (_NODE, erase.erase),
     (_NETWORK, network.send),
     (_NETWORK, network.echo),
     (_NODE, demo.demo),
 )
 for _panel, _command in _COMMANDS:
-    app.command()(_command)
+    app.command(cls=PlainCommand)(_command)
 app.add_typer(users.users, name="users")
+app.add_typer(qa.qa, name="qa")
 
 
 def _print_version(wanted: bool) -> None:
@@ -63,9 +72,9 @@ def _options(
     _version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an unexpected error came from.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")] = False,
 ) -> None:
-    """Options that stand before the command."""
+    """Options before the command."""
     context.obj = {"debug": debug}
     if context.invoked_subcommand is None:
         print(context.get_help())
@@ -73,6 +82,7 @@ def _options(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    os.umask(UMASK)
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words
     try:
@@ -90,10 +100,15 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # `cmbnode jobs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        what = error.strerror or str(error) or type(error).__name__
+        return _complain(f"{error.filename}: {what}" if error.filename else what, 1)
     except Exception as error:
         if debug:
             traceback.print_exc()
-        hint = "" if debug else "; `cmbnode --debug …` shows where"
+        hint = "" if debug else "; `cmbnode --debug …` shows the traceback"
         return _complain(f"unexpected {type(error).__name__}: {error}{hint}", 1)
 
 

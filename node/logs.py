@@ -1,9 +1,8 @@
-"""How do the node's log lines look, and where do they go? (standard error; text for people or JSON for collectors)
+"""What do log lines look like, and where do they go? (standard error; text for people or JSON for collectors)
 
-Lines name UIDs, AE titles and addresses, never a patient. Our own calls keep to that; two things would not: the text of
-a library's exception may quote the value it stumbled over, and pydicom's warnings always do. So of an exception only
-its type and its place in the code are shown, with the text only for those that speak of files, sockets and settings.
-pydicom's warnings are silent.
+Lines name UIDs, AE titles and addresses, never a patient. The text of a library's exception may quote a header value,
+and pydicom's warnings do. So a line shows only the type of an exception and its place in the code, and its text only if
+it is about files, sockets and settings; pydicom's messages are not logged.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from pathlib import Path
 
 import structlog
 
-from node.config import Settings
-from pipeline.errors import CmbError
+from pipeline.errors import CmbError, type_and_place
+
+from .settings import Settings
+from .text import printable
 
 _QUIET = ("kombu", "celery", "amqp", "httpx", "uvicorn.access", "alembic")
-"""Libraries whose own lines below a warning say nothing to an administrator."""
-_QUOTING = ("pydicom", "py.warnings", "highdicom")
-"""Loggers whose warnings quote values of data elements."""
-_SILENT = ("pynetdicom",)
-"""It logs exceptions by their text, and everything that a stranger sends; the node's own lines say what happened."""
+"""Libraries whose lines below a warning tell an administrator nothing."""
+_SILENT = ("pydicom", "py.warnings", "highdicom", "pynetdicom")
+"""Loggers whose messages quote values of data elements or what a peer sent; the node's own lines say what happened."""
 _TELLING = (CmbError, OSError)
-"""Exceptions whose text speaks of files, sockets and settings, not of data elements."""
+"""Exceptions whose text is about files, sockets and settings, not about data elements."""
 _MOST_FRAMES = 12
 
 
@@ -47,7 +46,6 @@ def set_up_logging(settings: Settings) -> None:
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -57,20 +55,21 @@ def set_up_logging(settings: Settings) -> None:
             keep_exc_info=False,
         )
     )
+    handler.addFilter(_is_shown)  # not by their levels: pydicom sets its own when it is imported
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-    for name in _QUOTING:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    for name in _SILENT:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    return not any(record.name == name or record.name.startswith(f"{name}.") for name in _SILENT)
 
 
 def describe_exception(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Replace an exception by its type, its place and, if it is safe to show, its text."""
+    """Replace an exception by its type, its place and, if it is safe, its text."""
     given = event.pop("exc_info", None)
     if not given:
         return event
@@ -82,9 +81,20 @@ def describe_exception(_logger: object, _method: str, event: structlog.typing.Ev
     return event
 
 
+def explain(error: BaseException) -> str:
+    """Describe an exception for the ledger, a page or an answer: its type, and its place or, if it is safe, its text.
+
+    The text of a library's exception may quote the data element that it failed on, and so a patient's name.
+
+    >>> explain(FileNotFoundError(2, "No such file or directory", "sr.dcm"))
+    "FileNotFoundError: [Errno 2] No such file or directory: 'sr.dcm'"
+    """
+    return f"{type(error).__name__}: {error}" if isinstance(error, _TELLING) else type_and_place(error)
+
+
 def keep_to_one_line(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Replace control characters, which a peer could use to forge lines or to steer a terminal."""
+    """Replace control characters, with which a peer could forge lines or control a terminal."""
     for name, value in event.items():
-        if isinstance(value, str) and not value.isprintable():
-            event[name] = "".join(letter if letter.isprintable() else "�" for letter in value)
+        if isinstance(value, str):
+            event[name] = printable(value)
     return event

@@ -1,6 +1,6 @@
 """From the images of one study to findings and DICOM results.
 
-No network, no database, no queue, no wall clock: everything here is a function of files, a profile and a device.
+No network, database, queue or clock: every result is a function of the files, the profile and the device.
 """
 
 __version__ = "0.1.0"

@@ -1,8 +1,8 @@
 """Where is the brain? Skull removal by edges and morphology, for SWI or gradient-echo magnitude.
 
-The brain surface extractor (BSE) that Afzal et al. (2021) use by way of BrainSuite has three steps: anisotropic
-diffusion, Marr-Hildreth edges and morphology (Shattuck et al. 2001, NeuroImage 13:856). Here each is SimpleITK's, on a
-grid of about 1 mm, and two things differ from T1-weighted BSE because veins and sulci are dark in SWI: an edge counts
+The brain surface extractor (BSE) that Afzal et al. (2021) use as part of BrainSuite has three steps: anisotropic
+diffusion, Marr-Hildreth edges and morphology (Shattuck et al. 2001, NeuroImage 13:856). Here each step uses SimpleITK
+on a grid of about 1 mm. Two things differ from T1-weighted BSE because veins and sulci are dark in SWI: an edge counts
 only where the Laplacian is strong *relative to the local brightness* (so coil shading does not matter), and all
 structuring elements are balls in millimetres (so slice thickness does not).
 """
@@ -14,9 +14,10 @@ import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.errors import InputError
-from pipeline.geometry import Volume
-from pipeline.parameters import BrainParameters
+from .errors import InputError
+from .geometry import Geometry, Volume
+from .parameters import BrainParameters
+from .sitk_images import to_sitk
 
 Mask = NDArray[np.bool_]
 FloatVolume = NDArray[np.float32]
@@ -38,7 +39,7 @@ def extract_brain(image: Volume, parameters: BrainParameters | None = None) -> M
     Returns
     -------
     ndarray of bool, shape (slices, rows, columns)
-        On the grid of `image`. See :func:`implausible` for whether to believe it.
+        On the grid of `image`. :func:`implausible` judges whether it can be trusted.
 
     Raises
     ------
@@ -47,7 +48,8 @@ def extract_brain(image: Volume, parameters: BrainParameters | None = None) -> M
     """
     parameters = parameters or BrainParameters()
     require_usable(image)
-    original = _to_sitk(image.array, image.geometry.spacing)
+    upright = np.diag((*image.geometry.spacing, 1.0))  # the orientation of the patient does not matter here
+    original = to_sitk(image.array, Geometry(image.geometry.shape, upright))
     work = _shrink(original, parameters)
     smooth = sitk.GradientAnisotropicDiffusion(
         work,
@@ -73,7 +75,7 @@ def extract_brain(image: Volume, parameters: BrainParameters | None = None) -> M
 
 
 def implausible(mask: Mask, image: Volume, parameters: BrainParameters | None = None) -> str | None:
-    """Say what is odd about a brain mask, or nothing when its size is that of a brain.
+    """Say what is implausible about the size of a brain mask; ``None`` if nothing is.
 
     A mask that touches the first or last slice may be cut by the field of view, so only its upper volume limit counts.
     """
@@ -87,12 +89,12 @@ def implausible(mask: Mask, image: Volume, parameters: BrainParameters | None = 
         return None
     return (
         f"the brain mask is implausible ({volume:.0f} ml, largest section {area:.0f} cm²): "
-        "bleeds may be missed or found outside the brain"
+        "microbleeds may be missed, or reported outside the brain"
     )
 
 
 def require_usable(image: Volume) -> None:
-    """Refuse an image that no method can work on, with the reason."""
+    """Refuse an image that no method can work on, and say why."""
     where = _name(image)
     if image.array.ndim != 3 or min(image.array.shape) < 1:
         raise InputError(f"the image has shape {image.array.shape}, not (slices, rows, columns)", where=where)
@@ -100,7 +102,7 @@ def require_usable(image: Volume) -> None:
         raise InputError(
             f"the volume has {image.array.shape[0]} slice(s), at least {MINIMUM_SLICES} are needed",
             where=where,
-            do="send the whole series",
+            do="send the complete series",
         )
     if min(image.array.shape[1:]) < 32:
         raise InputError(f"the slices are only {image.array.shape[2]}×{image.array.shape[1]} voxels", where=where)
@@ -112,12 +114,6 @@ def require_usable(image: Volume) -> None:
 
 def _name(image: Volume) -> str:
     return f"series {image.series_instance_uid}" if image.series_instance_uid else "the image"
-
-
-def _to_sitk(array: NDArray[np.generic], spacing: tuple[float, ...]) -> sitk.Image:
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(spacing)
-    return image
 
 
 def _shrink(image: sitk.Image, parameters: BrainParameters) -> sitk.Image:
@@ -151,7 +147,7 @@ def _shrink(image: sitk.Image, parameters: BrainParameters) -> sitk.Image:
 
 
 def _inside_edges(smooth: sitk.Image, parameters: BrainParameters) -> sitk.Image:
-    """Voxels neither on the dark side of a strong edge nor dark themselves, against the mean around them."""
+    """Voxels that are neither on the dark side of a strong edge nor darker than their surroundings."""
     laplacian = sitk.GetArrayFromImage(
         sitk.LaplacianRecursiveGaussian(smooth, sigma=parameters.edge_sigma_mm, normalizeAcrossScale=True)
     )
@@ -175,7 +171,7 @@ def _local_mean(array: FloatVolume, image: sitk.Image, sigma_mm: float) -> Float
     sigma = [sigma_mm / s for s in reversed(image.GetSpacing())]
     weight = ndimage.gaussian_filter(foreground, sigma, truncate=3)
     total = ndimage.gaussian_filter(array * foreground, sigma, truncate=3)
-    # Far outside the head there is nothing to compare with: an unreachable mean keeps those voxels out.
+    # Far outside the head there is nothing to compare with: an infinite mean excludes those voxels.
     return np.where(weight > 1e-3, total / np.maximum(weight, 1e-3), np.inf).astype(np.float32)
 
 

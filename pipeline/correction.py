@@ -1,129 +1,134 @@
-"""What becomes of a result that a reader corrects? The same images measured again, and not one network is run."""
+"""How is a result corrected by a reader? The same images are measured again; no network is run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import __version__
-from pipeline.anatomy import locate
-from pipeline.brain import extract_brain
-from pipeline.candidates import Candidate
-from pipeline.detect import Detection, Stopwatch, placed, usable
-from pipeline.errors import InputError
-from pipeline.findings import Certainty, Findings, Lesion, Origin, Point, RejectedLesion, Verification
-from pipeline.geometry import Acquisition, Volume
-from pipeline.identity import derive_uid
-from pipeline.measure import MeasureParameters, Region, grow
-from pipeline.pairing import Pick
-from pipeline.profile import Profile
-from pipeline.results.reading import read_segments
-from pipeline.volume import read_acquisition
+from pipeline.measure.growing import MeasureParameters
+from pipeline.measure.marked import SPHERE_MM, in_brain, measure_marked
+from pipeline.read.pairing import SeriesSelection
+from pipeline.read.volume import read_acquisition
+from pipeline.results.seg.reader import read_segments
 
-SPHERE_MM = 4.0
-"""Diameter of the sphere that stands for an added bleed that cannot be measured."""
-CLEAR = 2.0
-"""So many times the noise must a dark place stand out to be measured."""
-WIDER = 1.5
-"""So much further than the largest bleed is looked, for the seed may lie at its edge."""
-PLACE_UNKNOWN = "the brain could not be laid on the atlas again"
+from . import __version__
+from .anatomy import locate
+from .brain import extract_brain
+from .detect import Detection, Stopwatch, keep_usable, with_locations
+from .errors import InputError
+from .findings import Certainty, Findings, Lesion, LesionOrigin, Point, RejectedLesion, Verification
+from .geometry import Acquisition
+from .identity import derive_uid
+from .profile import Profile
+
+PLACE_UNKNOWN = "the brain could not be registered to the atlas again"
 
 Mask = NDArray[np.bool_]
 Labels = NDArray[np.uint16]
 
 
 @dataclass(frozen=True)
-class Addition:
-    """A bleed that the detector missed; its centre in LPS millimetres, and how sure the reader is."""
+class AddedLesion:
+    """A microbleed that the detector missed: its centre in LPS millimetres, and how certain the reader is."""
 
     centroid_lps_mm: Point
     certainty: Certainty = Certainty.DEFINITE
 
 
 @dataclass(frozen=True, eq=False)
-class Earlier:
-    """A result that a correction rests on; `segmentation` is its SEG, which there is if it has a bleed."""
+class CorrectedResult:
+    """A result that a correction is based on; `segmentation` is its SEG, ``None`` if it has no microbleed."""
 
     findings: Findings
     segmentation: Path | None
 
 
 @dataclass(frozen=True)
-class Amendment:
-    """What a reader says of a result. Bleeds named in neither set stay what they are.
+class ReaderCorrection:
+    """What a reader says of a result. Microbleeds that neither set names are kept.
 
     Parameters
     ----------
     rejected, accepted : frozenset of str
-        Tracking UIDs of bleeds that are none, and of bleeds that are (one rejected earlier comes back).
-    added : tuple of Addition
-        Bleeds that were missed.
+        Tracking UIDs of findings that are not microbleeds, and of those that are (an earlier rejection is undone).
+    added : tuple of AddedLesion
+        Microbleeds that were missed.
+    certainties : mapping of str to Certainty
+        How certain the reader is of findings, by tracking UID, where this differs from the result.
     verification : Verification
-        Who says so, when.
+        Who says so, and when.
     """
 
     rejected: frozenset[str]
     accepted: frozenset[str]
-    added: tuple[Addition, ...]
+    added: tuple[AddedLesion, ...]
     verification: Verification
+    certainties: Mapping[str, Certainty] = field(default_factory=dict)
 
 
 def correct(
-    pick: Pick, profile: Profile, earlier: Sequence[Earlier], amendment: Amendment, *, key: str, watch: Stopwatch
+    pick: SeriesSelection,
+    profile: Profile,
+    earlier: Sequence[CorrectedResult],
+    reader_correction: ReaderCorrection,
+    *,
+    key: str,
+    watch: Stopwatch,
 ) -> Detection:
     """Apply a reader's correction.
 
-    Bleeds that stay keep number, tracking UID, voxels and measures; an added one gets the next number, and is grown
-    from its point by the code that measures candidates.
+    Microbleeds that are kept retain their number, tracking UID, voxels and measurements. An added one gets the next
+    number and is grown from its point by the code that measures candidates.
 
     Parameters
     ----------
-    pick : Pick
+    pick : SeriesSelection
         The images of the result.
     profile : Profile
-        Its measuring is used.
-    earlier : sequence of Earlier
-        The result that is corrected, then those that it corrects in turn, down to the detector's own.
-    amendment : Amendment
+        How microbleeds are measured.
+    earlier : sequence of CorrectedResult
+        The result to correct, then the results that it corrected in turn, back to the detector's own.
+    reader_correction : ReaderCorrection
         What the reader says.
     key : str
-        What UIDs of added bleeds derive from.
+        What the UIDs of added microbleeds derive from.
     watch : Stopwatch
         Times the stages.
 
     Returns
     -------
     Detection
-        As the detector's own, not yet compared with an earlier scan.
+        In the form of the detector's own result, not yet compared with a prior study.
 
     Raises
     ------
     InputError
-        If images or a segmentation are not what they were, or cannot be read.
+        If the images or a segmentation have changed or cannot be read.
     """
     with watch("read"):
-        acquisition = usable(read_acquisition(pick))
+        acquisition = keep_usable(read_acquisition(pick))
     with watch("correction"):
-        lesions, rejected = _judge(earlier, amendment)
+        lesions, rejected = _judge(earlier, reader_correction)
         labels = _label(lesions, earlier, acquisition)
+        changed = list(_changed(lesions, earlier, reader_correction.certainties))
     added: list[Lesion] = []
     remarks: list[str] = []
     brain = None
-    if amendment.added:
+    if reader_correction.added:
         with watch("brain"):
             brain = extract_brain(acquisition.magnitude or acquisition.swi, profile.brain)
-        with watch("added bleeds"):
+        with watch("added microbleeds"):
             highest = max((lesion.id for result in earlier for lesion in result.findings.lesions), default=0)
-            added, remarks = _add(amendment.added, highest, labels, acquisition, brain, profile.measure, key)
+            added, remarks = _add(reader_correction.added, highest, labels, acquisition, brain, profile.measure, key)
         placement = earlier[0].findings.placement
         if placement is not None and placement.assessed:
             with watch("location"):
                 _, places = locate(acquisition, brain, [a.centroid_lps_mm for a in added], profile.location)
-            added = placed(added, places)
+            added = with_locations(added, places)
             remarks += [f"{_named(a.id)}has no location: {PLACE_UNKNOWN}" for a in added if not places]
     before = earlier[0].findings
     findings = replace(
@@ -131,25 +136,34 @@ def correct(
         software=__version__,
         lesions=(*lesions, *added),
         rejected=tuple(rejected),
-        warnings=(*_still_true(before.warnings, lesions), *remarks),
+        warnings=(*_still_true(before.warnings, lesions), *changed, *remarks),
         change=None,
-        verification=amendment.verification,
+        verification=reader_correction.verification,
         timing_s=watch.seconds,
     )
     return Detection(findings, labels, acquisition, brain)
 
 
-def _judge(earlier: Sequence[Earlier], amendment: Amendment) -> tuple[list[Lesion], list[RejectedLesion]]:
-    """Which bleeds stay, and which are rejected, each in the order of their numbers."""
+def _judge(
+    earlier: Sequence[CorrectedResult], reader_correction: ReaderCorrection
+) -> tuple[list[Lesion], list[RejectedLesion]]:
+    """Which microbleeds are kept and which are rejected, each in the order of their numbers."""
     current = earlier[0].findings
     known = {lesion.tracking_uid: lesion for result in reversed(earlier) for lesion in result.findings.lesions}
-    stay = {lesion.tracking_uid for lesion in current.lesions} | amendment.accepted
-    stay -= amendment.rejected
+    stay = {lesion.tracking_uid for lesion in current.lesions} | reader_correction.accepted
+    stay -= reader_correction.rejected
     rejected = {lesion.tracking_uid: lesion for lesion in current.rejected if lesion.tracking_uid not in stay}
-    rejected |= {uid: _rejected(known[uid]) for uid in amendment.rejected if uid in known and uid not in rejected}
-    # An added bleed that is taken back was never the detector's.
-    own = [lesion for lesion in rejected.values() if known[lesion.tracking_uid].origin is Origin.DETECTED]
-    kept = [replace(known[uid], trend=None, prior_tracking_uid=None) for uid in stay if uid in known]
+    rejected |= {
+        uid: _rejected(known[uid]) for uid in reader_correction.rejected if uid in known and uid not in rejected
+    }
+    # An added microbleed that is withdrawn was never a finding of the detector.
+    own = [lesion for lesion in rejected.values() if known[lesion.tracking_uid].origin is LesionOrigin.DETECTED]
+    certainties = reader_correction.certainties
+    kept = [
+        replace(known[uid], trend=None, prior_tracking_uid=None, certainty=certainties.get(uid, known[uid].certainty))
+        for uid in stay
+        if uid in known
+    ]
     return sorted(kept, key=lambda lesion: lesion.id), sorted(own, key=lambda lesion: lesion.id)
 
 
@@ -157,8 +171,20 @@ def _rejected(lesion: Lesion) -> RejectedLesion:
     return RejectedLesion(**{name: getattr(lesion, name) for name in RejectedLesion.__dataclass_fields__})
 
 
-def _label(lesions: Sequence[Lesion], earlier: Sequence[Earlier], acquisition: Acquisition) -> Labels:
-    """Lay the voxels of the bleeds that stay, from the newest segmentation that has them."""
+def _changed(
+    lesions: Sequence[Lesion], earlier: Sequence[CorrectedResult], certainties: Mapping[str, Certainty]
+) -> Iterator[str]:
+    """Say of which microbleeds the reader is more or less certain than the result was."""
+    was = {one.tracking_uid: one.certainty for one in earlier[0].findings.lesions}
+    was |= {one.tracking_uid: one.certainty for one in earlier[0].findings.rejected}
+    for lesion in lesions:
+        before = was.get(lesion.tracking_uid, lesion.certainty)
+        if lesion.tracking_uid in certainties and lesion.certainty != before:
+            yield f"{_named(lesion.id)}was changed from {before} to {lesion.certainty} by the reader"
+
+
+def _label(lesions: Sequence[Lesion], earlier: Sequence[CorrectedResult], acquisition: Acquisition) -> Labels:
+    """Label the voxels of the microbleeds that are kept, from the newest segmentation that has them."""
     labels = np.zeros(acquisition.swi.array.shape, np.uint16)
     missing = {lesion.tracking_uid: lesion for lesion in lesions}
     for result in earlier:
@@ -177,7 +203,7 @@ def _label(lesions: Sequence[Lesion], earlier: Sequence[Earlier], acquisition: A
 
 
 def _add(
-    additions: Sequence[Addition],
+    additions: Sequence[AddedLesion],
     number: int,
     labels: Labels,
     acquisition: Acquisition,
@@ -185,24 +211,38 @@ def _add(
     parameters: MeasureParameters,
     key: str,
 ) -> tuple[list[Lesion], list[str]]:
-    """Grow the added bleeds into `labels`, numbered on from `number`; also what to know about them."""
+    """Grow the added microbleeds into `labels`, numbered from `number` on; also return remarks about them."""
     added: list[Lesion] = []
     remarks: list[str] = []
     for addition in additions:
+        if not in_brain(_index(addition, acquisition), brain, acquisition.swi.geometry.spacing):
+            remarks.append(f"nothing was added at {_millimetres(addition)}: the point lies outside the brain")
+            continue
         grown = _grow(addition.centroid_lps_mm, labels, acquisition, brain, parameters)
         if grown is None:
-            place = ", ".join(f"{v:.1f}" for v in addition.centroid_lps_mm)
-            remarks.append(f"nothing was added at {place} mm (LPS): outside the images, or in a bleed that is there")
+            remarks.append(
+                f"nothing was added at {_millimetres(addition)}: "
+                "the point lies outside the images or in an existing microbleed"
+            )
             continue
         number += 1
         labels[grown.voxels] = number
         added.append(_lesion(number, addition, grown, acquisition, derive_uid(key, "added", number)))
         if not grown.measured:
             remarks.append(
-                f"{_named(number)}was added where no dark region of its own could be measured: "
-                f"it stands as a sphere of {SPHERE_MM:g} mm"
+                f"{_named(number)}was added where no dark region could be measured: "
+                f"it is reported as possible, as a sphere of {SPHERE_MM:g} mm"
             )
     return added, remarks
+
+
+def _index(addition: AddedLesion, acquisition: Acquisition) -> tuple[float, float, float]:
+    i, j, k = acquisition.swi.geometry.to_ijk(addition.centroid_lps_mm).tolist()
+    return i, j, k
+
+
+def _millimetres(addition: AddedLesion) -> str:
+    return f"{', '.join(f'{v:.1f}' for v in addition.centroid_lps_mm)} mm (LPS)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,14 +256,14 @@ class _Grown:
 def _grow(
     point: Point, labels: Labels, acquisition: Acquisition, brain: Mask, parameters: MeasureParameters
 ) -> _Grown | None:
-    """Voxels of the bleed at `point`: the dark region there, or else a sphere; none where there is no room."""
+    """Voxels of the microbleed at `point`: the dark region there, or else a sphere; ``None`` if there is no room."""
     swi = acquisition.swi
     at = swi.geometry.to_ijk(point)
     nearest = tuple(int(v) for v in np.rint(at[::-1]))
     if any(not 0 <= v < n for v, n in zip(nearest, labels.shape, strict=True)) or labels[nearest]:
         return None
     i, j, k = (float(v) for v in at)
-    region = _dark_region((i, j, k), swi, brain, parameters)
+    region = measure_marked((i, j, k), swi, brain, parameters)
     if region is not None and not labels[region.voxels].any():
         voxels = np.zeros(labels.shape, bool)
         voxels[region.voxels] = True
@@ -235,25 +275,7 @@ def _grow(
     return _Grown(sphere & (labels == 0), (i, j, k), SPHERE_MM, False)
 
 
-def _dark_region(
-    at: tuple[float, float, float], swi: Volume, brain: Mask, parameters: MeasureParameters
-) -> Region | None:
-    """Grow from a click, and again from the middle of what it met: a click need not be central.
-
-    None if that is no region that stands out of the noise, ends by itself, and is as small as a microbleed.
-    """
-    wide = parameters.model_copy(update={"largest_mm": WIDER * parameters.largest_mm})
-    region = None
-    for _ in range(2):
-        region = grow(Candidate(at, 1.0), swi, brain, wide)
-        if region is None or region.contrast < CLEAR * region.noise:
-            return None
-        at = region.centroid_ijk
-    fits = region is not None and region.bounded and region.diameter_mm <= parameters.largest_mm
-    return region if fits else None
-
-
-def _lesion(number: int, addition: Addition, grown: _Grown, acquisition: Acquisition, uid: str) -> Lesion:
+def _lesion(number: int, addition: AddedLesion, grown: _Grown, acquisition: Acquisition, uid: str) -> Lesion:
     swi = acquisition.swi
     x, y, z = swi.geometry.to_lps(grown.centroid_ijk).round(3).tolist()
     i, j, k = (round(v) for v in grown.centroid_ijk)
@@ -266,8 +288,8 @@ def _lesion(number: int, addition: Addition, grown: _Grown, acquisition: Acquisi
         diameter_mm=round(grown.diameter_mm, 2),
         volume_mm3=round(float(grown.voxels.sum()) * swi.geometry.voxel_volume, 2),
         probability=1.0,
-        certainty=addition.certainty,
-        origin=Origin.ADDED,
+        certainty=addition.certainty if grown.measured else Certainty.POSSIBLE,
+        origin=LesionOrigin.ADDED,
     )
 
 
@@ -276,6 +298,6 @@ def _named(number: int) -> str:
 
 
 def _still_true(warnings: Sequence[str], lesions: Sequence[Lesion]) -> list[str]:
-    """Leave out what was said of a bleed that is not there any more."""
+    """Leave out warnings about a microbleed that is no longer reported."""
     there = {_named(lesion.id) for lesion in lesions}
     return [w for w in warnings if not w.startswith("microbleed ") or any(w.startswith(name) for name in there)]

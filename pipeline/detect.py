@@ -1,4 +1,4 @@
-"""The whole pipeline, top to bottom: the images of one study and a profile to findings and a label map."""
+"""The complete pipeline: from the images of one study and a profile to findings and a label map."""
 
 from __future__ import annotations
 
@@ -6,68 +6,87 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import __version__
-from pipeline.anatomy import Place, locate
-from pipeline.brain import extract_brain, implausible, require_usable
-from pipeline.errors import GeometryError, InputError
-from pipeline.findings import Certainty, Findings, Lesion, Point, ScoredCandidate, SeriesUsed
-from pipeline.geometry import Acquisition, Geometry, Volume
-from pipeline.identity import derive_uid
-from pipeline.measure import Region
-from pipeline.pairing import Pick
-from pipeline.profile import Profile
-from pipeline.quality import assess
-from pipeline.regions import Described, find_regions
-from pipeline.shape import rate
-from pipeline.volume import read_acquisition
+from pipeline.measure.candidate_regions import DescribedRegion, find_regions
+from pipeline.measure.growing import Region
+from pipeline.measure.shape import rate
+from pipeline.read.pairing import SeriesSelection
+from pipeline.read.volume import read_acquisition
+
+from . import __version__
+from .anatomy import AtlasRegion, name_places, register_to_atlas
+from .brain import extract_brain, implausible, require_usable
+from .errors import GeometryError, InputError
+from .findings import Certainty, Findings, Lesion, Point, ScoredCandidate, SeriesUsed
+from .geometry import Acquisition, Geometry, Volume
+from .identity import derive_uid
+from .profile import Profile
+from .quality import assess
+
+if TYPE_CHECKING:
+    from .anatomy.registration import Alignment
 
 Mask = NDArray[np.bool_]
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Detection:
-    """The findings with what they were found in.
+class RegisteredPrior:
+    """The SWI of the prior study (NIfTI), and the map from present to prior patient coordinates, shape (4, 4)."""
 
-    `labels` has the shape of the SWI; a voxel holds the id of its lesion, or 0. So has `brain`, the brain mask, where
-    one was made.
+    swi: bytes
+    to_prior: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """The findings, and the images that they were found in.
+
+    `labels` has the shape of the SWI; a voxel holds the id of its lesion, or 0. `brain` is the brain mask on the same
+    grid, if there is one, `alignment` its registration to the atlas, and `prior` the study that it was compared with.
     """
 
     findings: Findings
     labels: NDArray[np.uint16]
     acquisition: Acquisition
     brain: Mask | None = None
+    alignment: Alignment | None = None
+    prior: RegisteredPrior | None = None
 
 
-class Scored(NamedTuple):
-    """A region with the probability that it is a bleed."""
+class ScoredRegion(NamedTuple):
+    """A region with the probability that it is a microbleed."""
 
     region: Region
     probability: float
 
 
 def detect(
-    pick: Pick, profile: Profile, *, key: str | None = None, device: str = "auto", progress: Progress | None = None
+    pick: SeriesSelection,
+    profile: Profile,
+    *,
+    key: str | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
 ) -> Detection:
     """Find the microbleeds of one study.
 
     Parameters
     ----------
-    pick : Pick
-        The series to analyse, from :func:`pipeline.study.pick`.
+    pick : SeriesSelection
+        The series to analyse, from :func:`pipeline.read.study.select_series`.
     profile : Profile
-        The recipe.
+        The methods, their parameters and their weights.
     key : str, optional
         What the lesions' UIDs derive from; by default :func:`pipeline.identity.job_key` of the images and the profile.
     device : str
         ``auto``, ``cpu`` or ``cuda``, for methods that can use it.
     progress : callable, optional
-        Told the name of each stage when it starts.
+        Called with the name of each stage when it starts.
 
     Returns
     -------
@@ -79,7 +98,22 @@ def detect(
     InputError
         The images cannot be used; the message says why.
     ProfileError
-        The profile's weights are missing or not the right ones.
+        The profile's weights are missing or are not those that it names.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from pipeline.findings import wording
+    >>> from pipeline.profile import load_profile
+    >>> from pipeline.read.study import find_files, read_studies, select_series
+    >>> (study,), _ = read_studies(find_files(Path("node/demo/study")))
+    >>> detection = detect(select_series(study), load_profile("default"), device="cpu")
+    >>> print(wording.impression(detection.findings))
+    6 cerebral microbleeds: 5 definite, 1 possible. Pattern: mixed (lobar and deep or infratentorial).
+    >>> for lesion in detection.findings.lesions[:2]:
+    ...     print(wording.lesion_line(lesion))
+    left cerebellum (infratentorial), possible, 4.2 mm, probability 0.88
+    right temporal (lobar), definite, 2.7 mm, probability > 0.99
     """
     profile.require_trained()
     watch = Stopwatch(progress)
@@ -99,13 +133,13 @@ def analyse(
     device: str = "auto",
     watch: Stopwatch | None = None,
 ) -> Detection:
-    """Find the microbleeds of images that have been read; :func:`detect` says the rest.
+    """Find the microbleeds of images that have been read; see :func:`detect`.
 
-    `brain` is given where the images come without their skull, and extracted otherwise.
+    `brain` is given for images without a skull; otherwise it is extracted.
     """
     profile.require_trained()
     watch = watch or Stopwatch()
-    acquisition = usable(acquisition)
+    acquisition = keep_usable(acquisition)
     swi = acquisition.swi
     with watch("brain"):
         head = acquisition.magnitude or swi
@@ -115,12 +149,12 @@ def analyse(
     with watch("regions"):
         regions = find_regions(candidates, acquisition, brain, profile)
     with watch("scores"):
-        scored = once_each(score(regions, acquisition, brain, profile, device), swi.array.shape)
+        scored = suppress_overlaps(score(regions, acquisition, brain, profile, device), swi.array.shape)
     with watch("lesions"):
-        lesions, labels = name_lesions(scored, acquisition, profile, key)
+        lesions, labels = make_lesions(scored, acquisition, profile, key)
     with watch("location"):
-        placement, places = locate(acquisition, brain, [one.centroid_lps_mm for one in lesions], profile.location)
-        lesions = placed(lesions, places)
+        placement, alignment = register_to_atlas(acquisition, brain, profile.location)
+        lesions = with_locations(lesions, name_places(alignment, [one.centroid_lps_mm for one in lesions]))
     with watch("quality"):
         quality, remarks = assess(acquisition, brain, profile, placement.coverage)
     warnings = [*acquisition.warnings, *remarks, *profile.caveats]
@@ -129,7 +163,7 @@ def analyse(
     if odd := implausible(brain, head, profile.brain):
         warnings.append(odd)
     if not candidates:
-        warnings.append("not one candidate was found: look at the images")
+        warnings.append("no candidate was found at all: check the images")
     if (found := sum(s.probability >= profile.thresholds.possible for s in scored)) > len(lesions):
         warnings.append(f"only the {len(lesions)} most probable of {found} lesions are reported")
     findings = Findings(
@@ -146,11 +180,11 @@ def analyse(
         placement=placement,
         image_quality=quality,
     )
-    return Detection(findings, labels, acquisition, brain)
+    return Detection(findings, labels, acquisition, brain, alignment)
 
 
 class Stopwatch:
-    """Times the stages of one analysis, and tells who asked when one starts."""
+    """Times the stages of one analysis and reports the start of each."""
 
     def __init__(self, progress: Progress | None = None) -> None:
         self.seconds: dict[str, float] = {}
@@ -166,8 +200,8 @@ class Stopwatch:
         self.seconds[stage] = round(perf_counter() - start, 3)
 
 
-def usable(acquisition: Acquisition) -> Acquisition:
-    """Refuse an SWI that cannot be analysed; leave out, with a warning, a phase or magnitude that cannot."""
+def keep_usable(acquisition: Acquisition) -> Acquisition:
+    """Refuse an SWI that cannot be analysed; leave out an unusable phase or magnitude with a warning."""
     require_usable(acquisition.swi)
     kept: dict[str, Volume | None] = {"phase": acquisition.phase, "magnitude": acquisition.magnitude}
     warnings = list(acquisition.warnings)
@@ -180,25 +214,25 @@ def usable(acquisition: Acquisition) -> Acquisition:
                 raise GeometryError("it is not on the grid of the SWI")
         except InputError as error:
             kept[kind] = None
-            warnings.append(f"the {kind} was left out: {error}")
+            warnings.append(f"the {kind} was not used: {error}")
     return replace(acquisition, phase=kept["phase"], magnitude=kept["magnitude"], warnings=tuple(warnings))
 
 
 def score(
-    regions: list[Described], acquisition: Acquisition, brain: Mask, profile: Profile, device: str
-) -> list[Scored]:
+    regions: list[DescribedRegion], acquisition: Acquisition, brain: Mask, profile: Profile, device: str
+) -> list[ScoredRegion]:
     """Give each region its probability, by the profile's classifier or else from its shape."""
     if profile.classifier is None:
         if profile.rating is None:  # the profile's own check forbids it
             raise AssertionError("a profile has either a classifier or a rating")
-        return [Scored(region, rate(shape, profile.rating)) for region, shape in regions]
+        return [ScoredRegion(region, rate(shape, profile.rating)) for region, shape in regions]
     candidates = [region.candidate for region, _ in regions]
     values = profile.classifier.call("score", acquisition, brain, candidates, device=device)
-    return [Scored(region, float(value)) for (region, _), value in zip(regions, values, strict=True)]
+    return [ScoredRegion(region, float(value)) for (region, _), value in zip(regions, values, strict=True)]
 
 
-def once_each(scored: list[Scored], shape: tuple[int, ...]) -> list[Scored]:
-    """Of regions that overlap keep the most probable; most probable first."""
+def suppress_overlaps(scored: list[ScoredRegion], shape: tuple[int, ...]) -> list[ScoredRegion]:
+    """Keep the most probable of regions that overlap; most probable first."""
     taken = np.zeros(shape, bool)
     kept = []
     for one in sorted(scored, key=lambda s: (-s.probability, -s.region.candidate.score, s.region.candidate.ijk)):
@@ -208,15 +242,18 @@ def once_each(scored: list[Scored], shape: tuple[int, ...]) -> list[Scored]:
     return kept
 
 
-def name_lesions(
-    scored: list[Scored], acquisition: Acquisition, profile: Profile, key: str
+def make_lesions(
+    scored: list[ScoredRegion], acquisition: Acquisition, profile: Profile, key: str
 ) -> tuple[list[Lesion], NDArray[np.uint16]]:
-    """Make lesions and their label map of the scored regions that reach the thresholds."""
+    """Make lesions and their label map of the scored regions that reach the thresholds.
+
+    They are numbered upwards through the slices, as a person reads them.
+    """
     swi = acquisition.swi
     labels = np.zeros(swi.array.shape, np.uint16)
     lesions = []
     enough = [s for s in scored if s.probability >= profile.thresholds.possible][: profile.max_lesions]
-    for number, one in enumerate(enough, start=1):
+    for number, one in enumerate(sorted(enough, key=_by_slice), start=1):
         labels[one.region.voxels] = number
         i, j, k = (round(x) for x in one.region.centroid_ijk)
         lesions.append(
@@ -235,12 +272,24 @@ def name_lesions(
     return lesions, labels
 
 
-def placed(lesions: list[Lesion], places: list[Place]) -> list[Lesion]:
-    """Lesions with the names of their places; as they are when location was not assessed and there are none."""
+def _by_slice(scored: ScoredRegion) -> tuple[float, ...]:
+    i, j, k = scored.region.centroid_ijk
+    return round(k), j, i
+
+
+def with_locations(lesions: list[Lesion], places: list[AtlasRegion]) -> list[Lesion]:
+    """Add region, location and side to lesions; unchanged if the location was not assessed."""
     if not places:
         return lesions
     return [
-        replace(lesion, region=place.region, location=place.location, side=place.side)
+        replace(
+            lesion,
+            region=place.region,
+            location=place.location,
+            side=place.side,
+            border_mm=round(place.border_mm, 1) if place.beyond else None,
+            beyond=place.beyond or None,
+        )
         for lesion, place in zip(lesions, places, strict=True)
     ]
 

@@ -26,7 +26,7 @@ class Geometry:
     affine : ndarray, shape (4, 4)
         Maps homogeneous ``(i, j, k, 1)`` to LPS millimetres.
     frame_of_reference_uid : str
-        The frame of reference those coordinates belong to; empty when the images name none.
+        The frame of reference those coordinates belong to; empty if the images name none.
     """
 
     shape: tuple[int, int, int]
@@ -92,7 +92,7 @@ class Volume:
     Parameters
     ----------
     array : ndarray of float32, shape (slices, rows, columns)
-        Values in the image's own unit (phase in radians, a paramagnetic bleed positive).
+        Values in the image's own unit (phase in radians, paramagnetic blood positive).
     geometry : Geometry
         The grid.
     frames : tuple of FrameReference
@@ -109,18 +109,19 @@ class Volume:
 
 @dataclass(frozen=True)
 class PhaseRecord:
-    """How stored phase became radians with paramagnetic blood positive.
+    """How stored phase values became radians with paramagnetic blood positive.
 
     Parameters
     ----------
     scale : str
-        What the scale follows from.
+        What the scale was derived from.
     sign : int
-        Sign of paramagnetic blood in the stored phase; −1 means that it was turned.
+        Sign of paramagnetic blood in the stored phase; −1 means that it was inverted.
     settled_by : str
-        ``veins`` (measured in this study), ``site`` (a site's recognition rule) or ``maker`` (the usual one).
+        ``veins`` (measured in this study), ``site`` (a recognition rule of the site) or ``maker`` (the manufacturer's
+        convention).
     score : float or None
-        How clearly the veins show it: difference between dark structures and tissue in standard errors.
+        How clearly the veins show it: the difference between dark structures and tissue in standard errors.
     """
 
     scale: str
@@ -132,20 +133,20 @@ class PhaseRecord:
         by = {
             "veins": "measured on the veins",
             "site": "set by the site",
-            "maker": "the maker's usual one, for the veins did not show it",
+            "maker": "the manufacturer's convention, because the veins did not show it",
         }
         score = "" if self.score is None else f" (score {self.score:.1f})"
-        sign = "positive" if self.sign > 0 else "negative, turned"
-        return f"Phase: scale by {self.scale}; paramagnetic is {sign}, {by[self.settled_by]}{score}"
+        sign = "positive" if self.sign > 0 else "negative (inverted)"
+        return f"Phase: scale from {self.scale}; paramagnetic blood is {sign}, {by[self.settled_by]}{score}"
 
 
 @dataclass(frozen=True, eq=False)
 class Acquisition:
-    """One SWI acquisition on one grid: what every candidate method and classifier gets to see.
+    """One SWI acquisition on one grid: the input of every candidate method and classifier.
 
     `phase` and `magnitude` are ``None`` when the study has none; otherwise they share the grid of `swi`.
     `warnings` are short sentences for the reader of the result. `phase_record` says how the phase was read. `sequence`
-    is ``t2star`` where a T2*-weighted gradient echo stands in for the SWI.
+    is ``t2star`` if a T2*-weighted gradient echo is analysed in place of an SWI.
     """
 
     swi: Volume

@@ -1,6 +1,6 @@
 """What makes two analyses the same? A job's key, and the UIDs that derive from it.
 
-Doing a step twice must give the same objects under the same UIDs, so nothing here is random and no clock is read.
+Repeating a step must give the same objects with the same UIDs, so nothing here is random and no clock is read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 def job_key(sop_instance_uids: Iterable[str], profile_digest: str, settings: Mapping[str, object] | None = None) -> str:
     """SHA-256 (hex) over the input instances, the profile (weights included) and the settings that change results.
 
-    The order of the instances does not matter, nor does naming one twice.
+    The order of the instances and duplicates do not matter.
     """
     document = {
         "instances": sorted(set(sop_instance_uids)),
@@ -24,7 +24,7 @@ def job_key(sop_instance_uids: Iterable[str], profile_digest: str, settings: Map
 
 
 def derive_uid(key: str, *names: object) -> str:
-    """Make the UID of the thing called `names` within the job `key`.
+    """Derive the UID of the object called `names` within the job `key`.
 
     A UUID-derived UID of DICOM PS3.5 B.2 (root 2.25), with a name-based UUID (RFC 9562, version 8: SHA-256).
     """

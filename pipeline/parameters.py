@@ -1,7 +1,7 @@
-"""What may a stage's settings look like? A strict, frozen base for every parameter table of a profile.
+"""What are the settings of a stage? A strict, frozen base for every parameter table of a profile.
 
-Those of the skull removal and of the comparison with an earlier scan stand here so that a profile and the node's
-settings can be read without SimpleITK.
+The settings of skull removal and of the comparison with a prior study are here, so that a profile and the settings of
+the node can be read without SimpleITK.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Parameters(BaseModel):
-    """Base of every parameter table: unknown keys, infinities and later changes are refused."""
+    """Base of every parameter table; refuses unknown keys, infinities and later changes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -29,17 +29,17 @@ class BrainParameters(Parameters):
     local_mm: float = Field(15.0, gt=0, description="Scale of the local mean brightness")
     darkest: float = Field(0.4, ge=0, lt=1, description="Darker than this is not brain tissue (bone, air, sinus)")
     erosion_mm: float = Field(6.0, gt=0, description="Erosion that cuts the brain from scalp, eyes and neck")
-    closing_mm: float = Field(10.0, gt=0, description="Closing that takes the sulci in")
+    closing_mm: float = Field(10.0, gt=0, description="Closing that includes the sulci")
     margin_mm: float = Field(1.75, ge=0, description="Added rim of cortex and cerebrospinal fluid")
-    plausible_ml: tuple[float, float] = Field((900.0, 2100.0), description="Volume of a brain covered as a whole")
+    plausible_ml: tuple[float, float] = Field((900.0, 2100.0), description="Volume of a completely covered brain")
     plausible_area_cm2: tuple[float, float] = Field((50.0, 260.0), description="Largest area of the brain in a slice")
 
 
 class LocationParameters(Parameters):
-    """Settings of the registration to the atlas, and how well it must succeed for regions to be named."""
+    """Settings of the registration to the atlas, and how good it must be for regions to be named."""
 
     grid_mm: float = Field(4.0, gt=0, description="Voxel of the grid that is registered")
-    start_rounds: int = Field(40, gt=0, description="Steps from each height that is tried")
+    start_rounds: int = Field(40, gt=0, description="Steps from each starting height")
     rounds: int = Field(80, gt=0, description="Steps of each affine registration")
     deformation_rounds: int = Field(120, ge=0, description="Steps of the deformation; 0: affine only")
     deformation_smoothness: float = Field(1.0, gt=0, description="Gaussian blur of the deformation, grid voxels")
@@ -49,38 +49,46 @@ class LocationParameters(Parameters):
 
 
 class QualityParameters(Parameters):
-    """Limits beyond which the images are remarked on."""
+    """Limits beyond which the images get a warning."""
 
     least_coverage: float = Field(0.9, ge=0, le=1, description="Share of the brain inside the slices")
     cut_area: float = Field(0.35, ge=0, le=1, description="Share of the largest section that an end slice may hold")
-    least_snr: float = Field(10.0, ge=0, description="Median of the brain over the noise")
-    most_motion: float = Field(1.15, ge=1, description="Energy of ghosts beside the head, over that of the background")
+    least_snr: float = Field(10.0, ge=0, description="Least median of the brain over the noise")
+    most_motion: float = Field(
+        1.15, ge=1, description="Largest energy of ghosts beside the head, relative to the background"
+    )
 
 
 class ChangeParameters(Parameters):
-    """Settings of the comparison with an earlier scan. Lengths are millimetres.
+    """Settings of the comparison with a prior study. Lengths are millimetres.
 
     The grades of ARIA-H are those of the US prescribing information of anti-amyloid antibodies (new microbleeds: mild
-    1 to 4, moderate 5 to 9, severe 10 or more); "more than 4" is the usual question before such a therapy.
+    1 to 4, moderate 5 to 9, severe 10 or more); "more than 4" is the usual criterion before such a therapy.
     """
 
-    match_mm: float = Field(5.0, gt=0, description="Farthest apart that a bleed and an earlier one are the same, mm")
+    match_mm: float = Field(
+        5.0, gt=0, description="Microbleeds of the two studies closer than this are the same, in mm"
+    )
     doubt_mm: float = Field(
-        3.0, gt=0, description="A candidate below the threshold so near to a place makes it doubtful, mm"
+        3.0, gt=0, description="A candidate below the threshold within this distance makes a position doubtful, in mm"
     )
-    doubt_probability: float = Field(0.05, ge=0, le=1, description="Candidates less probable than this raise no doubt")
+    doubt_probability: float = Field(0.05, ge=0, le=1, description="Less probable candidates leave nothing undecided")
     coverage_mm: float = Field(
-        3.0, ge=0, description="So far beyond the brain of the other scan a place still counts as seen in it, mm"
+        3.0, ge=0, description="A position up to this far outside the other scan's brain counts as seen in it, in mm"
     )
-    least_fit: float = Field(0.75, ge=-1, le=1, description="Registrations that agree less are not used (correlation)")
+    least_fit: float = Field(
+        0.75, ge=-1, le=1, description="A registration with a lower correlation than this is rejected"
+    )
     least_common: float = Field(0.5, gt=0, le=1, description="Share of the smaller brain that both scans must show")
     largest_discord_mm: float = Field(
-        2.0, gt=0, description="Registration forth and back may differ by so much in the brain, mm"
+        2.0, gt=0, description="Largest difference in the brain between registration forth and back, in mm"
     )
-    mild: int = Field(1, ge=1, description="ARIA-H is mild from so many new microbleeds")
-    moderate: int = Field(5, ge=1, description="ARIA-H is moderate from so many new microbleeds")
-    severe: int = Field(10, ge=1, description="ARIA-H is severe from so many new microbleeds")
-    more_than: tuple[int, ...] = Field((4,), description='Flags "more than N microbleeds" that are raised')
+    mild: int = Field(1, ge=1, description="ARIA-H is mild from this many new microbleeds")
+    moderate: int = Field(5, ge=1, description="ARIA-H is moderate from this many new microbleeds")
+    severe: int = Field(10, ge=1, description="ARIA-H is severe from this many new microbleeds")
+    more_than: tuple[int, ...] = Field(
+        (4,), description='Numbers N for which the flag "more than N microbleeds" is raised'
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

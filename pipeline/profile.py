@@ -1,7 +1,7 @@
-"""Which recipe? A profile is data: the stages by the names of their modules, every parameter, weights by hash.
+"""How is a study analysed? A profile is data: its methods by module name, every parameter, weights by hash.
 
 A new method is a module in :mod:`pipeline.candidates` or :mod:`pipeline.classifiers` with a ``Parameters`` model
-and one function, and a TOML file that names it. Nothing here changes.
+and one function, and a TOML file that names it; nothing changes here.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import json
 import tomllib
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -18,23 +19,24 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from pipeline.errors import ProfileError
-from pipeline.measure import MeasureParameters
-from pipeline.parameters import BrainParameters, LocationParameters, Parameters, QualityParameters
-from pipeline.shape import RatingParameters, ShapeParameters
-from pipeline.weights import Weights
+from pipeline.measure.growing import MeasureParameters
+from pipeline.measure.shape import RatingParameters, ShapeParameters
+from pipeline.networks.weights import Weights
+
+from .errors import ProfileError, describe_mistake
+from .parameters import BrainParameters, LocationParameters, Parameters, QualityParameters
 
 FOLDER = Path(__file__).parent / "profiles"
 
 
 class Stage(Parameters):
-    """A method, found by the name of its module, with all its parameters and, if it is a learned one, its weights."""
+    """A method, found by the name of its module, with all its parameters and, if it is learned, its weights."""
 
     registry: ClassVar[str]
 
     method: str = Field(pattern="^[a-z][a-z0-9_]*$", description="Name of the module")
     parameters: dict[str, Any] = Field(default_factory=dict, validate_default=True, description="See the module")
-    weights: Weights | None = Field(None, description="Passed to the method, with the device, when there are any")
+    weights: Weights | None = Field(None, description="Weights, passed to the method with the device")
 
     @field_validator("method")
     @classmethod
@@ -62,12 +64,22 @@ class Stage(Parameters):
         return self.weights is not None or not getattr(self.module, "LEARNED", False)
 
     def call(self, function: str, *arguments: object, device: str) -> Any:
-        """Call the module's `function`, parameters last; a method with weights also gets them and the device."""
+        """Call the module's `function`, parameters last; a method with weights also gets them and the device.
+
+        If the GPU fails, it is called again for the CPU.
+        """
         module = self.module
         if not self.ready:
             raise ProfileError(f"method {self.method} has no weights", do="train it with cmbtrain")
-        learned = {"weights": self.weights, "device": device} if self.weights else {}
-        return getattr(module, function)(*arguments, module.Parameters(**self.parameters), **learned)
+        method, parameters = getattr(module, function), module.Parameters(**self.parameters)
+        if not self.weights:
+            return method(*arguments, parameters)
+        from pipeline.networks.fallback import run_with_fallback  # loads PyTorch
+
+        def run(where: str) -> Any:
+            return method(*arguments, parameters, weights=self.weights, device=where)
+
+        return run_with_fallback(run, device)
 
 
 class CandidateStage(Stage):
@@ -86,7 +98,7 @@ class ClassifierStage(Stage):
 
 
 class Thresholds(Parameters):
-    """Probabilities at which a candidate is called possible, and definite."""
+    """Least probabilities of a possible and of a definite microbleed."""
 
     possible: float = Field(ge=0, le=1)
     definite: float = Field(ge=0, le=1)
@@ -98,8 +110,8 @@ class Thresholds(Parameters):
         return self
 
 
-class Suits(Parameters):
-    """Images that the profile is meant for; others are analysed with a warning."""
+class TrainedFor(Parameters):
+    """Images that the profile is intended for; others are analysed with a warning."""
 
     in_plane_mm: tuple[float, float] = (0.3, 1.1)
     slice_mm: tuple[float, float] = (0.8, 3.0)
@@ -109,7 +121,7 @@ class Suits(Parameters):
 
 
 class Profile(Parameters):
-    """A named, complete recipe."""
+    """A named, complete set of methods and parameters."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
@@ -117,14 +129,16 @@ class Profile(Parameters):
     candidates: CandidateStage
     measure: MeasureParameters = MeasureParameters()
     shape: ShapeParameters | None = Field(None, description="Shape and size filter; none when left out")
-    rating: RatingParameters | None = Field(None, description="Probability from the shape, for want of a classifier")
+    rating: RatingParameters | None = Field(
+        None, description="Probability from the shape, in a profile without a classifier"
+    )
     classifier: ClassifierStage | None = None
     thresholds: Thresholds
-    max_lesions: int = Field(200, gt=0, le=65535, description="The most probable are reported, with a warning")
-    suits: Suits = Suits()
+    max_lesions: int = Field(200, gt=0, le=65535, description="Largest number of lesions reported; more give a warning")
+    suits: TrainedFor = TrainedFor()
     location: LocationParameters = LocationParameters()
     quality: QualityParameters = QualityParameters()
-    caveats: tuple[str, ...] = Field((), description="Said in every result")
+    caveats: tuple[str, ...] = Field((), description="Stated in every result")
 
     @field_validator("caveats")
     @classmethod
@@ -147,7 +161,7 @@ class Profile(Parameters):
 
     @property
     def untrained(self) -> tuple[str, ...]:
-        """Learned methods that have no weights yet; with any, the profile cannot run."""
+        """Learned methods without weights; a profile with any cannot run."""
         stages = (self.candidates, self.classifier)
         return tuple(s.method for s in stages if s is not None and not s.ready)
 
@@ -157,7 +171,7 @@ class Profile(Parameters):
         Raises
         ------
         ProfileError
-            When a learned method has none; the message says how to train it.
+            If a learned method has none; the message says how to train it.
         """
         if self.untrained:
             usual = f"cmbtrain fit {self.name}` and `cmbtrain export"
@@ -169,11 +183,11 @@ class Profile(Parameters):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) over all that changes results: every parameter, defaults too, and the weights' hashes."""
+        """SHA-256 (hex) over all that changes results: every parameter, defaults included, and the weights by hash."""
         document = self.model_dump(mode="json", exclude={"description": True})
         for stage in (document["candidates"], document["classifier"]):
             if stage and stage["weights"]:
-                del stage["weights"]["file"]  # where the file lies does not matter
+                del stage["weights"]["file"]  # the path does not matter
         return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -183,7 +197,7 @@ def load_profile(name_or_path: str) -> Profile:
     Raises
     ------
     ProfileError
-        When there is no such profile, or it is not complete and correct.
+        If there is no such profile, or it is incomplete or incorrect.
     """
     path = Path(name_or_path)
     if path.suffix != ".toml":
@@ -200,12 +214,20 @@ def load_profile(name_or_path: str) -> Profile:
     try:
         return Profile.model_validate(_anchored({"name": path.stem, **document}, path.parent.absolute()))
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'profile'}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(
+            f"{'.'.join(map(str, one['loc'])) or 'profile'}: {describe_mistake(dict(one), _entries(one['loc']))}"
+            for one in error.errors()
+        )
         raise ProfileError(problems, where=str(path), do="correct the profile") from error
 
 
+def _entries(location: Sequence[str | int]) -> Iterable[str]:
+    """The entries that a misspelt one could have been: those of the profile, or of one of its stages."""
+    return Profile.model_fields if len(location) == 1 else Stage.model_fields if len(location) == 2 else ()
+
+
 def available_profiles() -> list[Profile]:
-    """All profiles that come with the product, by name."""
+    """All profiles of the product, by name."""
     return [load_profile(path.stem) for path in sorted(FOLDER.glob("*.toml"))]
 
 

@@ -1,9 +1,9 @@
-"""How good are the images? Coverage, noise and ghosts, measured; and what about them is outside a profile's training.
+"""How good are the images? Coverage, noise and ghosts are measured, and compared with what the profile is meant for.
 
-Noise and ghosts are looked for in the air beside the head, of the magnitude where there is one. Movement between
-phase-encoding lines spreads ghosts along that one direction over the whole field of view, whereas noise is the same all
-around: so the energy of the air in front of and behind the head is compared with that of the air to its sides. Which of
-the two is the phase-encoding direction need not be known.
+Noise and ghosts are measured in the air around the head, in the magnitude if there is one. Movement between
+phase-encoding steps spreads ghosts in that direction across the field of view, whereas noise is the same everywhere.
+The energy in front of and behind the head is therefore compared with the energy to its sides; which of the two is the
+phase-encoding direction need not be known.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.findings import ImageQuality
-from pipeline.geometry import Acquisition, Geometry, Volume
-from pipeline.parameters import QualityParameters
-from pipeline.profile import Profile
+from .findings import ImageQuality
+from .geometry import Acquisition, Geometry, Volume
+from .parameters import QualityParameters
+from .profile import Profile
 
 Mask = NDArray[np.bool_]
 Plane = NDArray[np.float32]
 
-_SLICES: Final = 24  # evenly spaced; more change nothing
-_AREA: Final = 0.25  # of the largest section: where the head is not yet neck
+_SLICES: Final = 24  # evenly spaced; more do not change the result
+_AREA: Final = 0.25  # of the largest section: excludes the neck
 _HEAD_GAP_MM: Final = 12.0
-_SMOOTH_MM: Final = 2.0  # so that no noise is taken for head
+_SMOOTH_MM: Final = 2.0  # so that noise is not mistaken for head
 _LEAST_PIXELS: Final = 300
 _LEAST_SLICES: Final = 3
 _TRIM: Final = 0.9
 # Mean of the lowest 90 % of an exponential distribution, which the energy of noise in air follows (Gudbjartsson 1995).
 _TRIMMED_MEAN: Final = 1 + (1 - _TRIM) * math.log(1 - _TRIM) / _TRIM
-_LEAST_NOISE: Final = 0.002  # of the brain; less is no air but a masked background
+_LEAST_NOISE: Final = 0.002  # of the brain; less is not air but a masked background
 # The phase mask darkens half of what has random phase: E[mask^2n] = 1/2 + 1/(4n + 2), about 0.56 for any usual n.
 # With the trimming, 0.72 (0.70 to 0.74 in 32 simulated scans) of the noise in air is left.
 _MASKED_NOISE: Final = 0.72
@@ -52,7 +52,7 @@ class Noise(NamedTuple):
 def assess(
     acquisition: Acquisition, brain: Mask, profile: Profile, coverage: float | None = None
 ) -> tuple[ImageQuality, list[str]]:
-    """Measure the images, and say in short sentences what a reader of the result must know of them.
+    """Measure the images, and say in short sentences what a reader must know about them.
 
     Parameters
     ----------
@@ -81,12 +81,12 @@ def assess(
 
 
 def remarks(quality: ImageQuality, limits: QualityParameters) -> list[str]:
-    """What of the measures is beyond the limits."""
+    """Say which measures are beyond the limits."""
     found = []
     if quality.coverage is not None and quality.coverage < limits.least_coverage:
-        found.append(f"the slices cover {100 * quality.coverage:.0f} % of the brain: the rest was not looked at")
+        found.append(f"the slices cover {100 * quality.coverage:.0f} % of the brain: the rest was not analysed")
     if quality.snr is not None and quality.snr < limits.least_snr:
-        found.append(f"the images are noisy (SNR {quality.snr:.0f}): small bleeds may be missed")
+        found.append(f"the images are noisy (SNR {quality.snr:.0f}): small microbleeds may be missed")
     if quality.motion is not None and quality.motion > limits.most_motion:
         found.append(f"signs of motion (ghosts beside the head, {quality.motion:.1f} times the background)")
     return found
@@ -102,19 +102,19 @@ def cut_off(brain: Mask, geometry: Geometry, limits: QualityParameters) -> list[
     names = ("right", "left"), ("front", "back"), ("bottom", "top")
     low, high = names[axis] if up[axis] > 0 else names[axis][::-1]
     return [
-        f"the slices end inside the brain at its {name}: what lies beyond was not looked at"
+        f"the slices end inside the brain at its {name}: what lies beyond was not analysed"
         for name, area in ((low, areas[0]), (high, areas[-1]))
         if area > limits.cut_area * areas.max()
     ]
 
 
 def outside(acquisition: Acquisition, profile: Profile) -> list[str]:
-    """Say what about the images is outside what the profile is meant for."""
+    """Say which properties of the images are outside the range that the profile is meant for."""
     i, j, k = acquisition.swi.geometry.spacing
     suits = profile.suits
     return [
-        f"{what} {size:.2f} {unit} is outside the {span[0]:g} to {span[1]:g} {unit} that profile {profile.name} "
-        "is meant for"
+        f"{what} {size:.2f} {unit} is outside the range of {span[0]:g} to {span[1]:g} {unit} "
+        f"that profile {profile.name} is meant for"
         for what, size, unit, span in (
             ("voxel size", round(max(i, j), 2), "mm", suits.in_plane_mm),
             ("slice step", round(k, 2), "mm", suits.slice_mm),
@@ -190,7 +190,7 @@ def _plane_energies(image: Volume, brain: Mask, k: int, level: float) -> tuple[f
 
 
 def _energy(plane: Plane, head: Mask, brain: Mask, gap: int) -> float | None:
-    """Trimmed mean square of what lies before and after the head in the columns that hold brain."""
+    """Trimmed mean square of the air before and after the head, in the columns that cross the brain."""
     values = np.concatenate(list(_air(plane, head, brain, gap)) or [np.zeros(0, np.float32)])
     if values.size < _LEAST_PIXELS:
         return None

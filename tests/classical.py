@@ -9,9 +9,9 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from node.config import Settings
+from node.settings import Settings
 from pipeline.profile import Profile, load_profile
-from training.profile_files import write_profile
+from training.fit.profile_files import write_profile
 
 HASTE = {
     "brain": {"grid_mm": 2.0},
@@ -31,7 +31,7 @@ def quick_file(folder: Path) -> Path:
 
 def classical_routing(folder: Path) -> Path:
     """Write the package's own rules with the quick profile, and return where."""
-    text = files("node").joinpath("routing.toml").read_text(encoding="utf-8")
+    text = files("node.route").joinpath("routing.toml").read_text(encoding="utf-8")
     assert 'profile = "default"' in text
     path = folder / "classical-routing.toml"
     path.write_text(text.replace('profile = "default"', f'profile = "{quick_file(folder)}"'), encoding="utf-8")

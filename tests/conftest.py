@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.longitudinal import Longitudinal
+    from .longitudinal import Longitudinal
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # There are more workers than cores: several threads in each wait for one another, thrice as long where measured.
@@ -19,7 +19,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 @pytest.fixture(scope="session")
 def longitudinal(tmp_path_factory: pytest.TempPathFactory) -> Longitudinal:
     """Two studies of one simulated head, the second in another pose and with three more bleeds; made once for all."""
-    from tests.longitudinal import shared_pair  # the simulator takes a while to load
+    from .longitudinal import shared_pair  # the simulator takes a while to load
 
     base = tmp_path_factory.getbasetemp()
     return shared_pair((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "longitudinal")

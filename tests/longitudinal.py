@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pipeline.geometry import Geometry
+from pipeline.sitk_images import to_sitk
 from training.simulation.anatomy import AnatomyRef, load_anatomy
-from training.simulation.head import HeadParameters, Slab, to_sitk
-from training.simulation.inclusion import Inclusion, Kind, Point, Sphere
+from training.simulation.head import Slab
+from training.simulation.head_parameters import HeadParameters
+from training.simulation.inclusion import Inclusion, InclusionKind, Point, Sphere
 from training.simulation.insertion import Physics, insert
 from training.simulation.kspace import add_noise, coil, image_geometry, matrix, reconstruct, sample
 from training.simulation.protocol import Protocol
 from training.simulation.scene import Scene, SceneParameters, make_scene
 from training.simulation.signal import fine_signal, white_matter_level
 from training.simulation.study import Images, SimulatedStudy, make_images
-from training.simulation.truth import Truth
+from training.simulation.truth import SimulatedTruth
 from training.simulation.veins import VeinParameters
 from training.simulation.writers.identity import Patient, StudyIdentity
 from training.simulation.writers.vendors import write_dicom
@@ -111,7 +113,7 @@ def place(scene: Scene, mni_ras: tuple[float, float, float]) -> Point:
 
 
 def bleed(at: Point) -> Inclusion:
-    return Inclusion(Kind.BLEED, (Sphere(at, RADIUS_MM, CHI_PPM, 0.85),))
+    return Inclusion(InclusionKind.BLEED, (Sphere(at, RADIUS_MM, CHI_PPM, 0.85),))
 
 
 def through(pose: Matrix, points: tuple[Point, ...]) -> tuple[Point, ...]:
@@ -133,7 +135,9 @@ def make_pair(folder: Path) -> Longitudinal:
         ("present", "20250220", (*old, *new), pose),
     ):
         images = scan(scene, tuple(bleed(at) for at in bleeds), where, PROTOCOL, seed=len(made))
-        study = SimulatedStudy(images, Truth((), np.zeros(images.swi.shape, np.uint16)), PROTOCOL, "icbm152", 11)
+        study = SimulatedStudy(
+            images, SimulatedTruth((), np.zeros(images.swi.shape, np.uint16)), PROTOCOL, "icbm152", 11
+        )
         identity = StudyIdentity(f"longitudinal/{name}", PATIENT, date, "101500", accession=f"LONG-{name.upper()}")
         write_dicom(study, identity, folder / name)
         made.append(Scanned(folder / name, identity.uid("study"), date, through(where, bleeds)))

@@ -77,6 +77,7 @@ def run_orthanc(
     lua: Path | None = None,
     ports: tuple[int, int] | None = None,
     stable_age_s: int = 1,
+    **more: Any,
 ) -> Iterator[Orthanc]:
     """Run Orthanc in `folder` until the block ends.
 
@@ -92,6 +93,8 @@ def run_orthanc(
         Fixed ports, to start the same PACS again.
     stable_age_s : int
         Quiet seconds before Orthanc calls a study stable.
+    **more
+        Further settings of ``orthanc.json``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     dicom_port, http_port = ports or (free_port(), free_port())
@@ -112,6 +115,7 @@ def run_orthanc(
         "LuaScripts": [str(lua)] if lua else [],
         "DicomModalities": {"cmbnode": [node[0], "127.0.0.1", node[1]]} if node else {},
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        **more,
     }
     (folder / "orthanc.json").write_text(json.dumps(configuration))
     with (folder / "orthanc.log").open("ab") as log:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from node.redis_server import EmbeddedRedis
+from node.run.redis_server import EmbeddedRedis
 
 
 @contextmanager

@@ -15,11 +15,12 @@ from typing import Any
 
 import psutil
 
-from node.config import Settings
 from node.ledger import Ledger
-from node.worklist.documents import job_documents
-from tests.classical import classical_routing
-from tests.orthanc import free_port
+from node.settings import Settings
+from node.web.documents import job_documents
+
+from .classical import classical_routing
+from .orthanc import free_port
 
 AE_TITLE = "CMBNODE"
 
@@ -82,6 +83,7 @@ def run_node(
         "RECEIVER__HOST": "127.0.0.1",
         "RECEIVER__PORT": str(dicom_port),
         "WORKLIST__PORT": str(http_port),
+        "WORKLIST__SIGN_IN": "false",
         "ARCHIVE__FREE_DISK_MB": "0",
         "ROUTING_FILE": str(classical_routing(data)),
         "SETTLING__QUIET_S": "1",

@@ -25,37 +25,46 @@ def postgresql(durable: bool = False) -> Iterator[str]:
 
     Unless `durable`, nothing is synced to disk: the tests do not cut the power.
     """
-    programs = _postgresql_programs()
     folder = Path(tempfile.mkdtemp(prefix="cmb-pg-", dir="/tmp"))  # a socket's path has at most 107 bytes
-    as_user: list[str] = []
-    user = pwd.getpwuid(os.geteuid()).pw_name
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root; Debian's package makes this user
-        user = "postgres"
+    user, _ = _postgresql_user()
+    if os.geteuid() == 0:
         shutil.chown(folder, user, user)
-        as_user = ["runuser", "-u", user, "--"]
-
-    def run(program: str, *arguments: str) -> None:
-        command = [*as_user, str(programs / program), *arguments]
-        done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if done.returncode != 0:
-            raise RuntimeError(f"{program}: {done.stdout}")
-
-    data = folder / "data"
-    log = folder / "log"
+    chosen = POSTGRES_SETTINGS | ({} if durable else UNSAFE_BUT_FAST) | {"unix_socket_directories": str(folder)}
     try:
-        run(
-            "initdb", "-D", str(data), "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"
-        )
-        chosen = POSTGRES_SETTINGS | ({} if durable else UNSAFE_BUT_FAST)
-        options = " ".join(f"-c {name}={value!r}" for name, value in chosen.items())
-        # The log goes to a file: a pipe that the server keeps open would never end.
-        run("pg_ctl", "-D", str(data), "-w", "-s", "-l", str(log), "-o", f"{options} -k {folder}", "start")
+        _postgresql_run(
+            folder, "initdb", "-D", str(folder / "data"), "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync",
+            "--no-instructions",
+        )  # fmt: skip
+        with (folder / "data" / "postgresql.conf").open("a") as settings:
+            settings.writelines(f"{name} = '{value}'\n" for name, value in chosen.items())
+        postgresql_command(folder, "start")
         try:
             yield f"postgresql://{user}@/postgres?host={folder}"
         finally:
-            run("pg_ctl", "-D", str(data), "-w", "-s", "-m", "immediate", "stop")
+            postgresql_command(folder, "stop", "-m", "immediate")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def postgresql_command(folder: Path, what: str, *more: str) -> None:
+    """Start or stop the cluster below `folder`: ``postgresql_command(folder, "stop", "-m", "immediate")``."""
+    # The log goes to a file: a pipe that the server keeps open would never end.
+    log = ("-l", str(folder / "log")) if what == "start" else ()
+    _postgresql_run(folder, "pg_ctl", "-D", str(folder / "data"), "-w", "-s", *log, what, *more)
+
+
+def _postgresql_run(folder: Path, program: str, *arguments: str) -> None:
+    command = [*_postgresql_user()[1], str(_postgresql_programs() / program), *arguments]
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{program}: {done.stdout}")
+
+
+def _postgresql_user() -> tuple[str, list[str]]:
+    """Name the user the server runs as, and how to become it: PostgreSQL refuses root, so Debian's package has one."""
+    if os.geteuid() == 0:
+        return "postgres", ["runuser", "-u", "postgres", "--"]
+    return pwd.getpwuid(os.geteuid()).pw_name, []
 
 
 def _postgresql_programs() -> Path:

@@ -36,6 +36,37 @@ def test_dependencies_point_one_way(package: str, forbidden: str) -> None:
     assert not _users(package, forbidden)
 
 
+LAYERS = (
+    ("archive", "processes", "settings", "text"),
+    ("ledger",),
+    ("certificates", "commitment", "leases", "logs", "qa_trend", "queue", "tls"),
+    ("notices",),
+    ("deliver", "receive"),
+    ("analyse", "priors"),
+    ("route", "web"),
+    ("demo", "run"),
+    ("doctor", "qa"),
+    ("commands",),
+    ("cli",),
+)
+"""The rooms of `node/` from the ground up. A room imports only from layers below its own."""
+
+
+def test_no_import_in_the_node_runs_up() -> None:
+    layer = {room: n for n, rooms in enumerate(LAYERS) for room in rooms}
+    upward = []
+    for path in sorted((ROOT / "node").rglob("*.py")):
+        room = path.relative_to(ROOT / "node").with_suffix("").parts[0]
+        if room == "__init__":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("node.") and node.level == 0:
+                used = node.module.split(".")[1]
+                if used != room and layer[used] >= layer[room]:
+                    upward.append(f"{path.relative_to(ROOT)} imports node.{used}")
+    assert upward == []
+
+
 def test_the_pipeline_knows_no_network_database_or_queue() -> None:
     assert not _users("pipeline", "pynetdicom", "sqlalchemy", "celery", "redis", "httpx", "socket", "fastapi")
 
@@ -43,21 +74,21 @@ def test_the_pipeline_knows_no_network_database_or_queue() -> None:
 @pytest.mark.parametrize(
     ("libraries", "allowed"),
     [
-        (("celery", "kombu", "billiard"), ("node/bell.py", "node/tasks.py")),
+        (("celery", "kombu", "billiard"), ("node/queue.py", "node/run/workers.py")),
         (("highdicom",), ()),
-        (("hl7",), ("node/destinations/mllp.py", "node/destinations/oru.py")),
+        (("hl7",), ("node/deliver/mllp.py", "node/deliver/oru.py")),
         (("torch", "torchvision", "SimpleITK", "scipy"), ()),
         (
             ("pynetdicom",),
             (
-                "node/association.py",
-                "node/command_sets.py",
-                "node/destinations/",
+                "node/receive/connections.py",
+                "node/receive/command_sets.py",
+                "node/deliver/",
                 "node/demo/pacs.py",
-                "node/receiver.py",
+                "node/receive/receiver.py",
                 "node/priors/dicom_qr.py",
-                "node/storage_classes.py",
-                "node/upper_layer.py",
+                "node/receive/presentation_contexts.py",
+                "node/receive/upper_layer.py",
             ),
         ),
     ],
@@ -80,15 +111,43 @@ def test_sql_is_written_in_the_ledger_only() -> None:
                 assert node.module == "sqlalchemy.exc", path
 
 
+def test_the_node_runs_without_torchvision() -> None:
+    """Its operators are compiled for one build of torch; there is none on PyPI for the CPU build in the image."""
+    assert not _users("node", "torchvision") | _users("pipeline", "torchvision")
+
+
 def test_nothing_is_unpickled() -> None:
     for package in ("node", "pipeline", "training"):
         assert not _users(package, "pickle", "dill", "cloudpickle", "joblib", "shelve")
 
 
-@pytest.mark.parametrize("module", ["node.receiver", "node.sweep", "node.worklist", "node.cli", "pipeline.study"])
+def test_a_class_name_means_one_thing() -> None:
+    """`Parameters` is the one exception: every method of a stage has its own, found by the name of its module."""
+    defined: dict[str, list[str]] = {}
+    for package in ("node", "pipeline", "training"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and node.name != "Parameters":
+                    defined.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: places for name, places in defined.items() if len(places) > 1} == {}
+
+
+@pytest.mark.parametrize(
+    "module", ["node.receive.receiver", "node.run.sweep", "node.web", "node.cli", "pipeline.read.study"]
+)
 def test_what_needs_no_network_of_neurons_does_not_load_one(module: str) -> None:
     code = (
         f"import sys, {module}; print([name for name in ('torch', 'SimpleITK', 'torchvision') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_migrations_of_the_ledger_follow_one_another() -> None:
+    """Two that were written at the same time would both follow the same one, and no ledger could be opened."""
+    files = sorted((ROOT / "node" / "ledger" / "migrations" / "versions").glob("0*.py"))
+    for number, file in enumerate(files, start=1):
+        text = file.read_text()
+        before = f'"{number - 1:04d}"' if number > 1 else "None"
+        assert file.name.startswith(f"{number:04d}_")
+        assert f'\nrevision = "{number:04d}"\ndown_revision = {before}\n' in text

@@ -15,17 +15,21 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
-from node.destinations.scu import Peer, echo, read_outgoing, send
-from node.prior_settings import DicomPacs
+from node.commitment import STORAGE_COMMITMENT, CommitmentRequest, InstanceReference
+from node.deliver.commitment import CommitmentScu
+from node.deliver.scu import Peer, echo, read_outgoing, send
 from node.priors.dicom_qr import QueryRetrieve
-from node.priors.source import Bounds, SourceError
+from node.priors.source import SourceError, TransferLimits
+from node.settings import DicomDestination
+from node.settings.priors import DicomPacs
 from pipeline.results import ResultObject, write_results
 from tests.node.receiving import VERIFICATION, Node, running_node
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "conformance.md"
 UNLISTED = [
-    "1.2.840.10008.1.20.1",  # Storage Commitment Push Model
     "1.2.840.10008.5.1.4.1.2.2.1",  # Study Root Query/Retrieve: FIND, MOVE, GET
     "1.2.840.10008.5.1.4.1.2.2.2",
     "1.2.840.10008.5.1.4.1.2.2.3",
@@ -133,7 +137,9 @@ def test_what_the_node_asks_for_is_what_the_statement_says(
     peer_ae.add_supported_context(VERIFICATION)
     for uid in maker["QUERIES"]:
         peer_ae.add_supported_context(uid)
+    peer_ae.add_supported_context(STORAGE_COMMITMENT)
     handlers = [(evt.EVT_REQUESTED, note), (evt.EVT_C_STORE, lambda _: 0), (evt.EVT_C_FIND, lambda _: iter(()))]
+    handlers += [(evt.EVT_N_ACTION, lambda _: (0, None))]
     server = peer_ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)  # type: ignore[arg-type]
     try:
         port = int(server.server_address[1])
@@ -142,10 +148,13 @@ def test_what_the_node_asks_for_is_what_the_statement_says(
             objects = [ResultObject(kind, ds) for kind, ds in sample.items()]
             paths = write_results(objects, tmp_path / str(number)).values()
             send([one for path in paths if (one := read_outgoing(path)) is not None], Peer("PEER", "127.0.0.1", port))
+        commits = DicomDestination(ae_title="PEER", host="127.0.0.1", port=port, commit_within_s=60)
+        request = CommitmentRequest("2.25.1", (InstanceReference("1.2", "1.3"),))
+        CommitmentScu(commits, "CMBNODE").request(request, lambda _: True)
         asked = QueryRetrieve(DicomPacs(ae_title="PEER", host="127.0.0.1", port=port), "CMBNODE")
         assert asked.series("1.2.3") == []
         with pytest.raises(SourceError):
-            asked.fetch("1.2.3", ["1.2.4"], Bounds(time.monotonic() + 20, lambda: "", 10))
+            asked.fetch("1.2.3", ["1.2.4"], TransferLimits(time.monotonic() + 20, lambda: "", 10))
     finally:
         server.shutdown()
     assert set(proposed) == {uid for uid, *roles in overview() if roles[0].startswith("yes")}

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from node.config import Settings, load_settings
-from node.destination_settings import Hl7Destination
-from node.destinations.oru import oru
-from node.rules import load_table
-from pipeline.recognition import load_rules
+from node.deliver.oru import oru
+from node.route.rules import load_table
+from node.settings import Settings, load_settings
+from node.settings.destinations import DicomDestination, Hl7Destination
+from node.settings.secrets import SECRETS_DIR
+from pipeline.read.recognition import load_rules
 from tests.node.reports import longitudinal, report
 
 ROOT = Path(__file__).parents[1]
@@ -52,11 +53,33 @@ def test_the_destinations_on_the_pages_are_taken_and_the_message_is_what_the_nod
     assert blocks("connect-a-ris.md", "hl7") == [message.replace("\r", "\n")]
 
 
+def test_the_notices_on_the_page_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (text,) = [block for block in blocks("operate.md", "toml") if block.startswith("# notices")]
+    (tmp_path / "node.toml").write_text(text)
+    (tmp_path / "secrets").mkdir()
+    for name in ("notices__webhook__secret", "notices__email__password"):
+        assert name in (ROOT / "docs" / "operate.md").read_text()
+        (tmp_path / "secrets" / name).write_text("a secret of sixteen or more\n")
+    monkeypatch.setenv(SECRETS_DIR, str(tmp_path / "secrets"))
+    notices = load_settings(tmp_path / "node.toml").notices
+    assert notices.channels == ("webhook", "email")
+    assert notices.webhook is not None
+    assert notices.webhook.secret is not None
+    assert notices.webhook.secret.get_secret_value() == "a secret of sixteen or more"
+
+
 def test_the_routing_rules_on_the_page_are_taken(tmp_path: Path) -> None:
     (text,) = examples("routing")
     (tmp_path / "routing.toml").write_text(text)
     table = load_table(Settings(data_dir=tmp_path, routing_file=tmp_path / "routing.toml"))
     assert [rule.action for rule in table.rule] == ["analyse", "ignore", "analyse", "ignore"]
+
+
+def test_the_routing_rules_for_one_scanner_are_taken(tmp_path: Path) -> None:
+    (text,), destination = blocks("tune.md", "toml"), DicomDestination(ae_title="PACS", host="pacs", port=104)
+    (tmp_path / "routing.toml").write_text(text)
+    settings = Settings(data_dir=tmp_path, routing_file=tmp_path / "routing.toml", destinations={"pacs": destination})
+    assert [rule.profile for rule in load_table(settings).rule] == ["default", "default", None]
 
 
 def test_the_ways_to_earlier_studies_on_the_page_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,3 +92,59 @@ def test_the_ways_to_earlier_studies_on_the_page_are_taken(tmp_path: Path, monke
     assert asked is not None
     assert asked.password is not None
     assert asked.password.get_secret_value() == "secret"
+
+
+def test_the_certificates_on_the_page_are_taken(tmp_path: Path) -> None:
+    (text,) = examples("tls")
+    for name in ("cmbnode.pem", "cmbnode.key", "ca.pem"):
+        (tmp_path / name).touch()
+    (tmp_path / "node.toml").write_text(text.replace("/etc/cmb-node", str(tmp_path)))
+    settings = load_settings(tmp_path / "node.toml")
+    pacs, priors = settings.destinations["pacs"], settings.priors.dicom
+    assert settings.receiver.ports == (11112, 2762)
+    assert isinstance(pacs, DicomDestination)
+    assert priors is not None
+    assert (pacs.tls, priors.tls) == (True, True)
+
+
+def test_the_commitment_on_the_page_is_taken(tmp_path: Path) -> None:
+    requested, reported = examples("commitment")
+    (tmp_path / "node.toml").write_text(requested + reported)
+    settings = load_settings(tmp_path / "node.toml")
+    pacs = settings.destinations["pacs"]
+    assert isinstance(pacs, DicomDestination)
+    assert pacs.commit_within_s == 3600
+    assert set(settings.dicom_peers) == {"PACS", "MR1"}
+
+
+def test_the_dicomweb_clients_on_the_page_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (text,) = examples("dicomweb")
+    (tmp_path / "node.toml").write_text(text)
+    monkeypatch.setenv("CMBNODE_SECRETS_DIR", str(tmp_path / "secrets"))
+    (tmp_path / "secrets").mkdir()
+    for name in ("mr1", "viewer"):
+        (tmp_path / "secrets" / f"dicomweb__clients__{name}__token").write_text(f"{name:x<32}\n")
+    clients = load_settings(tmp_path / "node.toml").dicomweb.clients
+    assert {name: (c.ae_title, c.store, c.retrieve) for name, c in clients.items()} == {
+        "mr1": ("MR1", True, False),
+        "viewer": ("VIEWER", False, True),
+    }
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_every_link_of_a_page_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if "://" not in link:
+            file, _, heading = link.partition("#")
+            target = page.parent / file if file else page
+            assert target.is_file(), link
+            assert not heading or heading in anchors(target), link

@@ -8,6 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parents[1] / "docs"
 LEAK_BYTES = 100 << 20
 """More than imports cost, far less than the images of all files."""

@@ -1,5 +1,5 @@
 """``python -m training`` is ``cmbtrain``, where it is not installed."""
 
-from training.cli import main
+from .cli import main
 
 raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""``cmbtrain``: offline work — simulation, training, evaluation."""
+"""``cmbtrain``: simulation, training and evaluation, away from the clinic."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import sys
 
 import typer
 
+from pipeline.command_help import PlainCommand
 from pipeline.errors import CmbError, InputError, ProfileError
-from training.commands.evaluation import crossval, evaluate
-from training.commands.fitting import cache, check, export, fit
-from training.commands.forest import fit_forest
+from training.commands.evaluation import calibrate, crossval, evaluate
+from training.commands.fitting import cache, check, export, fit, fit_forest
 from training.commands.simulation import insert, simulate
 
 app = typer.Typer(
@@ -20,13 +20,9 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-app.command()(simulate)
-app.command()(insert)
-for _command in (check, cache, fit, export):
-    app.command()(_command)
-app.command()(fit_forest)
-app.command()(evaluate)
-app.command()(crossval)
+_COMMANDS = (simulate, insert, check, cache, fit, export, fit_forest, evaluate, crossval, calibrate)
+for _command in _COMMANDS:
+    app.command(cls=PlainCommand)(_command)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,8 +36,12 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(str(error), 2)
     except CmbError as error:
         return _complain(str(error), 1)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("training", "pipeline"):
+            raise
+        return _complain(f"this needs the package {error.name}: pip install 'cmb-node[training]'", 2)
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("stopped; run the same command again to go on", 130)
+        return _complain("stopped; the same command continues where it left off", 130)
 
 
 def _complain(message: str, status: int) -> int:

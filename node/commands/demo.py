@@ -11,20 +11,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from node.commands.output import CommandFailed, print_table, say
+from node.ledger.access_records import FIRST_ACCOUNT
+
+from .output import CommandFailed, print_table, say
 
 if TYPE_CHECKING:
-    from node.demo.running import Outcome
-    from node.demo.scoring import Match
+    from node.demo.run import DemoResult
+    from node.demo.score import Match
 
 
 def demo(
     data: Annotated[
-        Path | None, typer.Option("--data", help="Where a folder for this run is made (default: the temporary folder).")
+        Path | None,
+        typer.Option("--data", help="Folder in which this run creates its own (default: the temporary folder)."),
     ] = None,
 ) -> None:
-    """Show the main job on the bundled study. A whole node and a PACS are started, used and stopped."""
-    from node.demo.running import DemoFailed, run_demo
+    """Run the main job once on the bundled study. Starts a node and a PACS, and stops them."""
+    from node.demo.run import DemoFailed, run_demo
 
     started = time.monotonic()
     folder = _new_folder(data)
@@ -48,13 +51,16 @@ def _tell(text: str, seconds: float) -> None:
     say(f"{seconds:5.1f} s  {text}")
 
 
-def _report(outcome: Outcome, total_s: float) -> None:
+def _report(outcome: DemoResult, total_s: float) -> None:
     """Print found against planted, the times, and where to look."""
     score = outcome.score
     print()
     rows = [_row(outcome, match) for match in (*score.matches, *score.mimics)]
-    print_table(["planted", "LPS mm", "Ø mm", "answer", "off by mm"], rows)
-    print(f"found {score.found}, missed {score.missed}, false {len(score.false_ids)} (simulated images)")
+    print_table(["planted", "LPS mm", "Ø mm", "answer", "off by mm", "region"], rows)
+    print(
+        f"found {score.found}, missed {score.missed}, false {len(score.false_ids)}; "
+        f"main region right for {score.right_regions} of {score.found} (simulated images)"
+    )
     for warning in outcome.findings["quality"]["warnings"]:
         print(f"note: {warning}")
     print()
@@ -64,23 +70,30 @@ def _report(outcome: Outcome, total_s: float) -> None:
     print("what the PACS received, and the picture in it:")
     for path in outcome.results.values():
         print(f"  {path}")
+    print()
+    print(f"Your own node, `cmbnode up`, needs an account for its worklist: {FIRST_ACCOUNT}")
     print("Research use only; not a medical device.")
     sys.stdout.flush()
 
 
-def _row(outcome: Outcome, match: Match) -> list[object]:
+def _row(outcome: DemoResult, match: Match) -> list[object]:
     """A line of the table; a mimic that is marked is one of the false answers."""
     planted = match.planted
-    is_bleed = planted.kind == "bleed"
+    is_microbleed = planted.kind == "bleed"
     if match.lesion_id is None:
-        answer = "missed" if is_bleed else "not marked"
+        answer = "missed" if is_microbleed else "not marked"
     else:
         lesion = next(one for one in outcome.findings["lesions"] if one["id"] == match.lesion_id)
-        answer = f"{'found' if is_bleed else 'false: marked'} as {match.lesion_id}, {lesion['certainty']}"
+        answer = f"{'found' if is_microbleed else 'false: marked'} as {match.lesion_id}, {lesion['certainty']}"
+    region = planted.region
+    if is_microbleed and match.region is not None and not match.right_region:
+        border = lesion["border_mm"]
+        region += f"; answer: {match.region}" + (f", {border:.1f} mm from the border" if border is not None else "")
     return [
-        planted.kind + ("" if planted.visible else ", hardly visible"),
+        ("microbleed" if is_microbleed else planted.kind) + ("" if planted.visible else ", hardly visible"),
         " ".join(f"{value:6.1f}" for value in planted.centre_lps_mm),
         f"{2 * planted.radius_mm:.1f}",
         answer,
         "" if match.distance_mm is None else f"{match.distance_mm:.1f}",
+        region,
     ]

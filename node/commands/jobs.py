@@ -1,4 +1,4 @@
-"""`cmbnode jobs`, `show` and `retry`: the node's work, as the ledger has it."""
+"""`cmbnode jobs`, `show`, `retry` and `reroute`: the node's jobs, as the ledger has them."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ from typing import Annotated, Any
 
 import typer
 
-from node.commands.options import ConfigOption, DataOption, JsonOption, actor, open_ledger, settings_of
-from node.commands.output import print_json, print_table, printable
+from node.text import printable
 
-JobArgument = Annotated[int, typer.Argument(metavar="JOB", help="The number that `cmbnode jobs` shows.")]
+from .options import ConfigOption, DataOption, JsonOption, actor, open_ledger, settings_of
+from .output import print_json, print_table
+
+JobArgument = Annotated[int, typer.Argument(metavar="JOB", help="Number of a job, as in `cmbnode jobs`.")]
 
 
 def jobs(
     data: DataOption = None,
     config: ConfigOption = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many, the newest first.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Largest number of jobs.")] = 50,
     json: JsonOption = False,
 ) -> None:
-    """List the jobs, the newest first."""
-    from node.worklist.documents import job_documents
-    from node.worklist.words import clock, dicom_date, person_name
+    """List the jobs, newest first."""
+    from node.ledger.access_records import AuditAction
+    from node.web.documents import job_documents
+    from node.web.labels import clock, dicom_date, person_name
 
-    ledger = open_ledger(settings_of(data, config))
-    try:
-        listed = ledger.jobs(limit=limit)
-        documents = job_documents(ledger, listed)
-    finally:
-        ledger.close()
+    with open_ledger(settings_of(data, config)) as ledger:
+        ledger.record_access(actor(), AuditAction.LIST, detail=f"cmbnode jobs, limit {limit}")
+        summaries = ledger.jobs(limit=limit)
+        documents = job_documents(ledger, summaries)
     if json:
         print_json({"jobs": documents})
         return
@@ -43,21 +44,21 @@ def jobs(
             clock(summary.job.finished_at),
             document["why"],
         ]
-        for summary, document in zip(listed, documents, strict=True)
+        for summary, document in zip(summaries, documents, strict=True)
     ]
-    columns = ["job", "state", "priority", "bleeds", "patient", "study date", "opened", "finished", "why"]
+    columns = ["job", "state", "priority", "microbleeds", "patient", "study date", "created", "finished", "reason"]
     print_table(columns, rows)
 
 
 def show(job: JobArgument, data: DataOption = None, config: ConfigOption = None, json: JsonOption = False) -> None:
-    """Show one job. Its study, counts, deliveries with every answer, and history."""
-    from node.worklist.documents import job_details
+    """Show a job with its study, counts, deliveries and history."""
+    from node.ledger.access_records import AuditAction
+    from node.web.documents import job_details
 
-    ledger = open_ledger(settings_of(data, config))
-    try:
+    with open_ledger(settings_of(data, config)) as ledger:
         document = job_details(ledger, job)
-    finally:
-        ledger.close()
+        uid = document["study"]["study_instance_uid"]
+        ledger.record_access(actor(), AuditAction.STUDY, uid, f"cmbnode show, job {job}")
     if json:
         print_json(document)
     else:
@@ -65,12 +66,12 @@ def show(job: JobArgument, data: DataOption = None, config: ConfigOption = None,
 
 
 def retry(job: JobArgument, data: DataOption = None, config: ConfigOption = None) -> None:
-    """Try a failed job again. From where it failed: the analysis, or the deliveries that were given up."""
-    ledger = open_ledger(settings_of(data, config))
-    try:
+    """Retry a failed job. If only deliveries failed, only these are retried."""
+    from node.ledger.access_records import AuditAction
+
+    with open_ledger(settings_of(data, config)) as ledger:
         again = ledger.retry(job, actor=actor())
-    finally:
-        ledger.close()
+        ledger.record_access(actor(), AuditAction.RETRY, again.study_instance_uid, f"job {job}")
     print(f"job {job} is {again.state} again")
 
 
@@ -79,43 +80,45 @@ def reroute(
     data: DataOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Look through a study again. After a change of the rules (and a restart of the node), without sending it again."""
-    ledger = open_ledger(settings_of(data, config))
-    try:
+    """Route a study again, by changed rules. Restart the node first; the study need not be sent again."""
+    from node.ledger.access_records import AuditAction
+
+    with open_ledger(settings_of(data, config)) as ledger:
         ledger.route_again(study, actor=actor())
-    finally:
-        ledger.close()
-    print(f"study {study} will be routed again by the running node")
+        ledger.record_access(actor(), AuditAction.REROUTE, study)
+    print(f"the running node will route study {study} again")
 
 
 def _print_details(document: dict[str, Any]) -> None:
+    from node.web.labels import dicom_date, iso_clock, person_name
+    from pipeline.findings import wording
+
     study, counts = document["study"], document["counts"]
     lines = {
         "job": f"{document['id']}, {document['state']}" + (f": {document['why']}" if document["why"] else ""),
-        "study": f"{study['patient_name']} ({study['patient_id']}), {study['study_description']} {study['study_date']}",
+        "patient": f"{person_name(study['patient_name'])} ({study['patient_id']})",
+        "study": f"{study['study_description']}, {dicom_date(study['study_date'])}",
         "study UID": study["study_instance_uid"],
         "profile": f"{document['profile']}, {document['priority']}, attempt {document['attempts']}",
-        "microbleeds": "not analysed yet"
-        if counts is None
-        else f"{counts['total']}: {counts['definite']} definite, {counts['possible']} possible",
+        "result": "not analysed yet" if counts is None else wording.count_line(counts["definite"], counts["possible"]),
     }
     if study["for_comparison_only"]:
-        lines["sent"] = "nowhere: fetched to compare a later study with"
+        lines["sent to"] = "no destination: fetched only for comparison with a later study"
     if earlier := document["earlier_studies"]:
-        words = [earlier["state"], earlier["why"], "it came too late" if earlier["too_late"] else ""]
-        lines["earlier"] = ": ".join(filter(None, words))
+        words = [earlier["state"], earlier["why"], "arrived too late" if earlier["too_late"] else ""]
+        lines["priors"] = ": ".join(filter(None, words))
     for name, value in lines.items():
-        print(f"{name:<12} {printable(value)}")
+        print(f"{name:<12} {printable(str(value))}")
     for warning in document["warnings"] + ((document["findings"] or {}).get("quality", {}).get("warnings") or []):
         print(f"{'note':<12} {printable(warning)}")
     if document["deliveries"]:
         print()
         print_table(
-            ["destination", "object", "state", "tries", "answer"],
+            ["destination", "object", "state", "attempts", "answer"],
             [[d["destination"], d["kind"], d["state"], d["attempts"], d["answer"]] for d in document["deliveries"]],
         )
     print()
     print_table(
-        ["at", "from", "to", "by", "why"],
-        [[c["at"], c["from"], c["to"], c["actor"], c["why"]] for c in document["history"]],
+        ["time", "from", "to", "by", "reason"],
+        [[iso_clock(c["at"]), c["from"], c["to"], c["actor"], c["why"]] for c in document["history"]],
     )

@@ -1,20 +1,21 @@
-"""`cmbnode send` and `cmbnode echo`: for the administrator, to a DICOM node or to a destination of the settings."""
+"""`cmbnode send` and `cmbnode echo`: try a DICOM node or a destination of the settings from the command line."""
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from node.commands.options import ConfigOption, DataOption, FolderArgument, PeerArgument, settings_of
-from node.commands.output import CommandFailed, counting, printable, say
+from node.text import printable
+
+from .options import ConfigOption, DataOption, FolderArgument, PeerArgument, settings_of
+from .output import CommandFailed, counting, say
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from node.destination_settings import DestinationSettings
-    from node.destinations import Sent
+    from node.deliver import SendResult
+    from node.settings.destinations import DestinationSettings
 
 CallingOption = Annotated[str, typer.Option("--from", metavar="AET", help="The AE title to call from.")]
 
@@ -26,41 +27,43 @@ def send(
     data: DataOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Send a folder to a DICOM node (C-STORE or STOW-RS). Every DICOM file in it, as it is."""
-    from node.destinations import Unreachable, open_destination
-    from node.destinations.scu import read_outgoing
+    """Send every DICOM file in a folder, unchanged, to a DICOM node or destination (C-STORE or STOW-RS)."""
+    from node.deliver import SendResult, Unreachable, open_destination, send_all
+    from node.deliver.scu import read_outgoing
+    from node.receive.header import truncation
     from pipeline.errors import InputError
-    from pipeline.study import find_files
+    from pipeline.read.study import find_files
 
     settings = _destination(peer, data, config)
     if not settings.TAKES_DICOM:
-        raise InputError("this destination takes no DICOM objects", where=peer, do="name one of kind dicom or stow")
+        raise InputError("this destination accepts no DICOM objects", where=peer, do="name one of kind dicom or stow")
     paths = find_files(folder)
     files = [path for path in paths if read_outgoing(path) is not None]
     if not files:
-        raise InputError("no DICOM file in it", where=str(folder))
+        raise InputError("it contains no DICOM file", where=str(folder))
     if len(files) < len(paths):
-        say(f"{len(paths) - len(files)} other files are left out: not DICOM files")
-    answers: list[Sent] = []
+        say(f"{len(paths) - len(files)} files are not sent: not DICOM files")
+    answers = [SendResult(path, False, None, why) for path in files if (why := truncation(path))]
+    truncated = {answer.path for answer in answers}
+    files = [path for path in files if path not in truncated]
     try:
         with counting(f"send to {settings.address}", len(files)) as advance:
 
-            def record(sent: Sent) -> None:
+            def record(sent: SendResult) -> None:
                 answers.append(sent)
                 advance()
 
-            open_destination(settings, calling).send(files, record)
+            send_all(open_destination(settings, calling), files, record)
     except Unreachable as error:
-        raise CommandFailed(str(error)) from error
+        raise CommandFailed(printable(str(error))) from error
     _summarise(answers)
 
 
-def _summarise(answers: list[Sent]) -> None:
-    """Print what was accepted; refusals are counted by reason, with one file as an example."""
+def _summarise(answers: list[SendResult]) -> None:
+    """Print each file that was not accepted, and the totals."""
     refused = [answer for answer in answers if not answer.accepted]
-    for reason, times in Counter(answer.answer for answer in refused).items():
-        example = next(answer.path for answer in refused if answer.answer == reason)
-        say(f"{times} x {printable(reason)}, as {example}")
+    for answer in refused:
+        say(f"{answer.path}: {printable(answer.answer)}")
     print(f"{len(answers) - len(refused)} accepted, {len(refused)} refused")
     if refused:
         raise typer.Exit(1)
@@ -69,10 +72,10 @@ def _summarise(answers: list[Sent]) -> None:
 def echo(
     peer: PeerArgument, calling: CallingOption = "CMBNODE", data: DataOption = None, config: ConfigOption = None
 ) -> None:
-    """Ask a DICOM node or a destination whether it answers (C-ECHO, QIDO-RS, a connection, FHIR's capabilities)."""
+    """Check that a DICOM node or a destination answers (C-ECHO, QIDO-RS, a connection, the FHIR capabilities)."""
     import time
 
-    from node.destinations import Unreachable, open_destination
+    from node.deliver import Unreachable, open_destination
 
     settings = _destination(peer, data, config)
     started = time.perf_counter()
@@ -84,15 +87,15 @@ def echo(
 
 
 def _destination(peer: str, data: Path | None, config: Path | None) -> DestinationSettings:
-    """The destination that the settings call so, or the DICOM node of this address.
+    """Find the destination of this name in the settings, or make one from an address.
 
     Raises
     ------
     InputError
         If it is neither.
     """
-    from node.destination_settings import DicomDestination
-    from node.destinations.scu import parse_peer
+    from node.deliver.scu import parse_peer
+    from node.settings.destinations import DicomDestination
     from pipeline.errors import InputError
 
     if "@" in peer:
@@ -104,6 +107,6 @@ def _destination(peer: str, data: Path | None, config: Path | None) -> Destinati
         raise InputError(
             f"no such destination in the settings; there is {known}",
             where=repr(peer),
-            do="name one of these, or write AET@HOST:PORT, as in ORTHANC@127.0.0.1:4242",
+            do="name one of these, or AET@HOST:PORT, for example ORTHANC@127.0.0.1:4242",
         )
     return destinations[peer]

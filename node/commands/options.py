@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import getpass
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from node.config import Settings
     from node.ledger import Ledger
+    from node.settings import Settings
 
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="Folder of all data (default: the user's data folder).", file_okay=False)
@@ -32,27 +35,32 @@ PeerArgument = Annotated[
 
 def settings_of(data: Path | None, config: Path | None, rules: Path | None = None) -> Settings:
     """Read the settings; the options `data` and `rules` win over file and environment."""
-    from node.config import load_settings
+    from node.settings import load_settings
 
     data_dir = data.expanduser().absolute() if data else None
     return load_settings(config, data_dir=data_dir, recognition_file=rules)
 
 
 def actor() -> str:
-    """Who gives the command, for the ledger's history and the audit."""
+    """Who runs the command, for the ledger's history and the audit: the user that the operating system knows.
+
+    Environment variables such as ``USER`` are ignored: anyone can set them. No account of the worklist can have a name
+    with a colon.
+    """
     try:
-        return f"{getpass.getuser()} (command line)"
-    except (KeyError, OSError):  # a container's user without a name
-        return "command line"
+        return f"os:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:  # a container's user without a name
+        return f"os:{os.getuid()}"
 
 
-def open_ledger(settings: Settings) -> Ledger:
-    """Open the ledger that a node has made.
+@contextmanager
+def open_ledger(settings: Settings) -> Iterator[Ledger]:
+    """Open the ledger of a node, and close it at the end.
 
     Raises
     ------
     InputError
-        If there is none: a question must not create an empty one in a mistyped folder.
+        If there is none. A mistyped folder must not get an empty one.
     """
     from node.ledger import Ledger
     from pipeline.errors import InputError
@@ -61,6 +69,11 @@ def open_ledger(settings: Settings) -> Ledger:
         raise InputError(
             "no node has run here yet",
             where=str(settings.data_dir),
-            do="name its folder with --data or start `cmbnode up`",
+            do="give its configuration with --config or in CMBNODE_CONFIG, or its folder with --data; "
+            "`cmbnode up` starts a new node",
         )
-    return Ledger(settings.ledger_url)
+    ledger = Ledger(settings.ledger_url)
+    try:
+        yield ledger
+    finally:
+        ledger.close()

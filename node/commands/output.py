@@ -1,4 +1,4 @@
-"""How does a command speak? Results on stdout, progress and errors on stderr, one JSON document when asked."""
+"""Where does a command write? Results to stdout, progress and errors to stderr; with ``--json`` one document."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from node.text import printable
 
-class CommandFailed(Exception):  # noqa: N818 - it reads as what happened
-    """The command could not do its work, though nothing is wrong with its input: exit status 1, one line."""
+
+class CommandFailed(Exception):  # noqa: N818 - an outcome, not an error of the program
+    """The command failed although its input is valid: exit status 1, one line."""
 
 
 def print_json(document: object) -> None:
@@ -20,18 +22,13 @@ def print_json(document: object) -> None:
 
 
 def say(text: str) -> None:
-    """Print one plain line on stderr, where progress belongs."""
+    """Print one plain line on stderr."""
     print(printable(text), file=sys.stderr, flush=True)
-
-
-def printable(text: object) -> str:
-    """Make text of unknown origin (a patient's name, an answer) harmless on a terminal: one line, no control codes."""
-    return "".join(character if character.isprintable() else " " for character in str(text))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
     """Print a table on stdout: drawn on a terminal, aligned and never cut elsewhere."""
-    cells = [[printable("" if cell is None else cell) for cell in row] for row in rows]
+    cells = [[printable("" if cell is None else str(cell)) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _draw(columns, cells, title)
         return
@@ -58,7 +55,7 @@ def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]], title: str) ->
 
 @contextmanager
 def stages(title: str) -> Iterator[Callable[[str], None]]:
-    """Show which stage runs: a spinner on a terminal, a plain line a stage elsewhere."""
+    """Show the current stage: a spinner on a terminal, otherwise one line per stage."""
     if not sys.stderr.isatty():
         yield lambda stage: say(f"{title}: {stage}")
         return
@@ -71,7 +68,7 @@ def stages(title: str) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def counting(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """Count items done: a bar on a terminal, a plain line at each tenth elsewhere."""
+    """Show how many items are done: a progress bar on a terminal, otherwise a line for every tenth."""
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

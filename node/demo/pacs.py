@@ -14,7 +14,7 @@ KINDS = {"1.2.840.10008.5.1.4.1.1.66.4": "seg", "1.2.840.10008.5.1.4.1.1.88.34":
 """Segmentation and Comprehensive 3D SR; anything else that comes back is the picture."""
 
 
-class Received:
+class ReceivedObjects:
     """The objects that have arrived, by kind."""
 
     def __init__(self, folder: Path) -> None:
@@ -34,10 +34,10 @@ class Received:
 
 
 @contextmanager
-def receiving(folder: Path, ae_title: str) -> Iterator[tuple[int, Received]]:
+def receiving(folder: Path, ae_title: str) -> Iterator[tuple[int, ReceivedObjects]]:
     """Run the SCP on a free loopback port while the block lasts; gives the port and what arrives."""
     folder.mkdir(parents=True, exist_ok=True)
-    received = Received(folder)
+    received = ReceivedObjects(folder)
     entity = AE(ae_title=ae_title)
     entity.supported_contexts = StoragePresentationContexts
     server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, received.store)])

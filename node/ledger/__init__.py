@@ -1,53 +1,75 @@
-"""What is the state of every series, job and delivery? The one source of truth; the queue is only a bell.
+"""What is the state of every series, job and delivery? The one source of truth; the queue only signals work.
 
 The only place with SQL. Every change of state is one transaction with a history row, on SQLite and on PostgreSQL.
 """
 
 from __future__ import annotations
 
-from node.ledger.accounts import Accounts
-from node.ledger.attempts import Attempts
-from node.ledger.corrections import Corrections
-from node.ledger.deliveries import Deliveries
-from node.ledger.intake import Intake
-from node.ledger.prior_records import EarlierStudy, PriorCounts, PriorFetch, PriorRequest, PriorState
-from node.ledger.prior_requests import PriorRequests
-from node.ledger.queries import Queries
-from node.ledger.records import (
-    AddedBleed,
-    Burden,
-    Change,
+from .accounts import Accounts
+from .clock_changes import ClockChanges
+from .commitment_requests import CommitmentRequests, ReceivedCommitmentRequest
+from .commitments import Commitments
+from .corrections import Corrections
+from .deliveries import FailingDestination
+from .erasure import Erasure
+from .intake import Intake
+from .login_attempts import Attempts
+from .notices import Notice, NoticeCondition, NoticedJob, NoticeMessage, Notices
+from .prior_records import EarlierStudy, PriorCounts, PriorFetch, PriorRequest, PriorState
+from .prior_requests import PriorRequests
+from .queries import Queries
+from .records import (
+    AddedMicrobleed,
+    CertaintyVerdict,
     Correction,
-    Counts,
     Delivery,
     DeliveryState,
-    Filters,
-    Instance,
+    FindingCounts,
+    HistoryEntry,
     InstanceRecord,
     Job,
     JobState,
     JobSummary,
+    LedgerCounts,
+    LesionVerdict,
+    NewInstance,
     NewJob,
     Priority,
-    Quarantined,
+    QuarantinedObject,
     ReceivingSeries,
     RemovableStudy,
     ResultFile,
-    Series,
+    SeriesRecord,
     SeriesState,
     SeriesVerdict,
-    Sort,
-    Stored,
-    Study,
+    SortColumn,
+    StorageOutcome,
+    StudyRecord,
     StudyState,
-    Verdict,
+    WorklistFilters,
     WorklistRow,
 )
-from node.ledger.verdicts import Verdicts
-from node.ledger.worklist import Worklist
+from .routing_decisions import RoutingDecisions
+from .tallies import Tallies, TallyBuffer
+from .worklist import Worklist
 
 
-class Ledger(Intake, PriorRequests, Verdicts, Corrections, Deliveries, Queries, Worklist, Accounts, Attempts):
+class Ledger(
+    Intake,
+    PriorRequests,
+    RoutingDecisions,
+    Corrections,
+    Commitments,
+    CommitmentRequests,
+    Queries,
+    Worklist,
+    Accounts,
+    Attempts,
+    ClockChanges,
+    Erasure,
+    Tallies,
+    Notices,
+):
     """The ledger, one class over its parts; each part is a module of this package.
 
     Safe to use from several threads, and from several processes with a `Ledger` each.
@@ -55,38 +77,46 @@ class Ledger(Intake, PriorRequests, Verdicts, Corrections, Deliveries, Queries, 
 
 
 __all__ = [
-    "AddedBleed",
-    "Burden",
-    "Change",
+    "AddedMicrobleed",
+    "CertaintyVerdict",
     "Correction",
-    "Counts",
     "Delivery",
     "DeliveryState",
     "EarlierStudy",
-    "Filters",
-    "Instance",
+    "FailingDestination",
+    "FindingCounts",
+    "HistoryEntry",
     "InstanceRecord",
     "Job",
     "JobState",
     "JobSummary",
     "Ledger",
+    "LedgerCounts",
+    "LesionVerdict",
+    "NewInstance",
     "NewJob",
+    "Notice",
+    "NoticeCondition",
+    "NoticeMessage",
+    "NoticedJob",
     "PriorCounts",
     "PriorFetch",
     "PriorRequest",
     "PriorState",
     "Priority",
-    "Quarantined",
+    "QuarantinedObject",
+    "ReceivedCommitmentRequest",
     "ReceivingSeries",
     "RemovableStudy",
     "ResultFile",
-    "Series",
+    "SeriesRecord",
     "SeriesState",
     "SeriesVerdict",
-    "Sort",
-    "Stored",
-    "Study",
+    "SortColumn",
+    "StorageOutcome",
+    "StudyRecord",
     "StudyState",
-    "Verdict",
+    "TallyBuffer",
+    "WorklistFilters",
     "WorklistRow",
 ]

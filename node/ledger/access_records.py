@@ -1,4 +1,4 @@
-"""Who may sign in, and what is written down about them? Frozen records and short vocabularies; no SQL."""
+"""Which records describe accounts and the audit? Frozen records and short vocabularies; no SQL."""
 
 from __future__ import annotations
 
@@ -6,49 +6,59 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+FIRST_ACCOUNT = "cmbnode users add NAME --role administrator"
+"""The command that adds the first account of a node."""
 
-class Role(StrEnum):
-    """What a person may do; each role may do what those before it may."""
+
+class UserRole(StrEnum):
+    """What a user may do. Each role includes the ones before it."""
 
     VIEWER = "viewer"
     READER = "reader"
     ADMINISTRATOR = "administrator"
 
-    def may_act_as(self, wanted: Role) -> bool:
-        """Say whether this role includes `wanted`."""
-        order = list(Role)
+    def may_act_as(self, wanted: UserRole) -> bool:
+        """Whether this role includes `wanted`."""
+        order = list(UserRole)
         return order.index(self) >= order.index(wanted)
 
 
 class SessionKind(StrEnum):
-    """Who holds a token: a person's browser, or a program."""
+    """Who holds a token: a user's browser, or a program."""
 
     BROWSER = "browser"
     PROGRAM = "program"
 
 
-class Action(StrEnum):
-    """What is written down."""
+class AuditAction(StrEnum):
+    """What the audit records."""
 
-    SIGNED_IN = "signed in"
-    REFUSED = "sign-in refused"
-    SIGNED_OUT = "signed out"
+    SIGN_IN = "signed in"
+    REFUSAL = "sign-in refused"
+    SIGN_OUT = "signed out"
     PASSWORD = "password changed"  # noqa: S105 - an action, not a password
     LIST = "looked at the list"
     STUDY = "looked at a study"
     DOWNLOAD = "downloaded"
-    CORRECTED = "corrected"
+    CORRECTION = "corrected"
+    RETRY = "retried a job"
+    REROUTE = "routed a study again"
+    SEND = "sent a result again"
+    PRIORITY = "changed a priority"
     USER = "changed a user"
     AUDIT = "looked at the audit"
+    ERASED = "erased a study"
+    BACKUP = "made a backup"
+    RESTORED = "restored a backup"
 
 
 @dataclass(frozen=True)
 class Account:
-    """Someone who may sign in, unless disabled."""
+    """A user who may sign in, unless the account is disabled."""
 
     name: str
     display_name: str
-    role: Role
+    role: UserRole
     created_at: datetime
     password_set_at: datetime
     disabled_at: datetime | None
@@ -56,7 +66,7 @@ class Account:
 
 @dataclass(frozen=True)
 class AuditEntry:
-    """One thing that someone did; the study and its patient are empty where none was concerned."""
+    """One row of the audit; study and patient are empty where the action concerns none."""
 
     id: int
     at: datetime
@@ -72,9 +82,9 @@ class AuditEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditFilters:
-    """What the audit is narrowed to; an empty field narrows nothing.
+    """Filters of the audit; an empty field filters nothing.
 
-    `text` is part of the patient's name or ID, the accession number, the detail or the address, in any case.
+    `text` is part of the patient's name or ID, the accession number, the details or the address; case is ignored.
     """
 
     user_name: str = ""

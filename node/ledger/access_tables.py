@@ -1,10 +1,10 @@
-"""What tables say who may sign in, and who looked at and changed what?"""
+"""Which tables hold accounts, sessions, sign-in attempts and the audit?"""
 
 from __future__ import annotations
 
 from sqlalchemy import Column, ForeignKey, Index, Integer, String, Table, Text
 
-from node.ledger.models import UtcDateTime, metadata
+from .models import UtcDateTime, metadata
 
 
 def _text(name: str) -> Column[str]:
@@ -26,7 +26,7 @@ users = Table(
 sessions = Table(
     "sessions",
     metadata,
-    Column("token_hash", String(64), primary_key=True),  # SHA-256; the token itself is the browser's or program's
+    Column("token_hash", String(64), primary_key=True),  # SHA-256; only the browser or program has the token itself
     Column("user_name", String(64), ForeignKey("users.name"), nullable=False),
     Column("kind", String(16), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
@@ -50,7 +50,7 @@ audit = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("at", UtcDateTime, nullable=False),
-    Column("user_name", String(64), nullable=False),  # no foreign key: a wrong name is written down too
+    Column("user_name", String(64), nullable=False),  # no foreign key: the command line has no account
     Column("action", String(32), nullable=False),
     Column("study_instance_uid", String(64), nullable=False, server_default=""),
     _text("detail"),

@@ -1,4 +1,4 @@
-"""Who may sign in, and who has? Accounts and their sessions; only hashes of passwords and tokens are kept."""
+"""Who may sign in, and who has? Accounts and sessions, with hashes of passwords and tokens only."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from typing import Any
 
 from sqlalchemy import and_, delete, func, insert, or_, select, update
 
-from node.ledger.access_records import Account, Action, Role, SessionKind
-from node.ledger.access_tables import sessions, users
-from node.ledger.audit_trail import AuditTrail
-from node.ledger.engine import clean
-from node.ledger.rows import Row
 from pipeline.errors import InputError
 
+from .access_records import Account, AuditAction, SessionKind, UserRole
+from .access_tables import sessions, users
+from .audit_trail import AuditTrail
+from .engine import clean
+from .rows import Row
+
 SEEN_EVERY_S = 60.0
-"""A session's last use is written down at most so often: a page must not cost a write each time."""
+"""A session's last use is stored at most once in this time, so that not every page costs a write."""
 
 _COLUMNS = [users.c[name] for name in Account.__dataclass_fields__]
 
 
 class Accounts(AuditTrail):
-    """Accounts and sessions. Each change is one transaction with its row in the audit."""
+    """Accounts and sessions. Each change and its row in the audit are one transaction."""
 
-    def add_account(self, name: str, display_name: str, role: Role, password_hash: str, *, actor: str) -> Account:
-        """Add someone who may sign in.
+    def add_account(self, name: str, display_name: str, role: UserRole, password_hash: str, *, actor: str) -> Account:
+        """Add an account.
 
         Raises
         ------
@@ -42,12 +43,12 @@ class Accounts(AuditTrail):
         }
         with self._write() as connection:
             if not self._insert_missing(connection, users, values):
-                raise InputError("this name is taken", where=f"user {name}", do="`cmbnode users list` shows all")
-            self._note_access(connection, actor, Action.USER, detail=f"{name} added as {role}")
+                raise InputError("this name is taken", where=f"user {name}", do="see `cmbnode users list`")
+            self._insert_access(connection, actor, AuditAction.USER, detail=f"{name} added as {role}")
         return Account(name, display_name, role, now, now, None)
 
     def accounts(self) -> list[Account]:
-        """Everyone, by name."""
+        """All accounts, by name."""
         with self._read() as connection:
             return [_account(row) for row in connection.execute(select(*_COLUMNS).order_by(users.c.name)).mappings()]
 
@@ -56,36 +57,36 @@ class Accounts(AuditTrail):
         with self._read() as connection:
             row = connection.execute(select(*_COLUMNS).where(users.c.name == name)).mappings().one_or_none()
         if row is None:
-            raise InputError("no such user", where=f"user {name}", do="`cmbnode users list` shows all")
+            raise InputError("no such user", where=f"user {name}", do="see `cmbnode users list`")
         return _account(row)
 
     def has_accounts(self) -> bool:
-        """Whether anybody may sign in."""
+        """Whether there is an account that may sign in."""
         with self._read() as connection:
             return connection.scalar(select(users.c.name).where(users.c.disabled_at.is_(None)).limit(1)) is not None
 
     def password_hash(self, name: str) -> str | None:
-        """Hash of the password of someone who may sign in; ``None`` if there is nobody of this name, or disabled."""
+        """The hash of a user's password; ``None`` if there is no such account or it is disabled."""
         with self._read() as connection:
             where = and_(users.c.name == name, users.c.disabled_at.is_(None))
             return connection.scalar(select(users.c.password_hash).where(where))
 
-    def set_role(self, name: str, role: Role, *, actor: str) -> None:
-        """Give someone another role; it counts from the next page on."""
-        self._change_account(name, {"role": role.value}, f"{name} is {role} now", actor, keep=True)
+    def set_role(self, name: str, role: UserRole, *, actor: str) -> None:
+        """Change a user's role; it applies from the next request on."""
+        self._change_account(name, {"role": role.value}, f"{name}: role {role}", actor, keep=True)
 
     def disable_account(self, name: str, *, actor: str, disabled: bool = True) -> None:
-        """Let someone sign in no more, and end their sessions; or let them again."""
+        """Disable an account and end its sessions, or enable it again."""
         values = {"disabled_at": self._clock() if disabled else None}
-        self._change_account(name, values, f"{name} {'disabled' if disabled else 'enabled again'}", actor)
+        self._change_account(name, values, f"{name} {'disabled' if disabled else 'enabled'}", actor)
 
     def set_password(self, name: str, password_hash: str, *, actor: str) -> None:
-        """Set another password; every session and program's token of that person ends."""
+        """Set a new password; all sessions and tokens of the user end."""
         values = {"password_hash": password_hash, "password_set_at": self._clock()}
-        self._change_account(name, values, f"password of {name}", actor, action=Action.PASSWORD)
+        self._change_account(name, values, f"password of {name}", actor, action=AuditAction.PASSWORD)
 
     def renew_hash(self, name: str, password_hash: str) -> None:
-        """Keep the same password under newer parameters of the hash."""
+        """Store a new hash of the same password."""
         with self._write() as connection:
             connection.execute(update(users).where(users.c.name == name).values(password_hash=password_hash))
 
@@ -100,7 +101,7 @@ class Accounts(AuditTrail):
         detail: str = "",
         actor: str = "",
     ) -> None:
-        """Let the holder of a token be this person for so long; `actor`, if it was not that person who asked."""
+        """Make the holder of a token this user for `lasts_s`; `actor` is who did so, if not the user."""
         now = self._clock()
         values = {
             "token_hash": token_hash,
@@ -113,13 +114,13 @@ class Accounts(AuditTrail):
         }
         with self._write() as connection:
             connection.execute(insert(sessions).values(values))
-            action = Action.SIGNED_IN if kind == SessionKind.BROWSER else Action.USER
-            self._note_access(connection, actor or name, action, detail=detail, address=address)
+            action = AuditAction.SIGN_IN if kind == SessionKind.BROWSER else AuditAction.USER
+            self._insert_access(connection, actor or name, action, detail=detail, address=address)
 
     def session_account(self, token_hash: str, idle_s: float, *, used: bool = True) -> Account | None:
-        """Who the holder of a token is, if the session lives; a program's token knows no idleness.
+        """The account of a token's holder, if the session is valid; a program's token never becomes idle.
 
-        `used`: this is a sign of a person, not of a page that asks for itself again.
+        `used`: a person made this request, not a page that reloads itself.
         """
         now = self._clock()
         query = (
@@ -143,23 +144,23 @@ class Accounts(AuditTrail):
             where = sessions.c.token_hash == token_hash
             name = connection.scalar(delete(sessions).where(where).returning(sessions.c.user_name))
             if name is not None:
-                self._note_access(connection, name, Action.SIGNED_OUT, address=address)
+                self._insert_access(connection, name, AuditAction.SIGN_OUT, address=address)
 
     def close_sessions(self, name: str, *, kind: SessionKind, actor: str) -> int:
-        """End every session of one kind of a person; how many."""
+        """End all sessions of one kind of a user; returns how many."""
         with self._write() as connection:
             where = and_(sessions.c.user_name == name, sessions.c.kind == kind.value)
             ended = connection.execute(delete(sessions).where(where)).rowcount
-            self._note_access(connection, actor, Action.USER, detail=f"{ended} {kind} sessions of {name} ended")
+            self._insert_access(connection, actor, AuditAction.USER, detail=f"{ended} {kind} sessions of {name} ended")
         return ended
 
     def forget_sessions(self, before: datetime) -> int:
-        """Remove sessions that were over before a time; how many."""
+        """Delete sessions that ended before a time; returns how many."""
         with self._write() as connection:
             return connection.execute(delete(sessions).where(sessions.c.expires_at < before)).rowcount
 
     def count_sessions(self, name: str) -> int:
-        """How many sessions and tokens of a person have not run out."""
+        """How many sessions and tokens of a user have not expired."""
         where = and_(sessions.c.user_name == name, sessions.c.expires_at > self._clock())
         with self._read() as connection:
             return connection.scalar(select(func.count()).select_from(sessions).where(where)) or 0
@@ -171,16 +172,16 @@ class Accounts(AuditTrail):
         detail: str,
         actor: str,
         *,
-        action: Action = Action.USER,
+        action: AuditAction = AuditAction.USER,
         keep: bool = False,
     ) -> None:
         with self._write() as connection:
             if connection.execute(update(users).where(users.c.name == name).values(values)).rowcount == 0:
-                raise InputError("no such user", where=f"user {name}", do="`cmbnode users list` shows all")
+                raise InputError("no such user", where=f"user {name}", do="see `cmbnode users list`")
             if not keep:
                 connection.execute(delete(sessions).where(sessions.c.user_name == name))
-            self._note_access(connection, actor, action, detail=detail)
+            self._insert_access(connection, actor, action, detail=detail)
 
 
 def _account(row: Row) -> Account:
-    return Account(**{name: row[name] for name in Account.__dataclass_fields__} | {"role": Role(row["role"])})
+    return Account(**{name: row[name] for name in Account.__dataclass_fields__} | {"role": UserRole(row["role"])})

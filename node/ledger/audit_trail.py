@@ -1,4 +1,4 @@
-"""Who looked at and changed what? Written once, never changed, removed when its time is over."""
+"""Who looked at what, and who changed what? Rows are written once, never changed, and deleted when they expire."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select
 
-from node.ledger.access_records import AuditEntry, AuditFilters
-from node.ledger.access_tables import audit
-from node.ledger.engine import Store, clean
-from node.ledger.models import studies
+from .access_records import AuditEntry, AuditFilters
+from .access_tables import audit
+from .engine import Store, clean
+from .models import studies
 
 _PATIENT = ("patient_name", "patient_id", "accession_number")
 
 
 class AuditTrail(Store):
-    """The audit: one row for each thing that someone did."""
+    """The audit: one row per action."""
 
     def record_access(
         self,
@@ -27,13 +27,12 @@ class AuditTrail(Store):
         *,
         once_within_s: float = 0.0,
     ) -> bool:
-        """Write down what someone did.
+        """Record what someone did.
 
         Parameters
         ----------
         once_within_s : float
-            Nothing is written if the same was, for the same study, within so many seconds: the pictures of a page
-            belong to looking at it.
+            Write nothing if the same user's same action on the same study was recorded within so many seconds.
 
         Returns
         -------
@@ -41,13 +40,13 @@ class AuditTrail(Store):
             Whether a row was written.
         """
         with self._write() as connection:
-            if once_within_s and self._noted(connection, user_name, action, study_uid, once_within_s):
+            if once_within_s and self._has_recent(connection, user_name, action, study_uid, once_within_s):
                 return False
-            self._note_access(connection, user_name, action, study_uid, detail, address)
+            self._insert_access(connection, user_name, action, study_uid, detail, address)
             return True
 
     def audit(self, filters: AuditFilters | None = None, *, limit: int = 100, offset: int = 0) -> list[AuditEntry]:
-        """What was written down, the newest first."""
+        """The audit, newest first."""
         where = _matches(filters or AuditFilters())
         patient = [func.coalesce(studies.c[name], "").label(name) for name in _PATIENT]
         query = (
@@ -61,11 +60,11 @@ class AuditTrail(Store):
             return [AuditEntry(**row) for row in connection.execute(query).mappings()]
 
     def forget_audit(self, before: datetime) -> int:
-        """Remove what was written down before a time; how many rows."""
+        """Delete the rows before a time; returns how many."""
         with self._write() as connection:
             return connection.execute(delete(audit).where(audit.c.at < before)).rowcount
 
-    def _noted(self, connection: Connection, user_name: str, action: str, study_uid: str, within_s: float) -> bool:
+    def _has_recent(self, connection: Connection, user_name: str, action: str, study_uid: str, within_s: float) -> bool:
         same = and_(
             audit.c.study_instance_uid == clean(study_uid, 64),
             audit.c.user_name == clean(user_name, 64),
@@ -74,7 +73,7 @@ class AuditTrail(Store):
         )
         return connection.scalar(select(audit.c.id).where(same).limit(1)) is not None
 
-    def _note_access(
+    def _insert_access(
         self,
         connection: Connection,
         user_name: str,

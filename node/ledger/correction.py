@@ -1,4 +1,4 @@
-"""What may a reader say of a result? Which bleeds are none, which were missed; the records, and what names them."""
+"""What can a reader correct in a result? Reject or confirm microbleeds, change their certainty, add missed ones."""
 
 from __future__ import annotations
 
@@ -16,50 +16,64 @@ _COMMENT_LENGTH = 1024
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """A bleed, by the tracking UID that SR and SEG name it with: confirmed, or found to be none."""
+class LesionVerdict:
+    """A microbleed, by its tracking UID in SR and SEG: confirmed or rejected."""
 
     tracking_uid: str
     accepted: bool
 
 
 @dataclass(frozen=True)
-class AddedBleed:
-    """A bleed that was missed; its centre in DICOM patient coordinates (LPS), mm."""
+class AddedMicrobleed:
+    """A microbleed that was missed; its centre in DICOM patient coordinates (LPS), mm."""
 
     centroid_lps_mm: tuple[float, float, float]
     certainty: Literal["definite", "possible"] = "definite"
 
 
 @dataclass(frozen=True)
+class CertaintyVerdict:
+    """How certain the reader is of a microbleed, by its tracking UID, where this differs from the result."""
+
+    tracking_uid: str
+    certainty: Literal["definite", "possible"]
+
+
+@dataclass(frozen=True)
 class Correction:
-    """What a reader makes of a whole result: bleeds without a verdict are confirmed as they are.
+    """A reader's correction of a result: microbleeds without a verdict are confirmed.
 
     Parameters
     ----------
     observer : str
         Who verifies it, as a DICOM person name (``Family^Given`` or free text).
     organisation : str
-        For which organisation; DICOM asks for it.
-    verdicts : tuple of Verdict
-        On bleeds of the result; one that was rejected earlier may be accepted again.
-    added : tuple of AddedBleed
-        Bleeds that it misses.
+        The reader's organisation, which DICOM requires.
+    verdicts : tuple of LesionVerdict
+        On microbleeds of the result; one that was rejected earlier may be accepted again.
+    added : tuple of AddedMicrobleed
+        Microbleeds that the result misses.
     comment : str
-        Anything else, for the report.
+        A comment for the report.
+    certainties : tuple of CertaintyVerdict
+        Microbleeds that are more or less certain than the result says.
     """
 
     observer: str
     organisation: str
-    verdicts: tuple[Verdict, ...] = ()
-    added: tuple[AddedBleed, ...] = ()
+    verdicts: tuple[LesionVerdict, ...] = ()
+    added: tuple[AddedMicrobleed, ...] = ()
     comment: str = ""
+    certainties: tuple[CertaintyVerdict, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The document that is stored, and that the job's key is made of; the order of verdicts does not matter."""
+        """The document that is stored and that determines the job's key; the order of verdicts does not matter."""
         document = asdict(self)
         document["verdicts"] = sorted(document["verdicts"], key=lambda v: str(v["tracking_uid"]))
         document["added"] = [{**a, "centroid_lps_mm": list(a["centroid_lps_mm"])} for a in document["added"]]
+        document["certainties"] = sorted(document["certainties"], key=lambda v: str(v["tracking_uid"]))
+        if not self.certainties:
+            del document["certainties"]  # a correction that changes none keeps the key it has always had
         return document
 
     @classmethod
@@ -68,12 +82,13 @@ class Correction:
         return cls(
             observer=document["observer"],
             organisation=document["organisation"],
-            verdicts=tuple(Verdict(**v) for v in document["verdicts"]),
+            verdicts=tuple(LesionVerdict(**v) for v in document["verdicts"]),
             added=tuple(
-                AddedBleed(**{**a, "centroid_lps_mm": tuple(map(float, a["centroid_lps_mm"]))})
+                AddedMicrobleed(**{**a, "centroid_lps_mm": tuple(map(float, a["centroid_lps_mm"]))})
                 for a in document["added"]
             ),
             comment=document["comment"],
+            certainties=tuple(CertaintyVerdict(**v) for v in document.get("certainties", ())),
         )
 
     def key(self, corrected: str) -> str:
@@ -83,31 +98,35 @@ class Correction:
 
     @property
     def summary(self) -> str:
-        """In a few words: who, and how much."""
+        """The reader and the number of changes, in one line."""
         rejected = sum(not verdict.accepted for verdict in self.verdicts)
-        parts = [f"{n} {what}" for n, what in ((rejected, "rejected"), (len(self.added), "added")) if n]
+        changed = (len(self.certainties), "of another certainty")
+        numbers = ((rejected, "rejected"), (len(self.added), "added"), changed)
+        parts = [f"{n} {what}" for n, what in numbers if n]
         return f"{self.observer}: {', '.join(parts) or 'all confirmed'}"
 
     def check(self) -> None:
-        """Refuse what no report could hold.
+        """Refuse what a report cannot contain.
 
         Raises
         ------
         InputError
-            If a name is missing or not fit for DICOM, a bleed is judged twice, or a place is no place.
+            If a name is missing or unsuitable for DICOM, a microbleed has two verdicts, or a position is not finite.
         """
         for what, value in (("observer", self.observer), ("organisation", self.organisation)):
             if not value.strip():
-                raise InputError(f"a correction needs the {what}: a verified report names it")
+                raise InputError(f"a correction requires the {what}, which the verified report names")
             if len(value) > _NAME_LENGTH or "\\" in value or not value.isprintable():
                 do = f"at most {_NAME_LENGTH} printable characters, no backslash"
-                raise InputError(f"the {what} is not fit for a DICOM report", do=do)
+                raise InputError(f"the {what} is not suitable for a DICOM report", do=do)
         if len(self.comment) > _COMMENT_LENGTH:
             raise InputError(f"the comment is longer than {_COMMENT_LENGTH} characters")
         judged = [verdict.tracking_uid for verdict in self.verdicts]
         if len(set(judged)) < len(judged):
-            raise InputError("a microbleed is judged twice in one correction")
+            raise InputError("a microbleed has two verdicts in one correction")
+        if len({one.tracking_uid for one in self.certainties}) < len(self.certainties):
+            raise InputError("a microbleed has two certainties in one correction")
         if len(self.added) > MOST_ADDED:
             raise InputError(f"more than {MOST_ADDED} microbleeds are added in one correction")
         if not all(math.isfinite(v) for added in self.added for v in added.centroid_lps_mm):
-            raise InputError("an added microbleed has no finite place")
+            raise InputError("the position of an added microbleed is not finite")

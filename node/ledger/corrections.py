@@ -1,4 +1,4 @@
-"""May this result be corrected? A correction is a job in the place of the one that it corrects."""
+"""May this result be corrected? A correction is a job that supersedes the one that it corrects."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import math
 
 from sqlalchemy import Connection, func, select, update
 
-from node.ledger.correction import Correction
-from node.ledger.engine import locked
-from node.ledger.jobs import LOST_CORRECTION, Jobs, inputs_unchanged
-from node.ledger.models import findings, instances, jobs, studies
-from node.ledger.records import Job, JobState, Json, NewJob, Priority
-from node.ledger.rows import Row, job_of
 from pipeline.errors import InputError
+
+from .claims import inputs_unchanged
+from .correction import Correction
+from .engine import locked
+from .jobs import LOST_CORRECTION, Jobs
+from .models import findings, instances, jobs, studies
+from .records import Job, JobState, Json, NewJob, Priority
+from .rows import Row, job_of
 
 
 class Corrections(Jobs):
@@ -21,7 +23,7 @@ class Corrections(Jobs):
     def open_correction(self, job_id: int, correction: Correction, actor: str) -> Job:
         """Open the job that applies a correction to the result of another, which it supersedes.
 
-        The new job has the destinations of the other and at least high priority: a person waits for it. The same
+        The new job has the same destinations and at least high priority, because a person is waiting for it. The same
         correction twice is one job.
 
         Parameters
@@ -29,15 +31,15 @@ class Corrections(Jobs):
         job_id : int
             The result that the reader has seen.
         correction : Correction
-            What is wrong with it.
+            The reader's verdicts and additions.
         actor : str
-            Who, for the history.
+            The user, for the history.
 
         Raises
         ------
         InputError
-            If the result is not there (not analysed, superseded meanwhile, its images changing or removed), or the
-            correction does not fit it. Then nothing was opened.
+            If there is no such result (not analysed, superseded in the meantime, its images changing or removed), or
+            the correction does not fit it. The ledger is then unchanged.
         """
         correction.check()
         with self._write() as connection:
@@ -59,7 +61,7 @@ class Corrections(Jobs):
             return self._job(connection, opened)
 
     def check_correction(self, job_id: int, correction: Correction) -> None:
-        """Refuse what :meth:`open_correction` would refuse now, and open nothing."""
+        """Raise what :meth:`open_correction` would raise now, without opening anything."""
         correction.check()
         with self._read() as connection:
             row = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one_or_none()
@@ -69,7 +71,7 @@ class Corrections(Jobs):
                 self._correctable(connection, row, correction)
 
     def corrected(self, job_id: int) -> list[Job]:
-        """The results that a correction rests on, the newest first; the last one is the detector's own."""
+        """The results that a correction is based on, the newest first; the last is the detector's own."""
         with self._read() as connection:
             row = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one()
             chain = []
@@ -80,7 +82,7 @@ class Corrections(Jobs):
             return chain
 
     def _correctable(self, connection: Connection, row: Row, correction: Correction) -> Row:
-        """The job whose findings are corrected; an error if this cannot be."""
+        """The job whose findings are corrected; raises an error if they cannot be."""
         self._require_current(connection, row)
         base = self._analysed(connection, row)
         self._require_images(connection, row)
@@ -88,7 +90,7 @@ class Corrections(Jobs):
         return base
 
     def _same(self, connection: Connection, row: Row, correction: Correction) -> Job | None:
-        """The job of the very same correction, sent a second time."""
+        """The job of the same correction, if it was submitted before."""
         successor = row["superseded_by"]
         if successor is None:
             return None
@@ -111,7 +113,7 @@ class Corrections(Jobs):
 
     @staticmethod
     def _analysed(connection: Connection, row: Row) -> Row:
-        """The job whose findings are corrected: this one, or what a correction that failed was about."""
+        """The job whose findings are corrected: this one, or the one that a failed correction was about."""
         base = row
         while base["analysed_at"] is None:
             if base["correction"] is None or base["state"] != JobState.FAILED:
@@ -131,31 +133,32 @@ class Corrections(Jobs):
             select(func.count(), func.count(instances.c.removed_at)).select_from(instances).where(of_job)
         ).one()
         if gone or not there:
-            what = "its images were removed by retention and cannot be measured any more"
+            what = "its images are no longer in the archive and cannot be measured"
             raise InputError(what, where=where, do="send the study again, then correct the new result")
 
     @staticmethod
     def _require_fit(connection: Connection, base: Row, correction: Correction) -> None:
-        """Refuse verdicts on bleeds that the result does not have, and bleeds added where one is."""
+        """Refuse verdicts on microbleeds that the result does not have, and additions where there is one already."""
         query = select(findings.c.document).where(findings.c.job_id == base["id"])
         document: Json = connection.scalar(query) or {}
         lesions = {lesion["tracking_uid"]: lesion for lesion in document.get("lesions", ())}
         known = {*lesions, *(lesion["tracking_uid"] for lesion in document.get("rejected", ()))}
         where = f"job {base['id']}"
-        for verdict in correction.verdicts:
-            if verdict.tracking_uid not in known:
-                raise InputError(f"it has no microbleed {verdict.tracking_uid}", where=where)
+        judged = [*(v.tracking_uid for v in correction.verdicts), *(c.tracking_uid for c in correction.certainties)]
+        for uid in judged:
+            if uid not in known:
+                raise InputError(f"it has no microbleed {uid}", where=where)
         dropped = {verdict.tracking_uid for verdict in correction.verdicts if not verdict.accepted}
         for added in correction.added:
             for uid, lesion in lesions.items():
                 near = math.dist(added.centroid_lps_mm, lesion["centroid_lps_mm"]) <= lesion["diameter_mm"] / 2
                 if uid not in dropped and near:
                     place = ", ".join(f"{v:.1f}" for v in added.centroid_lps_mm)
-                    raise InputError(f"microbleed {lesion['id']} is there already, at {place} mm", where=where)
+                    raise InputError(f"microbleed {lesion['id']} is already at {place} mm", where=where)
 
 
 def _new_job(job: Job, key: str, revision: int) -> NewJob:
-    """The same images, profile and destinations; what was said about an earlier correction is of the past."""
+    """The same images, profile and destinations, without the warnings about an earlier correction."""
     return NewJob(
         key=key,
         study_instance_uid=job.study_instance_uid,

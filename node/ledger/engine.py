@@ -6,11 +6,12 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -28,8 +29,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from node.ledger.models import history
-from node.ledger.rows import Row
+from .copying import LedgerCopy, read_rows, require_empty, write_rows
+from .metrics import Tally
+from .models import history, tallies
+from .rows import Row
+from .schema import SchemaVersion, migrations, schema_version
+from .state_tallies import tallies_of_change
 
 BUSY_TIMEOUT_S = 30.0
 _MIGRATION_LOCK = 0x636D626E  # any fixed number: PostgreSQL's advisory lock that serialises migrations
@@ -91,54 +96,91 @@ class Store:
         self._take_turns()
         reference = weakref.ref(self)
 
-        def begin_anew() -> None:
+        def renew() -> None:
             if (store := reference()) is not None:
                 store._after_fork()
 
-        os.register_at_fork(after_in_child=begin_anew)
+        os.register_at_fork(after_in_child=renew)
 
     def _take_turns(self) -> None:
-        """SQLite has one writer, and those who wait for it sleep in growing steps; threads here stand in line."""
+        """SQLite has one writer, and a connection polls for its turn in growing steps; threads queue."""
         self._turn: AbstractContextManager[object] = nullcontext()
         if self.engine.dialect.name == "sqlite":
             self._turn = threading.Lock()
 
     def _after_fork(self) -> None:
-        """A forked child must neither use nor close its parent's connections, nor wait for its parent's threads."""
+        """A forked child must not use or close its parent's connections, nor wait for its parent's threads."""
         self.engine.dispose(close=False)
         self._take_turns()
 
     def upgrade(self) -> None:
-        """Create the tables, or bring them to this version; several processes may do it at once."""
-        from alembic import command  # heavy, and only needed here
-        from alembic.config import Config
+        """Create the tables, or bring them to this version; several processes may do it at once.
 
+        Raises
+        ------
+        SchemaError
+            If a newer version of the node made them.
+        """
+        with self._migrating() as connection:
+            schema_version(connection).require_known()
+            _migrate(connection, "head")
+
+    @contextmanager
+    def _migrating(self) -> Iterator[Connection]:
+        """A transaction that may change tables; only one process at a time is in it."""
         if self.engine.dialect.name == "sqlite" and self.engine.url.database:
             Path(self.engine.url.database).parent.mkdir(parents=True, exist_ok=True)
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
         with self._write() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            yield connection
 
-    def create_schema(self) -> None:
-        """Same as :meth:`upgrade`: an empty database is brought to this version."""
-        self.upgrade()
+    def schema(self) -> SchemaVersion:
+        """The schema of the database, and those that this version knows."""
+        with self._read() as connection:
+            return schema_version(connection)
+
+    def write_copy(self, out: IO[str]) -> LedgerCopy:
+        """Write all rows, as they are at one moment, as lines of JSON."""
+        return write_rows(self.engine, out)
+
+    def read_copy(self, schema: str, lines: Iterable[str]) -> dict[str, int]:
+        """Read the rows of a copy, and bring them to the schema of this version; returns their number by table.
+
+        Raises
+        ------
+        SchemaError
+            If there are rows already, or a newer version wrote the copy.
+        """
+        with self._migrating() as connection:
+            require_empty(connection)
+            rows = read_rows(connection, schema, lines, _migrate)
+            _migrate(connection, "head")
+        return rows
+
+    def require_empty(self) -> None:
+        """Refuse a database with rows.
+
+        Raises
+        ------
+        SchemaError
+            If there are any.
+        """
+        with self._read() as connection:
+            require_empty(connection)
 
     def ping(self) -> None:
-        """Ask the database for an answer, for health checks."""
+        """Query the database, for health checks."""
         with self._read() as connection:
             connection.execute(select(1))
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self.engine.dispose()
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
-        """One transaction that may change rows: committed as a whole, or not at all."""
+        """One transaction that may change rows: committed completely or not at all."""
         with (
             self._turn,
             self.engine.connect().execution_options(ledger_write=True) as connection,
@@ -191,6 +233,22 @@ class Store:
         entity = {"series": "series", "jobs": "job", "deliveries": "delivery", "prior_requests": "prior"}[table.name]
         connection.execute(update(table).where(key == row[key.name]).values(state=after, **values))
         self._log(connection, entity, row[key.name], row["state"], after, why, actor)
+        self._tally(connection, tallies_of_change(table.name, row, after, values, actor, self._clock()))
+
+    @staticmethod
+    def _tally(connection: Connection, given: Iterable[Tally]) -> None:
+        """Count in the metrics, in the transaction of what is counted."""
+        if rows := [asdict(tally) for tally in given]:
+            connection.execute(insert(tallies), rows)
+
+
+def _migrate(connection: Connection, schema: str) -> None:
+    """Bring the tables to a schema, in the transaction of the connection."""
+    from alembic import command  # heavy, and only needed here
+
+    config = migrations()
+    config.attributes["connection"] = connection
+    command.upgrade(config, schema)
 
 
 def locked(query: Select[Any], *, free: bool = False, of: Table | None = None) -> Select[Any]:

@@ -1,4 +1,4 @@
-"""What has arrived? Instances, the associations that brought them, series that settle, objects kept aside."""
+"""What has been received? Instances, the associations that sent them, series that settle, the quarantine."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from sqlalchemy import Connection, and_, exists, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from node.ledger.engine import Store, clean, locked
-from node.ledger.models import associations, instances, quarantine, series, studies
-from node.ledger.prior_requests import is_being_fetched
-from node.ledger.records import InstanceRecord, ReceivingSeries, SeriesState, Stored, Study
-from node.ledger.rows import study_of
-from node.ledger.together import Together
+from .engine import Store, clean, locked
+from .group_commit import GroupCommit
+from .models import associations, instances, quarantine, series, studies
+from .prior_requests import is_being_fetched
+from .records import NewInstance, ReceivingSeries, SeriesState, StorageOutcome, StudyRecord
+from .rows import study_of
 
 _MAX_INTEGER = 2**31 - 1
 _ACTOR = "receiver"
@@ -44,68 +44,67 @@ class Intake(Store):
 
     def _take_turns(self) -> None:
         super()._take_turns()
-        self._together = Together(self._record_all, self._record_alone)
+        self._group_commit = GroupCommit(self._record_all, self._record_alone)
 
-    def record_instance(self, record: InstanceRecord) -> Stored:
+    def record_instance(self, record: NewInstance) -> StorageOutcome:
         """Enter an instance that the archive holds, in one transaction.
 
-        A new instance of a settled series reopens it (state receiving, revision + 1). The same instance again counts
-        nothing and reopens nothing; the same UID with other bytes, or a series UID that belongs to another study, is a
-        conflict and leaves the ledger as it is. On SQLite what several threads enter at the same moment is committed
-        together, for a commit costs far more than a row.
+        A new instance of a settled series reopens the series (state receiving, revision + 1). The same instance again
+        changes nothing; the same UID with other content, or a series UID of another study, is a conflict and changes
+        nothing. On SQLite the instances that several threads enter at the same moment share one commit.
         """
         if self.engine.dialect.name == "sqlite":
-            return self._together.do(record)
+            return self._group_commit.do(record)
         try:
             return self._record_alone(record)
-        except _RacedError:  # it is there now
+        except _RacedError:  # now it exists
             return self._record_alone(record)
 
-    def _record_alone(self, record: InstanceRecord) -> Stored:
+    def _record_alone(self, record: NewInstance) -> StorageOutcome:
         with self._write() as connection:
             return self._record(connection, record)
 
-    def _record_all(self, records: Sequence[InstanceRecord]) -> list[Stored]:
+    def _record_all(self, records: Sequence[NewInstance]) -> list[StorageOutcome]:
         with self._write() as connection:
             return [self._record(connection, record) for record in records]
 
-    def _record(self, connection: Connection, record: InstanceRecord) -> Stored:
-        verdict = self._take_in(connection, record)
+    def _record(self, connection: Connection, record: NewInstance) -> StorageOutcome:
+        outcome = self._enter(connection, record)
         self._note_sent(connection, record)  # last: the row of a study is locked after those of its series
-        return verdict
+        return outcome
 
-    def _take_in(self, connection: Connection, record: InstanceRecord) -> Stored:
+    def _enter(self, connection: Connection, record: NewInstance) -> StorageOutcome:
         columns = (instances.c.sha256, instances.c.removed_at, instances.c.series_instance_uid)
         known = connection.execute(
             select(*columns).where(instances.c.sop_instance_uid == record.sop_instance_uid)
         ).one_or_none()
         if known is not None and (known.sha256 != record.sha256):
-            return Stored.CONFLICT
+            return StorageOutcome.CONFLICT
         if known is not None and known.series_instance_uid != record.series_instance_uid:
-            return Stored.CONFLICT
+            return StorageOutcome.CONFLICT
         if known is not None and known.removed_at is None:
             self._note_association(connection, record, only_receiving=True)
-            return Stored.DUPLICATE
+            return StorageOutcome.DUPLICATE
         row = self._lock_or_create_series(connection, record)
         if row["study_instance_uid"] != record.study_instance_uid:
-            return Stored.CONFLICT
+            return StorageOutcome.CONFLICT
         self._store(connection, record, again=known is not None)
         self._count(connection, record, row)
         self._note_association(connection, record)
-        return Stored.NEW
+        return StorageOutcome.NEW
 
-    def _note_sent(self, connection: Connection, record: InstanceRecord) -> None:
-        """A study that was fetched for comparison and is now sent by somebody is routed like any that is sent."""
+    def _note_sent(self, connection: Connection, record: NewInstance) -> None:
+        """Route a study that was fetched for comparison and is now sent like any other study."""
         where = studies.c.study_instance_uid == record.study_instance_uid
-        if not connection.scalar(select(studies.c.fetched).where(where)) or _is_asked_for(connection, record):
+        if not connection.scalar(select(studies.c.fetched).where(where)) or _is_requested(connection, record):
             return
         values = {"fetched": False, "revision": studies.c.revision + 1}
         connection.execute(update(studies).where(where).values(values))
-        why = f"{record.calling_ae or record.peer} sends it"
+        why = f"sent by {record.calling_ae or record.peer}"
         self._log(connection, "study", record.study_instance_uid, "for comparison only", "sent", why, _ACTOR)
 
-    def _store(self, connection: Connection, record: InstanceRecord, *, again: bool) -> None:
-        """Insert the instance, or put one back whose bytes retention had removed."""
+    def _store(self, connection: Connection, record: NewInstance, *, again: bool) -> None:
+        """Insert the instance, or restore one whose file retention had removed."""
         if again:
             where = instances.c.sop_instance_uid == record.sop_instance_uid
             values = {"path": record.path, "received_at": record.received_at, "removed_at": None}
@@ -130,7 +129,7 @@ class Intake(Store):
         if not self._insert_missing(connection, instances, values):
             raise _RacedError
 
-    def _lock_or_create_series(self, connection: Connection, record: InstanceRecord) -> Any:
+    def _lock_or_create_series(self, connection: Connection, record: NewInstance) -> Any:
         columns = (series.c.series_instance_uid, series.c.study_instance_uid, series.c.state, series.c.instance_count)
         query = locked(select(*columns).where(series.c.series_instance_uid == record.series_instance_uid))
         row = connection.execute(query).mappings().one_or_none()
@@ -139,11 +138,11 @@ class Intake(Store):
             row = connection.execute(query).mappings().one()
         return row
 
-    def _create_series(self, connection: Connection, record: InstanceRecord) -> None:
+    def _create_series(self, connection: Connection, record: NewInstance) -> None:
         at = record.received_at
         study: dict[str, Any] = {name: clean(getattr(record, name)) for name in _STUDY_TEXT}
         study |= {"study_instance_uid": record.study_instance_uid, "first_received_at": at, "last_received_at": at}
-        study["fetched"] = _is_asked_for(connection, record)
+        study["fetched"] = _is_requested(connection, record)
         self._insert_missing(connection, studies, study)
         values: dict[str, Any] = {name: clean(getattr(record, name)) for name in _SERIES_TEXT}
         values |= {
@@ -159,7 +158,7 @@ class Intake(Store):
             self._log(connection, "series", record.series_instance_uid, "", SeriesState.RECEIVING, "", _ACTOR)
             self._revise_study(connection, record)
 
-    def _count(self, connection: Connection, record: InstanceRecord, row: Any) -> None:
+    def _count(self, connection: Connection, record: NewInstance, row: Any) -> None:
         """Count the new instance; reopen the series if it had settled."""
         where = series.c.series_instance_uid == record.series_instance_uid
         values: dict[str, Any] = {
@@ -175,15 +174,15 @@ class Intake(Store):
         self._revise_study(connection, record)
 
     @staticmethod
-    def _revise_study(connection: Connection, record: InstanceRecord) -> None:
-        """Ask for the study to be routed again."""
+    def _revise_study(connection: Connection, record: NewInstance) -> None:
+        """Have the study routed again."""
         where = studies.c.study_instance_uid == record.study_instance_uid
         values = {"revision": studies.c.revision + 1, "last_received_at": record.received_at, "removed_at": None}
         connection.execute(update(studies).where(where).values(values))
 
     @staticmethod
-    def _note_association(connection: Connection, record: InstanceRecord, *, only_receiving: bool = False) -> None:
-        """Remember that this association brings images of the series and has not ended."""
+    def _note_association(connection: Connection, record: NewInstance, *, only_receiving: bool = False) -> None:
+        """Record that this association sends images of the series and has not ended."""
         if only_receiving:
             where = series.c.series_instance_uid == record.series_instance_uid
             if connection.scalar(select(series.c.state).where(where)) != SeriesState.RECEIVING:
@@ -203,7 +202,7 @@ class Intake(Store):
     def release_series(
         self, series_uids: Iterable[str], at: datetime, *, association: str = "", aborted: bool = False
     ) -> None:
-        """Note that the association that brought images of these series has ended: released, or aborted."""
+        """Record that the association that sent images of these series was released or aborted."""
         where = and_(
             associations.c.series_instance_uid.in_(sorted(set(series_uids))),
             associations.c.association == association,
@@ -213,13 +212,13 @@ class Intake(Store):
             connection.execute(update(associations).where(where).values(ended_at=at, released=not aborted))
 
     def abandon_associations(self, at: datetime, prefix: str = "") -> int:
-        """End, as aborted, all open associations whose name starts with `prefix`: a receiver that starts has none."""
+        """Record all open associations whose name starts with `prefix` as aborted, when their receiver restarts."""
         where = and_(associations.c.ended_at.is_(None), associations.c.association.startswith(prefix, autoescape=True))
         with self._write() as connection:
             return connection.execute(update(associations).where(where).values(ended_at=at, released=False)).rowcount
 
-    def quarantine(self, record: InstanceRecord, path: str, why: str) -> int:
-        """Enter an object that was kept aside under `path` instead of being stored; its number."""
+    def quarantine(self, record: NewInstance, path: str, why: str) -> int:
+        """Enter an object that is in quarantine under `path`; return its number."""
         values = {
             "at": record.received_at,
             "path": path,
@@ -239,7 +238,7 @@ class Intake(Store):
             return number
 
     def series_receiving(self, quiet_since: datetime | None = None) -> list[ReceivingSeries]:
-        """Series that have not settled (only those without a new instance since `quiet_since`), with their evidence."""
+        """Series that have not settled, with the evidence; only those without a new instance since `quiet_since`."""
         where = series.c.state == SeriesState.RECEIVING
         if quiet_since is not None:
             where = and_(where, series.c.last_instance_at <= quiet_since)
@@ -251,12 +250,12 @@ class Intake(Store):
     @staticmethod
     def _with_evidence(connection: Connection, row: ReceivingSeries) -> ReceivingSeries:
         uid = row.series_instance_uid
-        brought = connection.execute(
+        sent = connection.execute(
             select(associations.c.ended_at, associations.c.released)
             .where(associations.c.series_instance_uid == uid)
             .order_by(associations.c.ended_at)
         ).all()
-        ended = [a for a in brought if a.ended_at is not None]
+        ended = [a for a in sent if a.ended_at is not None]
         places = connection.execute(
             select(instances.c.orientation, instances.c.position, instances.c.number_of_frames).where(
                 instances.c.series_instance_uid == uid
@@ -264,7 +263,7 @@ class Intake(Store):
         ).all()
         return replace(
             row,
-            open_associations=len(brought) - len(ended),
+            open_associations=len(sent) - len(ended),
             last_ended_released=bool(ended and ended[-1].released),
             places=tuple((p.orientation, p.position, p.number_of_frames) for p in places),
         )
@@ -272,9 +271,9 @@ class Intake(Store):
     def settle_series(
         self, uid: str, why: str, *, whole: bool = True, seen: datetime | None = None, actor: str = "settling"
     ) -> bool:
-        """Settle a series that is being received; not if an instance came after `seen`. Whether it settled.
+        """Settle a series that is being received, unless an instance came after `seen`; return whether it settled.
 
-        `whole` says that there is evidence that nothing is missing.
+        `whole` says that there is evidence that no image is missing.
         """
         with self._write() as connection:
             query = locked(select(series).where(series.c.series_instance_uid == uid))
@@ -290,7 +289,7 @@ class Intake(Store):
             connection.execute(update(studies).where(later).values(last_received_at=row["last_instance_at"]))
             return True
 
-    def studies_ready(self) -> list[Study]:
+    def studies_ready(self) -> list[StudyRecord]:
         """Studies with nothing being received and something new since they were last routed, oldest first."""
         receiving = exists().where(
             series.c.study_instance_uid == studies.c.study_instance_uid, series.c.state == SeriesState.RECEIVING
@@ -304,13 +303,13 @@ class Intake(Store):
 _NO_EVIDENCE: dict[str, Any] = {"open_associations": 0, "last_ended_released": False, "places": ()}
 
 
-def _is_asked_for(connection: Connection, record: InstanceRecord) -> bool:
-    """Whether an image comes because the node asked for it, to compare a later study with."""
-    if record.asked_for is False:
+def _is_requested(connection: Connection, record: NewInstance) -> bool:
+    """Whether the node requested an image, to compare a later study with."""
+    if record.requested is False:
         return False
-    return is_being_fetched(connection, record.study_instance_uid, record.received_at, named=bool(record.asked_for))
+    return is_being_fetched(connection, record.study_instance_uid, record.received_at, named=bool(record.requested))
 
 
 def _integer(value: int | None) -> int | None:
-    """A number that a column can hold; header values may be absurd."""
+    """Return a number that the column can hold, else ``None``; a header may hold any number."""
     return value if value is not None and -_MAX_INTEGER <= value <= _MAX_INTEGER else None

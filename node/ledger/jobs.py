@@ -1,42 +1,33 @@
-"""What is the state of every analysis? Opened, claimed, finished, tried again, superseded."""
+"""What is the state of every analysis? Opened, finished, retried by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, update
+from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
-from node.ledger.engine import Store, clean, locked
-from node.ledger.headline import headline
-from node.ledger.models import deliveries, findings, jobs, results, series, studies
-from node.ledger.records import DeliveryState, Job, JobState, Json, NewJob, ResultFile
-from node.ledger.rows import Row, job_of
 from pipeline.errors import InputError
 
-UNDELIVERED = (JobState.QUEUED, JobState.RUNNING, JobState.ANALYSED, JobState.DELIVERING, JobState.FAILED)
+from .claims import MOVING
+from .engine import clean, locked
+from .findings_columns import findings_columns
+from .metrics import STAGE, observe
+from .models import deliveries, findings, jobs, results, series, studies
+from .records import DeliveryState, Job, JobState, Json, NewJob, Priority, ResultFile
+from .rows import Row
+from .states import STORED
+from .supersession import LIVE, Supersession
+
 OVER = (JobState.DELIVERED, JobState.FAILED, JobState.SUPERSEDED)
-LIVE = and_(jobs.c.superseded_by.is_(None), jobs.c.state != JobState.SUPERSEDED)
+_WITH_RESULT = (JobState.DELIVERING, JobState.DELIVERED, JobState.FAILED)
+_SENT = (*STORED, DeliveryState.FAILED)
 LOST_CORRECTION = "no longer holds: the correction by "
 """How the warning begins that a reader's correction was made to a result that is superseded."""
 
 
-def inputs_unchanged() -> ColumnElement[bool]:
-    """Whether no series of the job got images since it was opened; correlated with `jobs`."""
-    revisions = select(func.sum(series.c.revision)).where(
-        series.c.series_instance_uid.in_([jobs.c.swi_series_uid, jobs.c.phase_series_uid, jobs.c.magnitude_series_uid])
-    )
-    return revisions.correlate(jobs).scalar_subquery() == jobs.c.input_revision
-
-
-def state_unsent(connection: Connection, job_id: int) -> DeliveryState:
-    """Where a delivery goes that left its sender unsent: it waits, unless its job was superseded meanwhile."""
-    job_state = connection.scalar(select(jobs.c.state).where(jobs.c.id == job_id))
-    return DeliveryState.CANCELLED if job_state == JobState.SUPERSEDED else DeliveryState.WAITING
-
-
-class Jobs(Store):
+class Jobs(Supersession):
     """Analyses: queued → running → analysed → delivering → delivered, or failed, or superseded."""
 
     def open_job(self, new: NewJob) -> Job:
@@ -55,7 +46,11 @@ class Jobs(Store):
             makes_way = same is not None and bool(new.destinations) and not same["destinations"]
             if same is not None and not makes_way:
                 connection.execute(update(jobs).where(jobs.c.id == same["id"]).values(input_revision=revision))
-                return job_of({**same, "input_revision": revision})
+                if (
+                    same["state"] == JobState.FAILED and same["input_revision"] != revision
+                ):  # its images were sent again
+                    self._retry(connection, same, "routing")
+                return self._job(connection, int(same["id"]))
             if same is not None:  # two live jobs never have one key, and its successor has no number yet
                 connection.execute(update(jobs).where(jobs.c.id == same["id"]).values(superseded_by=same["id"]))
             job_id = self._insert_job(connection, new, revision, f"profile {new.profile}", "routing")
@@ -135,70 +130,6 @@ class Jobs(Store):
         self._log(connection, "job", job_id, "", JobState.QUEUED, why, actor)
         return job_id
 
-    def _supersede_others(self, connection: Connection, study_uid: str, job_id: int, actor: str) -> None:
-        """Put the new job in the place of all other live jobs of the study; it remembers the last of them."""
-        where = and_(jobs.c.study_instance_uid == study_uid, jobs.c.id != job_id, LIVE)
-        others = connection.execute(locked(select(jobs).where(where).order_by(jobs.c.id))).mappings().all()
-        for row in others:
-            self._supersede(connection, row, f"superseded by job {job_id}", job_id, actor)
-        if others:
-            connection.execute(update(jobs).where(jobs.c.id == job_id).values(supersedes=others[-1]["id"]))
-
-    def _supersede_stale(self, connection: Connection, study_uid: str, why: str) -> None:
-        """Supersede undelivered jobs whose images have changed, without a successor."""
-        where = and_(jobs.c.study_instance_uid == study_uid, LIVE, jobs.c.state.in_(UNDELIVERED), ~inputs_unchanged())
-        for row in connection.execute(locked(select(jobs).where(where).order_by(jobs.c.id))).mappings().all():
-            self._supersede(
-                connection, row, f"its images changed and are not analysed any more: {why}", None, "routing"
-            )
-
-    def _supersede(self, connection: Connection, row: Row, why: str, by: int | None, actor: str) -> None:
-        if row["state"] == JobState.DELIVERED:
-            connection.execute(update(jobs).where(jobs.c.id == row["id"]).values(superseded_by=by))
-            self._log(connection, "job", row["id"], JobState.DELIVERED, JobState.DELIVERED, why, actor)
-            return
-        values = {"superseded_by": by, "owner": "", "lease_expires_at": None, "finished_at": self._clock()}
-        self._set_job(connection, row, JobState.SUPERSEDED, why=why, actor=actor, **values)
-        waiting = and_(deliveries.c.job_id == row["id"], deliveries.c.state == DeliveryState.WAITING)
-        for delivery in connection.execute(locked(select(deliveries).where(waiting))).mappings().all():
-            self._change(connection, deliveries, delivery, DeliveryState.CANCELLED, why=why, actor=actor)
-
-    def queued_jobs(self) -> list[Job]:
-        """Jobs that wait for a worker, the most urgent first; not those whose images are still changing."""
-        query = select(jobs).where(jobs.c.state == JobState.QUEUED, inputs_unchanged())
-        with self._read() as connection:
-            rows = connection.execute(query.order_by(jobs.c.priority, jobs.c.id)).mappings()
-            return [job_of(row) for row in rows]
-
-    def claim_job(self, job_id: int, owner: str, lease_s: float) -> Job | None:
-        """Take a queued job (attempts + 1, state running); none if it is not there to be taken."""
-        with self._write() as connection:
-            where = and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED, inputs_unchanged())
-            query = locked(select(jobs).where(where), free=True)
-            row = connection.execute(query).mappings().one_or_none()
-            if row is None:
-                return None
-            now = self._clock()
-            values = {
-                "owner": owner,
-                "attempts": row["attempts"] + 1,
-                "lease_expires_at": now + timedelta(seconds=lease_s),
-                "started_at": now,
-                "progress": "",
-            }
-            why = f"attempt {row['attempts'] + 1}"
-            self._change(connection, jobs, row, JobState.RUNNING, why=why, actor=owner, **values)
-            return self._job(connection, job_id)
-
-    def heartbeat(self, job_id: int, owner: str, lease_s: float, progress: str = "") -> bool:
-        """Prolong the lease; false if the job is no longer the owner's, who should stop. Not a change of state."""
-        values: dict[str, Any] = {"lease_expires_at": self._clock() + timedelta(seconds=lease_s)}
-        if progress:
-            values["progress"] = clean(progress)
-        where = and_(jobs.c.id == job_id, jobs.c.state == JobState.RUNNING, jobs.c.owner == owner)
-        with self._write() as connection:
-            return connection.execute(update(jobs).where(where).values(values)).rowcount == 1
-
     def finish_analysis(
         self,
         job_id: int,
@@ -228,9 +159,13 @@ class Jobs(Store):
             if row is None:
                 return False
             now = self._clock()
-            values = {"job_id": job_id, "document": document, "created_at": now, **headline(document)}
+            values = {"job_id": job_id, "document": document, "created_at": now, **findings_columns(document)}
+            connection.execute(delete(findings).where(findings.c.job_id == job_id))  # of an analysis that is done again
             connection.execute(insert(findings).values(values))
-            sends = self._insert_results(connection, row, objects, takes, now) > 0
+            if row["correction"] is None:
+                stages = document.get("timing_s", {})
+                self._tally(connection, [observe(STAGE, seconds, stage=stage) for stage, seconds in stages.items()])
+            sends = self._insert_results(connection, row, objects, takes, now)
             ended = {"owner": "", "lease_expires_at": None, "progress": "", "analysed_at": now}
             self._set_job(connection, row, JobState.ANALYSED, actor=owner, why="", **ended)
             after = JobState.DELIVERING if sends else JobState.DELIVERED
@@ -246,10 +181,19 @@ class Jobs(Store):
         objects: Sequence[ResultFile],
         takes: Callable[[str, str], bool],
         now: datetime,
-    ) -> int:
-        """One row an object, and one delivery for each of its destinations that takes it; how many deliveries."""
-        sent = 0
+    ) -> bool:
+        """One row per object, and one delivery for each of its destinations that takes it; whether any is to be sent.
+
+        An object that the job had before keeps its row and its deliveries.
+        """
+        before = dict(
+            connection.execute(select(results.c.kind, results.c.id).where(results.c.job_id == row["id"])).all()
+        )
         for item in objects:
+            if item.kind in before:
+                made = {"size": item.size, "sha256": item.sha256}
+                connection.execute(update(results).where(results.c.id == before[item.kind]).values(made))
+                continue
             values = {
                 "job_id": row["id"],
                 "kind": item.kind,
@@ -274,71 +218,8 @@ class Jobs(Store):
                     "created_at": now,
                 }
                 connection.execute(insert(deliveries).values(waiting))
-                sent += 1
-        return sent
-
-    def fail_attempt(
-        self, job_id: int, owner: str, why: str, max_attempts: int, permanent: bool = False
-    ) -> JobState | None:
-        """Give up an attempt: the job is queued again, or failed if that was the last one or trying again is no use.
-
-        Returns the state it is in now; none if the job is no longer the owner's.
-        """
-        with self._write() as connection:
-            row = self._owned(connection, job_id, owner)
-            return None if row is None else self._end_attempt(connection, row, why, max_attempts, permanent, owner)
-
-    def _end_attempt(
-        self, connection: Connection, row: Row, why: str, max_attempts: int, permanent: bool, actor: str
-    ) -> JobState:
-        over = permanent or row["attempts"] >= max_attempts
-        state = JobState.FAILED if over else JobState.QUEUED
-        values: dict[str, Any] = {"owner": "", "lease_expires_at": None, "progress": ""}
-        if over:
-            values["finished_at"] = self._clock()
-        self._set_job(connection, row, state, actor=actor, why=why, **values)
-        return state
-
-    def _set_job(self, connection: Connection, row: Row, state: JobState, why: str, **values: Any) -> None:
-        """Change the state of a job and show why on the job itself too."""
-        connection.execute(update(jobs).where(jobs.c.id == row["id"]).values(why=clean(why)))
-        self._change(connection, jobs, row, state, why=why, **values)
-
-    def release_job(self, job_id: int, owner: str) -> bool:
-        """Put a running job back without counting the attempt, for a worker that is asked to stop."""
-        with self._write() as connection:
-            row = self._owned(connection, job_id, owner)
-            if row is None:
-                return False
-            values = {"owner": "", "lease_expires_at": None, "progress": "", "attempts": row["attempts"] - 1}
-            why = "given back: the worker stops"
-            self._change(connection, jobs, row, JobState.QUEUED, actor=owner, why=why, **values)
-            return True
-
-    def expire_leases(self, now: datetime, max_attempts: int) -> list[int]:
-        """Take back what silent workers held: jobs are queued again or failed, deliveries wait again.
-
-        Returns the ids of the jobs that were queued again.
-        """
-        with self._write() as connection:
-            lost = and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_expires_at < now)
-            query = locked(select(jobs).where(lost).order_by(jobs.c.id), free=True)
-            again = []
-            for row in connection.execute(query).mappings().all():
-                why = f"worker {row['owner']} fell silent during attempt {row['attempts']}"
-                if self._end_attempt(connection, row, why, max_attempts, False, "sweep") == JobState.QUEUED:
-                    again.append(int(row["id"]))
-            self._expire_deliveries(connection, now)
-            return again
-
-    def _expire_deliveries(self, connection: Connection, now: datetime) -> None:
-        lost = and_(deliveries.c.state == DeliveryState.SENDING, deliveries.c.lease_expires_at < now)
-        query = locked(select(deliveries).where(lost).order_by(deliveries.c.id), free=True)
-        for row in connection.execute(query).mappings().all():
-            state = state_unsent(connection, int(row["job_id"]))
-            why = f"sender {row['owner']} fell silent"
-            values = {"owner": "", "lease_expires_at": None, "next_attempt_at": now}
-            self._change(connection, deliveries, row, state, actor="sweep", why=why, **values)
+        of_job = and_(deliveries.c.job_id == row["id"], deliveries.c.state.in_(MOVING))
+        return connection.scalar(select(deliveries.c.id).where(of_job).limit(1)) is not None
 
     def retry(self, job_id: int, actor: str) -> Job:
         """Try a failed job again, by hand: from where it failed, the analysis or the deliveries that were given up.
@@ -349,27 +230,81 @@ class Jobs(Store):
             If there is no such job or it has not failed.
         """
         with self._write() as connection:
-            row = connection.execute(locked(select(jobs).where(jobs.c.id == job_id))).mappings().one_or_none()
-            if row is None:
-                raise InputError("no such job", where=f"job {job_id}", do="`cmbnode jobs` lists them")
+            row = self._lock_job(connection, job_id)
             if row["state"] != JobState.FAILED:
                 raise InputError(f"it is {row['state']}; only a failed job can be retried", where=f"job {job_id}")
-            analysed = connection.scalar(select(findings.c.job_id).where(findings.c.job_id == job_id)) is not None
-            state = JobState.DELIVERING if analysed else JobState.QUEUED
-            values: dict[str, Any] = {"attempts": row["attempts"] if analysed else 0, "finished_at": None}
-            self._set_job(connection, row, state, why="", actor=actor, **values)
-            again = and_(deliveries.c.job_id == job_id, deliveries.c.state == DeliveryState.FAILED)
-            for delivery in connection.execute(locked(select(deliveries).where(again))).mappings().all():
-                fresh: dict[str, Any] = {"next_attempt_at": self._clock(), "first_attempt_at": None}
+            self._retry(connection, row, actor)
+            return self._job(connection, job_id)
+
+    def _retry(self, connection: Connection, row: Row, actor: str) -> None:
+        analysed = row["analysed_at"] is not None
+        state = JobState.DELIVERING if analysed else JobState.QUEUED
+        values: dict[str, Any] = {"finished_at": None, "not_before": None}
+        if not analysed:
+            values |= {"attempts": 0, "lost": 0, "postponed": 0}
+        self._set_job(connection, row, state, why="", actor=actor, **values)
+        again = and_(deliveries.c.job_id == row["id"], deliveries.c.state == DeliveryState.FAILED)
+        for delivery in connection.execute(locked(select(deliveries).where(again))).mappings().all():
+            self._change(connection, deliveries, delivery, DeliveryState.WAITING, actor=actor, **self._anew())
+
+    def send_again(self, job_id: int, actor: str) -> Job:
+        """Send the result of a job to all of its destinations again, by hand, and what waits for an attempt now.
+
+        Raises
+        ------
+        InputError
+            If there is no such job, or it has no result to send: not analysed, superseded, deleted after its retention
+            period.
+        """
+        with self._write() as connection:
+            row = self._lock_job(connection, job_id)
+            if row["superseded_by"] is not None or row["analysed_at"] is None or row["state"] not in _WITH_RESULT:
+                raise InputError("it has no result to send, or a newer one has replaced it", where=f"job {job_id}")
+            study = select(studies.c.removed_at).where(studies.c.study_instance_uid == row["study_instance_uid"])
+            if connection.scalar(study) is not None:
+                raise InputError(
+                    "its result was deleted after its retention period",
+                    where=f"job {job_id}",
+                    do="send the study again, and it is analysed again",
+                )
+            sent = and_(deliveries.c.job_id == job_id, deliveries.c.state.in_(_SENT))
+            again = connection.execute(locked(select(deliveries).where(sent))).mappings().all()
+            for delivery in again:
+                fresh = {"why": "sent again by hand", **self._anew()}
                 self._change(connection, deliveries, delivery, DeliveryState.WAITING, actor=actor, **fresh)
+            waiting = and_(deliveries.c.job_id == job_id, deliveries.c.state == DeliveryState.WAITING)
+            connection.execute(update(deliveries).where(waiting).values(next_attempt_at=self._clock()))
+            if again and row["state"] != JobState.DELIVERING:
+                self._set_job(connection, row, JobState.DELIVERING, why="", actor=actor, finished_at=None)
+            return self._job(connection, job_id)
+
+    def set_priority(self, job_id: int, priority: Priority, actor: str) -> Job:
+        """Change how urgent a job is, and what it has still to send.
+
+        Raises
+        ------
+        InputError
+            If there is no such job, or it is over.
+        """
+        with self._write() as connection:
+            row = self._lock_job(connection, job_id)
+            if row["state"] in OVER:
+                raise InputError(f"it is {row['state']}; nothing of it waits any more", where=f"job {job_id}")
+            if row["priority"] != priority:
+                why = f"priority {Priority(row['priority']).name.lower()} changed to {priority.name.lower()}"
+                self._change(connection, jobs, row, row["state"], actor=actor, why=why, priority=int(priority))
+                of_job = deliveries.c.job_id == job_id
+                connection.execute(update(deliveries).where(of_job).values(priority=int(priority)))
             return self._job(connection, job_id)
 
     @staticmethod
-    def _owned(connection: Connection, job_id: int, owner: str) -> Row | None:
-        """The running job of this owner, locked."""
-        where = and_(jobs.c.id == job_id, jobs.c.state == JobState.RUNNING, jobs.c.owner == owner)
-        return connection.execute(locked(select(jobs).where(where))).mappings().one_or_none()
+    def _lock_job(connection: Connection, job_id: int) -> Row:
+        row: Row | None = connection.execute(locked(select(jobs).where(jobs.c.id == job_id))).mappings().one_or_none()
+        if row is None:
+            raise InputError("no such job", where=f"job {job_id}", do="`cmbnode jobs` lists them")
+        return row
 
-    @staticmethod
-    def _job(connection: Connection, job_id: int) -> Job:
-        return job_of(connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one())
+    def _anew(self) -> dict[str, Any]:
+        """A delivery as it was before its first attempt."""
+        now: dict[str, Any] = {"next_attempt_at": self._clock(), "first_attempt_at": None}
+        return {**now, "commit_resent": 0, "commit_at": None, "commit_by": None, "commit_transaction": None}

@@ -192,6 +192,9 @@ jobs = Table(
     _text("why"),
     _text("progress"),
     _count("attempts"),
+    _count("lost"),  # workers that died or fell silent while they analysed it
+    _count("postponed"),  # how often an outage of the database or the disk ended its analysis
+    Column("not_before", UtcDateTime),  # it pauses until then
     _text("owner"),
     Column("lease_expires_at", UtcDateTime),
     Column("supersedes", Integer, ForeignKey("jobs.id")),
@@ -217,9 +220,10 @@ findings = Table(
     _count("definite"),
     _count("possible"),
     _text("pattern"),  # strictly lobar, strictly deep, mixed, none; empty: not assessed
-    Column("new", Integer),  # bleeds that an earlier study did not show; none: not compared
-    _text("aria_h"),  # radiographic grade of new bleeds; empty: not assessed
+    Column("new", Integer),  # microbleeds that an earlier study did not show; null: not compared
+    _text("aria_h"),  # radiographic grade of the new microbleeds; empty: not assessed
     _text("verified_by"),
+    _text("limits"),  # what limits the result, for a list; separated by semicolons
     Column("created_at", UtcDateTime, nullable=False),
 )
 
@@ -255,9 +259,27 @@ deliveries = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("first_attempt_at", UtcDateTime),
     Column("accepted_at", UtcDateTime),
+    Column("commit_at", UtcDateTime),  # storage commitment is requested then; null: it need not be
+    Column("commit_by", UtcDateTime),  # the destination must have committed by then; null: it need not
+    _uid("commit_transaction", nullable=True),  # the request that waits for an answer
+    _count("commit_resent"),  # how often it was sent again because it was not committed
+    Index(None, "commit_transaction"),
     Index(None, "job_id"),
     Index(None, "result_id", "destination", unique=True),
     Index(None, "state", "destination", "priority", "id"),
+)
+
+commitment_requests = Table(  # of others, about images that they sent
+    "commitment_requests",
+    metadata,
+    _uid("transaction_uid", primary_key=True),
+    _text("calling_ae"),
+    _text("peer"),
+    Column("instance_references", JSON, nullable=False),  # pairs of SOP class and instance UID
+    _count("attempts"),
+    Column("next_attempt_at", UtcDateTime, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index(None, "next_attempt_at"),
 )
 
 history = Table(
@@ -272,4 +294,34 @@ history = Table(
     _text("why"),
     _text("actor"),
     Index(None, "entity", "entity_id"),
+)
+
+notices = Table(  # one row for each event and way of telling it; names no patient
+    "notices",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("channel", String(16), nullable=False),
+    Column("kind", String(16), nullable=False),
+    _text("subject"),  # the number of a job, the name of a destination, ...
+    _text("detail"),
+    Column("is_open", Boolean, nullable=False),  # it lasts until it is over
+    Column("is_over", Boolean, nullable=False),  # tells that something is over
+    Column("at", UtcDateTime, nullable=False),
+    Column("message", String(32), nullable=False, server_default=""),  # the message that tells it
+    _count("attempts"),
+    Column("next_attempt_at", UtcDateTime, nullable=False),
+    Column("sent_at", UtcDateTime),
+    Index(None, "channel", "sent_at"),
+    Index(None, "channel", "kind", "subject"),
+)
+
+tallies = Table(  # what the metrics count; only added, see `node.ledger.tallies`
+    "tallies",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("metric", String(64), nullable=False),
+    _text("labels"),  # JSON, sorted
+    Column("le", Float),  # upper bound of a histogram's bucket; null: a counter, or beyond the last bucket
+    Column("number", BigInteger, nullable=False),
+    Column("seconds", Float, nullable=False),
 )

@@ -1,4 +1,4 @@
-"""What does the ledger say of the earlier studies that were asked for? Frozen records; no SQL, no behaviour."""
+"""What does the ledger record about requests for earlier studies? Frozen records; no SQL, no behaviour."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from node.ledger.states import Priority
+from .states import Priority
 
 
 class PriorState(StrEnum):
@@ -14,28 +14,28 @@ class PriorState(StrEnum):
 
     WAITING = "waiting"
     ASKED = "asked"
-    FETCHED = "fetched"  # here, all of it
+    FETCHED = "fetched"  # completely in the node
     NONE = "none"  # there is no earlier study to compare with
     FAILED = "failed"
 
     @property
     def is_over(self) -> bool:
-        """Nothing more will come of it."""
+        """Whether it has ended."""
         return self not in (PriorState.WAITING, PriorState.ASKED)
 
 
 @dataclass(frozen=True)
 class PriorRequest:
-    """What became of asking for earlier studies of a study's patient.
+    """The request for earlier studies of a study's patient.
 
     Parameters
     ----------
     study_revision : int
-        Revision of the study when it was asked for.
+        Revision of the study at the time of the request.
     deadline_at : datetime
-        The study waits no longer than this.
+        Latest time until which the study waits.
     late : bool
-        The study's job was opened without waiting any longer.
+        The study's job was opened at the deadline, without the earlier study.
     """
 
     study_instance_uid: str
@@ -55,7 +55,7 @@ class PriorRequest:
 
 @dataclass(frozen=True)
 class PriorCounts:
-    """Images of a fetched study: how many there should be, and the sub-operations of C-MOVE or parts of WADO-RS."""
+    """Images of a fetched study: the number expected, and the sub-operations of C-MOVE or parts of WADO-RS."""
 
     expected: int = 0
     completed: int = 0
@@ -84,9 +84,9 @@ class EarlierStudy:
     Parameters
     ----------
     settled : bool
-        Nothing of it is being received, and it has been looked through.
+        It has been routed, and nothing of it is being received.
     job_state : str
-        State of the job that stands for it; empty if it has none.
+        State of its current job; empty if it has none.
     analysed : bool
         That job has findings.
     """

@@ -1,7 +1,8 @@
-"""Which earlier studies were asked for, and what came of it? waiting → asked → fetched, none, or failed.
+"""Which earlier studies were requested, and with what outcome? waiting → asked → fetched, none, or failed.
 
-One request a study. Whoever asks the PACS holds it by a lease, as with jobs, so a process that dies loses nothing. A
-study is *fetched* if it came only because it was asked for: it is analysed for comparison only, until it is sent.
+There is one request per study. The process that queries the PACS holds it by a lease, as with jobs, so nothing is lost
+if the process dies. A study is *fetched* if it arrived only because it was requested: it is analysed for comparison
+only, unless it is also sent.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, func, insert, or_, select, update
 
-from node.ledger.engine import Store, clean, locked
-from node.ledger.jobs import OVER
-from node.ledger.models import findings, jobs, series, studies
-from node.ledger.patients import earlier_than, same_patient
-from node.ledger.prior_records import EarlierStudy, PriorCounts, PriorFetch, PriorRequest, PriorState
-from node.ledger.prior_tables import prior_requests, priors
-from node.ledger.records import JobState, Priority, SeriesState, Study
-from node.ledger.rows import Row, study_of
+from .engine import Store, clean, locked
+from .jobs import OVER
+from .models import findings, jobs, series, studies
+from .patients import earlier_than, same_patient
+from .prior_records import EarlierStudy, PriorCounts, PriorFetch, PriorRequest, PriorState
+from .prior_tables import prior_requests, priors
+from .records import JobState, Priority, SeriesState, StudyRecord
+from .rows import Row, study_of
 
 STRAGGLERS_S = 300.0
-"""Images of a fetch that was given up may still come for so long."""
+"""Time for which images of a retrieval that was given up may still arrive, seconds."""
 
 _FREE: dict[str, Any] = {"owner": "", "lease_expires_at": None}
 _OPEN = (PriorState.WAITING, PriorState.ASKED)
@@ -33,15 +34,15 @@ class PriorRequests(Store):
     def ask_for_priors(
         self, study_uid: str, priority: Priority, wait_s: float, *, ask: bool = True, why: str = ""
     ) -> PriorRequest:
-        """Open the request of a study, or open it again if it is over and the study has changed since.
+        """Open the request of a study, or reopen it if it has ended and the study has changed since.
 
         Parameters
         ----------
         wait_s : float
-            The study waits at most so long, seconds from now.
+            Longest wait of the study from now, seconds.
         ask : bool
-            Whether there is a PACS to ask; otherwise the request is over at once (state none), and only its
-            deadline counts.
+            Whether there is a PACS to query; otherwise the request ends at once (state none), and only its deadline
+            counts.
         """
         with self._write() as connection:
             where = studies.c.study_instance_uid == study_uid
@@ -74,7 +75,7 @@ class PriorRequests(Store):
             return _request_of(connection.execute(_of(study_uid)).mappings().one())
 
     def claim_prior_request(self, owner: str, lease_s: float) -> PriorRequest | None:
-        """Take the most urgent request that is due (attempts + 1, state asked); none if there is none."""
+        """Claim the most urgent request that is due (attempts + 1, state asked); ``None`` if there is none."""
         with self._write() as connection:
             now = self._clock()
             due = and_(prior_requests.c.state == PriorState.WAITING, prior_requests.c.next_attempt_at <= now)
@@ -103,7 +104,7 @@ class PriorRequests(Store):
             return connection.execute(update(prior_requests).where(mine).values(values)).rowcount == 1
 
     def begin_prior(self, study_uid: str, owner: str, prior_uid: str, study_date: str, expected: int) -> bool:
-        """Note which study is about to be fetched, before anything of it can arrive; false if the lease is lost."""
+        """Record which study is about to be fetched, before its images arrive; false if the lease is lost."""
         with self._write() as connection:
             if self._owned_request(connection, study_uid, owner) is None:
                 return False
@@ -130,7 +131,7 @@ class PriorRequests(Store):
     def end_prior(
         self, study_uid: str, owner: str, prior_uid: str, state: PriorState, why: str, counts: PriorCounts
     ) -> bool:
-        """Note how the fetching of one study ended; false if the lease is lost."""
+        """Record how the retrieval of one study ended; false if the lease is lost."""
         with self._write() as connection:
             if self._owned_request(connection, study_uid, owner) is None:
                 return False
@@ -163,7 +164,7 @@ class PriorRequests(Store):
     def put_off_prior_request(
         self, study_uid: str, owner: str, why: str, next_attempt_at: datetime | None, *, counted: bool = True
     ) -> bool:
-        """Give an attempt up: tried again at that time, or failed if there is none; false if the lease is lost."""
+        """End an attempt: the next one is at that time, or the request has failed; false if the lease is lost."""
         with self._write() as connection:
             row = self._owned_request(connection, study_uid, owner)
             if row is None:
@@ -176,12 +177,12 @@ class PriorRequests(Store):
             return True
 
     def expire_prior_requests(self, now: datetime, max_attempts: int) -> list[str]:
-        """Take back the requests of those who fell silent; the studies they are for."""
+        """Take back requests whose lease has expired; return their studies."""
         with self._write() as connection:
             lost = and_(prior_requests.c.state == PriorState.ASKED, prior_requests.c.lease_expires_at < now)
             rows = connection.execute(locked(select(prior_requests).where(lost), free=True)).mappings().all()
             for row in rows:
-                why = f"{row['owner']} fell silent during attempt {row['attempts']}"
+                why = f"{row['owner']} stopped responding during attempt {row['attempts']}"
                 if row["attempts"] >= max_attempts:
                     self._end_request(connection, row, PriorState.FAILED, why, "sweep")
                 else:
@@ -189,7 +190,7 @@ class PriorRequests(Store):
             return [str(row["study_instance_uid"]) for row in rows]
 
     def hold_study(self, study_uid: str, why: str) -> None:
-        """Show that a study waits for an earlier one; routing it ends that."""
+        """Record that a study waits for an earlier one, until it is routed."""
         with self._write() as connection:
             where = studies.c.study_instance_uid == study_uid
             row = connection.execute(locked(select(studies).where(where))).mappings().one()
@@ -199,7 +200,7 @@ class PriorRequests(Store):
             connection.execute(update(studies).where(where).values(values))
 
     def mark_late(self, study_uid: str, why: str) -> None:
-        """Note that a study is routed without waiting any longer for its earlier ones."""
+        """Record that a study is routed at the deadline, without its earlier studies."""
         with self._write() as connection:
             row = self._request(connection, study_uid)
             if row is not None and not row["late"]:
@@ -208,13 +209,13 @@ class PriorRequests(Store):
                 self._log(connection, "prior", study_uid, row["state"], row["state"], why, "routing")
 
     def late_requests(self) -> list[PriorRequest]:
-        """Requests that were not waited for and are over now."""
+        """Requests that ended after their study was routed without them."""
         late = and_(prior_requests.c.late, prior_requests.c.state.not_in(_OPEN))
         with self._read() as connection:
             return [_request_of(row) for row in connection.execute(select(prior_requests).where(late)).mappings()]
 
     def settle_late(self, study_uid: str, why: str, *, route: bool) -> None:
-        """Be done with a late request; `route` has its study looked through again, with what has come."""
+        """Close a late request; with `route` its study is routed again."""
         with self._write() as connection:
             where = studies.c.study_instance_uid == study_uid
             revision = connection.execute(locked(select(studies.c.revision).where(where))).scalar_one() + bool(route)
@@ -227,18 +228,18 @@ class PriorRequests(Store):
                 self._log(connection, "study", study_uid, "routed", "to be routed again", why, "sweep")
 
     def prior_request(self, study_uid: str) -> PriorRequest | None:
-        """The request of a study, if earlier studies were asked for."""
+        """The request of a study, if there is one."""
         with self._read() as connection:
             row = connection.execute(_of(study_uid)).mappings().one_or_none()
         return None if row is None else _request_of(row)
 
     def prior_fetches(self, study_uid: str) -> list[PriorFetch]:
-        """The studies that were fetched for this one, or tried to."""
+        """The studies that were fetched for this one, and those whose retrieval failed."""
         query = select(priors).where(priors.c.study_instance_uid == study_uid).order_by(priors.c.created_at)
         with self._read() as connection:
             return [_fetch_of(row) for row in connection.execute(query).mappings()]
 
-    def fetched_for(self, prior_uid: str) -> tuple[list[Study], Priority]:
+    def fetched_for(self, prior_uid: str) -> tuple[list[StudyRecord], Priority]:
         """The studies that this one was fetched for, and the highest of their priorities."""
         query = (
             select(studies, prior_requests.c.priority)
@@ -279,7 +280,7 @@ class PriorRequests(Store):
             return [_earlier_of(row) for row in connection.execute(query).mappings()]
 
     def prior_counts(self) -> dict[str, int]:
-        """How many requests are in which state."""
+        """Number of requests in each state."""
         query = select(prior_requests.c.state, func.count()).group_by(prior_requests.c.state)
         with self._read() as connection:
             return {str(state): int(number) for state, number in connection.execute(query)}
@@ -294,7 +295,7 @@ class PriorRequests(Store):
         return connection.execute(locked(_of(study_uid).where(mine))).mappings().one_or_none()
 
     def _end_request(self, connection: Connection, row: Row, state: PriorState, why: str, actor: str) -> None:
-        """Over; what was being fetched and did not get to its end has failed."""
+        """End a request; retrievals that did not finish have failed."""
         self._set_request(connection, row, state, why, actor, finished_at=self._clock(), **_FREE)
         unfinished = and_(priors.c.study_instance_uid == row["study_instance_uid"], priors.c.state == PriorState.ASKED)
         values = {"state": PriorState.FAILED, "why": clean(why), "ended_at": self._clock()}
@@ -309,12 +310,12 @@ class PriorRequests(Store):
 
 
 def is_being_fetched(connection: Connection, study_uid: str, now: datetime, *, named: bool) -> bool:
-    """Whether an image of this study that arrives now comes because it was asked for.
+    """Whether an image of this study that arrives now was requested by the node.
 
     Parameters
     ----------
     named : bool
-        The sender says that it acts on a C-MOVE of this node (PS3.7 9.1.1.1.6); many do not say.
+        The sender says that it acts on a C-MOVE of this node (PS3.7 9.1.1.1.6); many senders do not say.
     """
     recently = priors.c.ended_at > now - timedelta(seconds=STRAGGLERS_S)
     expected = or_(priors.c.state == PriorState.ASKED, and_(priors.c.state == PriorState.FAILED, recently))

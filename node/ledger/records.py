@@ -9,32 +9,36 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from node.ledger.correction import AddedBleed as AddedBleed
-from node.ledger.correction import Correction as Correction
-from node.ledger.correction import Verdict as Verdict
-from node.ledger.states import DeliveryState as DeliveryState
-from node.ledger.states import JobState as JobState
-from node.ledger.states import Priority as Priority
-from node.ledger.states import SeriesState as SeriesState
-from node.ledger.states import Sort as Sort
-from node.ledger.states import Stored as Stored
-from node.ledger.states import StudyState as StudyState
+from .correction import AddedMicrobleed as AddedMicrobleed
+from .correction import CertaintyVerdict as CertaintyVerdict
+from .correction import Correction as Correction
+from .correction import LesionVerdict as LesionVerdict
+from .states import DeliveryState as DeliveryState
+from .states import JobState as JobState
+from .states import Priority as Priority
+from .states import SeriesState as SeriesState
+from .states import SortColumn as SortColumn
+from .states import StorageOutcome as StorageOutcome
+from .states import StudyState as StudyState
+
+QA_PATIENT_ID = "CMBNODE-QA"
+"""Patient ID of the phantoms of site QA; no patient has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class InstanceRecord:
+class NewInstance:
     """One instance that was made durable in the archive.
 
     Parameters
     ----------
     orientation : str
-        Equal for parallel slices (:func:`node.settling.slice_place`); empty if the object has no plane.
+        Equal for parallel slices (:func:`node.receive.ingest.slice_place`); empty if the object has no plane.
     position : float or None
         Place of the slice along its normal, mm.
     association : str
         Names the association that brought it, as in :meth:`Ledger.release_series`.
-    asked_for : bool or None
-        Whether its sender says that the node asked for it (C-MOVE, WADO-RS); none: it does not say.
+    requested : bool or None
+        Whether its sender says that the node asked for it (C-MOVE, WADO-RS); ``None`` if it does not say.
     """
 
     sop_instance_uid: str
@@ -49,7 +53,7 @@ class InstanceRecord:
     calling_ae: str = ""
     peer: str = ""
     association: str = ""
-    asked_for: bool | None = None
+    requested: bool | None = None
     number_of_frames: int = 1
     orientation: str = ""
     position: float | None = None
@@ -75,7 +79,7 @@ class InstanceRecord:
 
 
 @dataclass(frozen=True)
-class Instance:
+class InstanceRecord:
     """A stored instance, as far as the rest of the node needs it."""
 
     sop_instance_uid: str
@@ -90,7 +94,7 @@ class Instance:
 
 
 @dataclass(frozen=True)
-class Series:
+class SeriesRecord:
     """A series and what became of it."""
 
     series_instance_uid: str
@@ -118,7 +122,7 @@ class Series:
 
 @dataclass(frozen=True)
 class ReceivingSeries:
-    """A series that has not settled, with the evidence that it is whole.
+    """A series that has not settled, with the evidence that it is complete.
 
     Parameters
     ----------
@@ -141,7 +145,7 @@ class ReceivingSeries:
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyRecord:
     """A study, its patient, and the job that stands for it now."""
 
     study_instance_uid: str
@@ -165,6 +169,11 @@ class Study:
     fetched: bool  # it came only because it was asked for, to compare a later one with
     held_since: datetime | None  # it waits for an earlier study
 
+    @property
+    def is_phantom(self) -> bool:
+        """Whether it is a phantom of site QA, whose results are nobody's."""
+        return self.patient_id == QA_PATIENT_ID
+
 
 @dataclass(frozen=True)
 class SeriesVerdict:
@@ -185,7 +194,7 @@ class NewJob:
     Parameters
     ----------
     input_revision : int or None
-        Sum of the revisions of its series when their files were read; none: as they are now. A job whose series got
+        Sum of the revisions of its series when their files were read; ``None``: as they are now. A job whose series got
         more images since then is held back, for routing is about to supersede it.
     prior_job_id : int or None
         The analysis of an earlier study of the patient that it is compared with.
@@ -230,6 +239,9 @@ class Job:
     started_at: datetime | None
     analysed_at: datetime | None
     finished_at: datetime | None
+    lost: int = 0  # workers that died or fell silent while they analysed it
+    postponed: int = 0  # how often an outage of the database or the disk ended its analysis
+    not_before: datetime | None = None  # it pauses until then
     correction: Correction | None = None  # what it applies to the result that it supersedes; then no network runs
     prior_job_id: int | None = None  # the analysis of an earlier study that it is compared with
 
@@ -271,11 +283,13 @@ class Delivery:
     accepted_at: datetime | None
     priority: Priority
     result: ResultFile
+    commit_by: datetime | None = None  # the destination must have committed to keep it by then
+    commit_resent: int = 0
 
 
 @dataclass(frozen=True)
-class Quarantined:
-    """An object that was kept aside instead of being stored."""
+class QuarantinedObject:
+    """An object that was put into quarantine instead of being stored."""
 
     id: int
     at: datetime
@@ -291,7 +305,7 @@ class Quarantined:
 
 
 @dataclass(frozen=True)
-class Change:
+class HistoryEntry:
     """One change of state."""
 
     id: int
@@ -305,10 +319,11 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Burden:
+class FindingCounts:
     """What a finished analysis comes to.
 
-    `pattern` is empty where location was not assessed, `new` is none and `aria_h` empty without a comparison.
+    `pattern` is empty if location was not assessed. Without a comparison `new` is ``None`` and `aria_h` is empty.
+    `limits` says what limits the result, separated by semicolons.
     """
 
     total: int
@@ -318,6 +333,7 @@ class Burden:
     new: int | None = None
     aria_h: str = ""
     verified_by: str = ""
+    limits: str = ""
 
 
 @dataclass(frozen=True)
@@ -325,22 +341,22 @@ class JobSummary:
     """A job with what a person wants to see beside it."""
 
     job: Job
-    study: Study
-    burden: Burden | None
+    study: StudyRecord
+    burden: FindingCounts | None
 
 
 @dataclass(frozen=True)
 class WorklistRow:
     """A study with the job that stands for it now, if any."""
 
-    study: Study
+    study: StudyRecord
     state: StudyState
     job: Job | None
-    burden: Burden | None
+    burden: FindingCounts | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filters:
+class WorklistFilters:
     """What a list is narrowed to; an empty field narrows nothing.
 
     Parameters
@@ -361,14 +377,16 @@ class Filters:
     max_lesions: int | None = None
     new_lesions: bool = False  # the comparison with an earlier study found some
     verified: bool | None = None
+    unread: bool = False  # has a result that nobody has looked at
     fetched: bool | None = None  # only, or without, earlier studies that were fetched to compare with
+    phantoms: bool | None = None  # only, or without, the phantoms of site QA
     study_uids: tuple[str, ...] = ()
     patient_id: str = ""
     superseded: bool = True  # whether lists of jobs show superseded ones
 
 
 @dataclass(frozen=True)
-class Counts:
+class LedgerCounts:
     """Numbers for metrics and the worklist's head."""
 
     studies: int
@@ -376,8 +394,11 @@ class Counts:
     jobs: dict[str, int] = field(default_factory=dict)
     deliveries: dict[str, int] = field(default_factory=dict)
     waiting_by_destination: dict[str, int] = field(default_factory=dict)
+    uncommitted_by_destination: dict[str, int] = field(default_factory=dict)
     quarantined: int = 0
     oldest_queued_at: datetime | None = None
+    oldest_waiting_by_destination: dict[str, datetime] = field(default_factory=dict)
+    last_received_at: datetime | None = None  # of a study that was sent, not fetched
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,20 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, Table
 
-from node.ledger.models import findings, jobs, studies
-from node.ledger.records import (
-    Burden,
+from .models import findings, jobs, studies
+from .records import (
     Correction,
     Delivery,
     DeliveryState,
-    Instance,
+    FindingCounts,
+    InstanceRecord,
     Job,
     JobState,
     Priority,
     ResultFile,
-    Series,
+    SeriesRecord,
     SeriesState,
-    Study,
+    StudyRecord,
 )
 
 Row = RowMapping | Mapping[str, Any]
@@ -32,19 +32,19 @@ def _take(kind: type, row: Row, **given: Any) -> dict[str, Any]:
     return {f.name: given[f.name] if f.name in given else row[f.name] for f in fields(kind)}
 
 
-def study_of(row: Row) -> Study:
+def study_of(row: Row) -> StudyRecord:
     """A row of `studies`."""
-    return Study(**_take(Study, row))
+    return StudyRecord(**_take(StudyRecord, row))
 
 
-def series_of(row: Row) -> Series:
+def series_of(row: Row) -> SeriesRecord:
     """A row of `series`."""
-    return Series(**_take(Series, row, state=SeriesState(row["state"])))
+    return SeriesRecord(**_take(SeriesRecord, row, state=SeriesState(row["state"])))
 
 
-def instance_of(row: Row) -> Instance:
+def instance_of(row: Row) -> InstanceRecord:
     """A row of `instances`."""
-    return Instance(**_take(Instance, row))
+    return InstanceRecord(**_take(InstanceRecord, row))
 
 
 def job_of(row: Row) -> Job:
@@ -83,14 +83,14 @@ def part(row: Row, table: Table) -> dict[str, Any]:
     return {column.name: row[f"{table.name}__{column.name}"] for column in table.columns}
 
 
-def burden_of(row: Row) -> Burden | None:
+def burden_of(row: Row) -> FindingCounts | None:
     """The lesion counts in a row with the counts of `findings`, labelled."""
     if row["findings__total"] is None:
         return None
-    return Burden(**{column.name: row[f"findings__{column.name}"] for column in _BURDEN})
+    return FindingCounts(**{column.name: row[f"findings__{column.name}"] for column in _BURDEN})
 
 
-_BURDEN = [findings.c[field.name] for field in fields(Burden)]
+_BURDEN = [findings.c[field.name] for field in fields(FindingCounts)]
 BURDEN_COLUMNS = [column.label(f"findings__{column.name}") for column in _BURDEN]
 JOB_COLUMNS = labelled(jobs)
 STUDY_COLUMNS = labelled(studies)

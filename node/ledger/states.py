@@ -5,12 +5,12 @@ from __future__ import annotations
 from enum import IntEnum, StrEnum
 
 
-class Stored(StrEnum):
+class StorageOutcome(StrEnum):
     """What became of an instance that arrived."""
 
     NEW = "new"
     DUPLICATE = "duplicate"  # same UID, same bytes: stored once
-    CONFLICT = "conflict"  # same UID, other bytes: the caller keeps them aside (`Ledger.quarantine`)
+    CONFLICT = "conflict"  # same UID, other bytes: the caller puts them into quarantine (`Ledger.quarantine`)
 
 
 class SeriesState(StrEnum):
@@ -39,8 +39,13 @@ class DeliveryState(StrEnum):
     WAITING = "waiting"
     SENDING = "sending"
     ACCEPTED = "accepted"
+    COMMITTED = "committed"  # accepted, and the destination has committed to keep it (storage commitment)
     FAILED = "failed"
     CANCELLED = "cancelled"  # its job was superseded before it left
+
+
+STORED = (DeliveryState.ACCEPTED, DeliveryState.COMMITTED)
+"""The destination has the object, and nothing more has to be sent."""
 
 
 class StudyState(StrEnum):
@@ -67,7 +72,7 @@ class Priority(IntEnum):
     LOW = 9
 
 
-class Sort(StrEnum):
+class SortColumn(StrEnum):
     """What a list is ordered by; ties are broken by the newest first."""
 
     RECEIVED = "received"

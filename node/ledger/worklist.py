@@ -5,12 +5,23 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select
 
-from node.ledger.engine import Store
-from node.ledger.models import findings, jobs, series, studies
-from node.ledger.records import Filters, JobState, JobSummary, SeriesState, Sort, StudyState, WorklistRow
-from node.ledger.rows import BURDEN_COLUMNS, JOB_COLUMNS, STUDY_COLUMNS, burden_of, job_of, part, study_of
+from .access_records import AuditAction
+from .access_tables import audit
+from .engine import Store
+from .models import findings, jobs, series, studies
+from .records import (
+    QA_PATIENT_ID,
+    JobState,
+    JobSummary,
+    SeriesState,
+    SortColumn,
+    StudyState,
+    WorklistFilters,
+    WorklistRow,
+)
+from .rows import BURDEN_COLUMNS, JOB_COLUMNS, STUDY_COLUMNS, burden_of, job_of, part, study_of
 
 MOST_WORDS = 8
 _SEPARATORS = re.compile(r"[\s,^=]+")  # between the parts of a name, as people and as DICOM write it
@@ -34,7 +45,7 @@ def _study_state() -> ColumnElement[str]:
     )
 
 
-def _matches(filters: Filters, state: ColumnElement[str]) -> ColumnElement[bool]:
+def _matches(filters: WorklistFilters, state: ColumnElement[str]) -> ColumnElement[bool]:
     conditions: list[ColumnElement[bool]] = []
     if filters.states:
         conditions.append(state.in_(filters.states))
@@ -54,8 +65,17 @@ def _matches(filters: Filters, state: ColumnElement[str]) -> ColumnElement[bool]
         conditions.append(findings.c.new > 0)
     if filters.verified is not None:
         conditions.append(findings.c.verified_by != "" if filters.verified else findings.c.verified_by == "")
+    if filters.unread:
+        looked = and_(
+            audit.c.study_instance_uid == studies.c.study_instance_uid,
+            audit.c.action == AuditAction.STUDY,
+            audit.c.at >= findings.c.created_at,
+        )
+        conditions += [findings.c.job_id.is_not(None), ~exists().where(looked)]
     if filters.fetched is not None:
         conditions.append(studies.c.fetched.is_(filters.fetched))
+    if filters.phantoms is not None:
+        conditions.append((studies.c.patient_id == QA_PATIENT_ID).is_(filters.phantoms))
     if filters.study_uids:
         conditions.append(studies.c.study_instance_uid.in_(filters.study_uids))
     if filters.patient_id:
@@ -69,14 +89,14 @@ def _says(word: str) -> ColumnElement[bool]:
     return or_(*(func.lower(column).contains(word, autoescape=True) for column in columns))
 
 
-def _order(sort: Sort, state: ColumnElement[str], descending: bool) -> list[ColumnElement[Any]]:
+def _order(sort: SortColumn, state: ColumnElement[str], descending: bool) -> list[ColumnElement[Any]]:
     key: ColumnElement[Any] = {
-        Sort.RECEIVED: studies.c.first_received_at,
-        Sort.PRIORITY: func.coalesce(jobs.c.priority, 99),
-        Sort.BURDEN: func.coalesce(findings.c.total, -1),
-        Sort.STATE: case(_URGENCY, value=state, else_=len(_URGENCY)),
-        Sort.PATIENT: func.lower(studies.c.patient_name),
-        Sort.CREATED: func.coalesce(jobs.c.id, 0),
+        SortColumn.RECEIVED: studies.c.first_received_at,
+        SortColumn.PRIORITY: func.coalesce(jobs.c.priority, 99),
+        SortColumn.BURDEN: func.coalesce(findings.c.total, -1),
+        SortColumn.STATE: case(_URGENCY, value=state, else_=len(_URGENCY)),
+        SortColumn.PATIENT: func.lower(studies.c.patient_name),
+        SortColumn.CREATED: func.coalesce(jobs.c.id, 0),
     }[sort]
     newest = studies.c.first_received_at.desc()
     return [key.desc() if descending else key.asc(), newest, studies.c.study_instance_uid]
@@ -87,8 +107,8 @@ class Worklist(Store):
 
     def worklist(
         self,
-        filters: Filters | None = None,
-        sort: Sort = Sort.RECEIVED,
+        filters: WorklistFilters | None = None,
+        sort: SortColumn = SortColumn.RECEIVED,
         *,
         descending: bool = True,
         limit: int = 100,
@@ -97,7 +117,7 @@ class Worklist(Store):
         """Studies with the job that stands for each now."""
         state = _study_state()
         chosen = self._studies(select(studies.c.study_instance_uid.label("uid")))
-        chosen = chosen.where(_matches(filters or Filters(), state)).order_by(*_order(sort, state, descending))
+        chosen = chosen.where(_matches(filters or WorklistFilters(), state)).order_by(*_order(sort, state, descending))
         query = self._studies(select(*STUDY_COLUMNS, *JOB_COLUMNS, *BURDEN_COLUMNS, state.label("state")))
         # First which ones: sorting all of their columns would take most of the time.
         with self._read() as connection:
@@ -115,17 +135,18 @@ class Worklist(Store):
             for row in rows
         ]
 
-    def count_worklist(self, filters: Filters | None = None) -> int:
+    def count_worklist(self, filters: WorklistFilters | None = None) -> int:
         """How many studies the worklist has under these filters."""
         query = self._studies(select(func.count(studies.c.study_instance_uid)))
         with self._read() as connection:
-            return connection.scalar(query.where(_matches(filters or Filters(), _study_state()))) or 0
+            return connection.scalar(query.where(_matches(filters or WorklistFilters(), _study_state()))) or 0
 
     def count_states(self) -> dict[str, int]:
-        """How many studies are in which state; not those that were only fetched to compare with."""
+        """How many studies are in which state; not those that were only fetched to compare with, nor phantoms."""
         state = _study_state().label("state")
         columns: list[ColumnElement[Any]] = [state, func.count()]
-        query = self._studies(select(*columns)).where(studies.c.fetched.is_(False)).group_by(state)
+        ordinary = and_(studies.c.fetched.is_(False), studies.c.patient_id != QA_PATIENT_ID)
+        query = self._studies(select(*columns)).where(ordinary).group_by(state)
         with self._read() as connection:
             return {str(name): int(number) for name, number in connection.execute(query)}
 
@@ -141,15 +162,15 @@ class Worklist(Store):
 
     def jobs(
         self,
-        filters: Filters | None = None,
-        sort: Sort = Sort.CREATED,
+        filters: WorklistFilters | None = None,
+        sort: SortColumn = SortColumn.CREATED,
         *,
         descending: bool = True,
         limit: int = 100,
         offset: int = 0,
     ) -> list[JobSummary]:
         """Jobs with their studies."""
-        filters = filters or Filters()
+        filters = filters or WorklistFilters()
         query = (
             select(*STUDY_COLUMNS, *JOB_COLUMNS, *BURDEN_COLUMNS)
             .select_from(jobs)

@@ -1,1 +1,1 @@
-"""Which earlier studies does the PACS have, and how do they come? Asked for before a study is analysed."""
+"""Step 3: with which earlier study of the patient is a study compared, and how is it fetched from the PACS?"""

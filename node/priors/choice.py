@@ -1,8 +1,8 @@
-"""Which of the studies that the PACS has are worth fetching?
+"""Which of the patient's studies in the PACS can be compared with?
 
-Of the same patient (:mod:`node.ledger.patients`), earlier, with MR images, not too old. A query tells neither Image
-Type nor sequence of a series, so whether it is an SWI can be told by its name at most: studies with a series of such a
-name come first, and where no study has one, any may hold it that does not say it shows something other than the head.
+Studies of the same patient (:mod:`node.ledger.patients`) that are earlier, not too old, and have MR images. A query
+returns neither Image Type nor sequence of a series, so only its name can show that it is an SWI. Studies with a series
+of such a name come first; if no study has one, any may hold an SWI that does not name another part of the body.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from node.ledger import Study
-from node.ledger.patients import contradiction
-from node.priors.source import FoundSeries, FoundStudy
-from pipeline.headers import Facts
-from pipeline.recognition import Rules
+from node.ledger import StudyRecord
+from node.ledger.patients import identifier_contradiction
+from pipeline.read.headers import Facts
+from pipeline.read.recognition import RecognitionRules
+
+from .source import FoundSeries, FoundStudy
 
 MR = "MR"
 _HEAD = re.compile(r"head|brain|skull|cran|neuro|sch[aä]del|kopf|hirn|whole ?body|t[eê]te|cerv", re.IGNORECASE)
@@ -25,24 +26,24 @@ _WILDCARDS = frozenset("*?\\")
 
 
 @dataclass(frozen=True)
-class Window:
-    """Days between which a study can be one to compare with."""
+class DateWindow:
+    """First and last date of a study that can be compared with."""
 
     first: date
     last: date
 
 
-def window(study: Study, max_age_days: float, min_days: int = 0) -> Window | str:
-    """The days to ask for, or why nothing can be asked; a study to compare with is at least `min_days` older."""
+def window(study: StudyRecord, max_age_days: float, min_days: int = 0) -> DateWindow | str:
+    """Return the dates to query, or why no query is possible; an earlier study is at least `min_days` older."""
     if not study.patient_id:
         return "the study has no patient ID"
     if _WILDCARDS & set(study.patient_id):
-        return "the patient ID has wildcard characters (* ? \\), so it would find other patients"
+        return "the patient ID has wildcard characters (* ? \\), so the query would match other patients"
     day = day_of(study.study_date)
     if day is None:
         return "the study has no date"
     reach = (day - date.min).days
-    return Window(day - timedelta(days=min(max_age_days, reach)), day - timedelta(days=min(min_days, reach)))
+    return DateWindow(day - timedelta(days=min(max_age_days, reach)), day - timedelta(days=min(min_days, reach)))
 
 
 def day_of(text: str) -> date | None:
@@ -56,21 +57,21 @@ def day_of(text: str) -> date | None:
 
 
 def in_words(text: str) -> str:
-    """Write a DICOM date as people do: ``2026-11-21``."""
+    """Write a DICOM date as ``2026-11-21``."""
     day = day_of(text)
     return text if day is None else day.isoformat()
 
 
 @dataclass(frozen=True)
 class Shortlist:
-    """The studies to look at, the latest first, and why others are none."""
+    """The studies that can be compared with, the latest first, and why the others cannot."""
 
     studies: tuple[FoundStudy, ...]
     refused: tuple[str, ...]
 
     @property
     def why_empty(self) -> str:
-        """Why there is none, in words."""
+        """Why there is no such study, as a sentence."""
         if not self.refused:
             return "no earlier MR study of the patient in the PACS"
         counted = Counter(self.refused)
@@ -78,10 +79,10 @@ class Shortlist:
         return f"no earlier study to compare with: {said}"
 
 
-def shortlist(study: Study, found: Sequence[FoundStudy], days: Window) -> Shortlist:
-    """Choose the studies that can be compared with, whatever the PACS took the query for.
+def shortlist(study: StudyRecord, found: Sequence[FoundStudy], days: DateWindow) -> Shortlist:
+    """Choose the studies that can be compared with.
 
-    A PACS may ignore a key that it does not know and answer with more than was asked for (PS3.4 C.2.2.1.3).
+    A PACS may ignore a key that it does not support and return more than was queried (PS3.4 C.2.2.1.3).
     """
     kept: dict[str, FoundStudy] = {}
     refused = []
@@ -96,23 +97,23 @@ def shortlist(study: Study, found: Sequence[FoundStudy], days: Window) -> Shortl
     return Shortlist(tuple(latest_first), tuple(refused))
 
 
-def _refusal(study: Study, one: FoundStudy, days: Window) -> str:
-    if why := contradiction(study, one.patient_id, one.issuer_of_patient_id, one.patient_birth_date):
+def _refusal(study: StudyRecord, one: FoundStudy, days: DateWindow) -> str:
+    if why := identifier_contradiction(study, one):
         return why
     day = day_of(one.study_date)
     if day is None:
         return "no date"
     moments = (one.study_date, one.study_time), (study.study_date, study.study_time)
     if not days.first <= day <= days.last or not moments[0] < moments[1]:
-        return "another date than an earlier study's"
+        return "a date outside the range"
     if one.modalities and MR not in one.modalities:
         return "no MR images"
     return ""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The series of a study that are fetched; none: `why` says why."""
+class WantedSeries:
+    """The series of a study to fetch; if there are none, `why` says why."""
 
     series_uids: tuple[str, ...]
     instances: int = 0
@@ -120,22 +121,22 @@ class Wanted:
     why: str = ""
 
 
-def wanted_series(series: Sequence[FoundSeries], max_instances: int, rules: Rules) -> Wanted:
-    """Choose the series of a study: all its MR images, if it can hold an SWI of the head and is not too much."""
+def wanted_series(series: Sequence[FoundSeries], max_instances: int, rules: RecognitionRules) -> WantedSeries:
+    """Choose the series of a study: all with MR images, if it may hold an SWI of the head and is not too large."""
     images = [one for one in series if one.series_instance_uid and one.modality in ("", MR)]
     if not images:
-        return Wanted((), why="it has no MR images")
+        return WantedSeries((), why="it has no MR images")
     named = any(_named_swi(one, rules) for one in images)
     parts = {one.body_part for one in images if one.body_part}
     if not named and parts and not any(_HEAD.search(part) for part in parts):
-        return Wanted((), why=f"it shows {', '.join(sorted(parts)).lower()}, not the head")
+        return WantedSeries((), why=f"it shows {', '.join(sorted(parts)).lower()}, not the head")
     total = sum(one.instances or 0 for one in images)
     if total > max_instances:
-        return Wanted((), total, named, f"it has {total} MR images, more than priors.max_instances")
-    return Wanted(tuple(one.series_instance_uid for one in images), total, named)
+        return WantedSeries((), total, named, f"it has {total} MR images, more than priors.max_instances")
+    return WantedSeries(tuple(one.series_instance_uid for one in images), total, named)
 
 
-def _named_swi(series: FoundSeries, rules: Rules) -> bool:
-    """Whether the name of a series says SWI, as the recognition rules mean it."""
+def _named_swi(series: FoundSeries, rules: RecognitionRules) -> bool:
+    """Whether the recognition rules take the name of a series for that of an SWI."""
     said = Facts((("text", tuple(filter(None, (series.description, series.protocol)))),))
     return rules.define["swi-name"].holds(said, rules.define)

@@ -1,6 +1,6 @@
-"""How is a PACS asked by C-FIND, and made to send by C-MOVE? (Study Root Query/Retrieve as SCU, PS3.4 annex C)
+"""How are earlier studies found by C-FIND and fetched by C-MOVE? (Study Root Query/Retrieve as SCU, PS3.4 annex C)
 
-What it sends comes to the node's receiver, by C-STORE as from anyone else.
+The PACS sends the images to the node's receiver by C-STORE, as any other sender does.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made when im
     StudyRootQueryRetrieveInformationModelMove,
 )
 
-from node.destinations.base import Unreachable
-from node.destinations.scu import Peer, associated
+from node.deliver.base import Unreachable
+from node.deliver.scu import Peer, associated
 from node.ledger import PriorCounts
-from node.prior_settings import DicomPacs
-from node.priors.source import (
+from node.settings.priors import DicomPacs
+
+from .source import (
     MOST_ANSWERS,
     SERIES_KEYS,
     STUDY_KEYS,
-    Bounds,
     FoundSeries,
     FoundStudy,
     SourceError,
-    Tally,
+    TransferLimits,
+    TransferTally,
     found_series,
     found_study,
 )
@@ -38,7 +39,7 @@ from node.priors.source import (
 _PENDING = (0xFF00, 0xFF01)
 _LASTING = {
     0x0122: "does not offer that service (SOP class not supported)",
-    0x0124: "does not let this node ask (not authorised)",
+    0x0124: "does not authorise this node to query",
     0xA801: "does not know this node as a destination",
     0xA900: "does not understand the request (identifier does not match SOP class)",
 }
@@ -52,12 +53,12 @@ _PASSING = {
 
 @dataclass(frozen=True)
 class QueryRetrieve:
-    """A PACS with Study Root query and retrieve; satisfies :class:`node.priors.source.Source`.
+    """A PACS with Study Root query and retrieve; implements :class:`node.priors.source.PriorSource`.
 
     Parameters
     ----------
     ae_title : str
-        The node's own: who asks, and where the images go.
+        The node's own: calling AE title and move destination.
     """
 
     settings: DicomPacs
@@ -65,8 +66,8 @@ class QueryRetrieve:
 
     @property
     def peer(self) -> Peer:
-        """Whom to call."""
-        return Peer(self.settings.ae_title, self.settings.host, self.settings.port)
+        """The peer that is called."""
+        return Peer.of(self.settings)
 
     @property
     def address(self) -> str:
@@ -74,7 +75,7 @@ class QueryRetrieve:
         return str(self.peer)
 
     def studies(self, patient_id: str, first: date, last: date) -> list[FoundStudy]:
-        """See :meth:`node.priors.source.Source.studies`."""
+        """See :meth:`node.priors.source.PriorSource.studies`."""
         query = _query("STUDY", STUDY_KEYS)
         query.PatientID, query.ModalitiesInStudy = patient_id, "MR"
         query.StudyDate = f"{first:%Y%m%d}-{last:%Y%m%d}"
@@ -83,16 +84,16 @@ class QueryRetrieve:
         return [found_study(answer) for answer in self._find(query)]
 
     def series(self, study_uid: str) -> list[FoundSeries]:
-        """See :meth:`node.priors.source.Source.series`."""
+        """See :meth:`node.priors.source.PriorSource.series`."""
         query = _query("SERIES", SERIES_KEYS)
         query.StudyInstanceUID = study_uid
         return [found_series(answer) for answer in self._find(query)]
 
-    def fetch(self, study_uid: str, series_uids: Sequence[str], bounds: Bounds) -> PriorCounts:
-        """See :meth:`node.priors.source.Source.fetch`: one C-MOVE a series, all over one association."""
-        tally = Tally(bounds)
+    def fetch(self, study_uid: str, series_uids: Sequence[str], bounds: TransferLimits) -> PriorCounts:
+        """See :meth:`node.priors.source.PriorSource.fetch`: one C-MOVE per series, all over one association."""
+        tally = TransferTally(bounds)
         with self._associated(StudyRootQueryRetrieveInformationModelMove) as association:
-            # A PACS need not say anything between the request and its last word (PS3.4 C.4.2.3.1).
+            # A PACS need not send anything between the request and the final response (PS3.4 C.4.2.3.1).
             association.dimse_timeout = association.network_timeout = bounds.left_s + self.settings.timeout_s
             with _bounded(association, bounds):
                 for uid in series_uids:
@@ -112,13 +113,13 @@ class QueryRetrieve:
                 if code in _PENDING and answer is not None:
                     answers.append(answer)
                     if len(answers) > MOST_ANSWERS:
-                        raise SourceError(f"{self.address} answers C-FIND with too much", lasting=True)
+                        raise SourceError(f"{self.address} returns too many matches for C-FIND", lasting=True)
                 elif code != 0x0000:
                     raise self._refusal("C-FIND", code, status)
         return answers
 
-    def _move(self, association: Any, query: Dataset, tally: Tally) -> None:
-        """Move one series; its sub-operations are added to the tally."""
+    def _move(self, association: Any, query: Dataset, tally: TransferTally) -> None:
+        """Move one series and add its sub-operations to the tally."""
         before, code, status = tally.counts, None, Dataset()
         if not association.is_established:
             raise SourceError(
@@ -140,9 +141,9 @@ class QueryRetrieve:
     def _refusal(
         self, service: str, code: int | None, status: Dataset, counts: PriorCounts | None = None
     ) -> SourceError:
-        """What a status other than success comes to."""
+        """Turn a status other than success into an error."""
         if code is None:
-            lost = f"{self.address} gives no answer to {service}, or ends the connection"
+            lost = f"{self.address} gives no answer to {service}, or closes the connection"
             return SourceError(f"{lost}; does it know {self.ae_title}?", counts=counts)
         words = _LASTING.get(code) or _PASSING.get(code) or f"fails with status 0x{code:04X}"
         comment = str(getattr(status, "ErrorComment", None) or "").strip()
@@ -161,7 +162,7 @@ class QueryRetrieve:
                 try:
                     yield association
                 except SourceError:
-                    if association.is_established:  # a release would wait for what is not wanted any more
+                    if association.is_established:  # a release would wait for the rest
                         association.abort()
                     raise
         except Unreachable as error:
@@ -169,7 +170,7 @@ class QueryRetrieve:
 
 
 def _query(level: str, keys: Sequence[str]) -> Dataset:
-    """An identifier that asks for these attributes (universal matching)."""
+    """An identifier that requests these attributes (universal matching)."""
     query = Dataset()
     query.QueryRetrieveLevel = level
     for keyword in keys:
@@ -182,7 +183,7 @@ def _number(status: Dataset, which: str) -> int:
 
 
 def _counted(status: Dataset, now: PriorCounts, before: PriorCounts) -> PriorCounts:
-    """Counts after a response; a last response without counts (PS3.4 C.4.2.1.6) leaves those of the one before."""
+    """Counts after a response; a final response without counts (PS3.4 C.4.2.1.6) keeps the previous ones."""
     if "NumberOfCompletedSuboperations" not in status:
         return now
     numbers = {name: _number(status, name) for name in ("Remaining", "Completed", "Failed", "Warning")}
@@ -195,8 +196,8 @@ def _counted(status: Dataset, now: PriorCounts, before: PriorCounts) -> PriorCou
 
 
 @contextmanager
-def _bounded(association: Any, bounds: Bounds) -> Iterator[None]:
-    """Abort the association when the bounds are reached, whatever the peer does."""
+def _bounded(association: Any, bounds: TransferLimits) -> Iterator[None]:
+    """Abort the association when the limits are reached."""
     done = threading.Event()
 
     def watch() -> None:

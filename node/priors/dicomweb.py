@@ -1,7 +1,7 @@
-"""How is a PACS asked by QIDO-RS, and how do images come by WADO-RS? (PS3.18 chapter 10)
+"""How are earlier studies found by QIDO-RS and fetched by WADO-RS? (PS3.18 chapter 10)
 
-Images are filed by :mod:`node.filing` as the receiver files them, part by part while they arrive, so that a study of
-any size needs no memory to speak of. All waits end: a service that sends a byte now and then is cut off, too.
+Each part of a response is stored by :mod:`node.receive.ingest`, as the receiver's objects are, while it arrives: a
+study of any size needs little memory. Every wait has a limit, also for a service that sends a byte now and then.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ from typing import Any, TypeVar
 import httpx
 from pydicom.dataset import Dataset
 
-from node.destinations.base import Unanswered, Unreachable
-from node.destinations.http import Service, signed_in
-from node.filing import Filing
+from node.deliver.base import Unanswered, Unreachable
+from node.deliver.http import Service, signed_in
 from node.ledger import PriorCounts
-from node.prior_settings import DicomWebPacs
-from node.priors.parts import Delivered, PartsError, Reader
-from node.priors.source import (
+from node.receive.ingest import Ingest
+from node.receive.multipart import PartsError
+from node.settings.priors import DicomWebPacs
+
+from .multipart import MultipartReader, ReceivedParts
+from .source import (
     MOST_ANSWERS,
     SERIES_KEYS,
     STUDY_KEYS,
-    Bounds,
     FoundSeries,
     FoundStudy,
     SourceError,
-    Tally,
+    TransferLimits,
+    TransferTally,
     found_series,
     found_study,
 )
@@ -43,10 +45,10 @@ Given = TypeVar("Given")
 
 @dataclass(frozen=True)
 class DicomWeb:
-    """A PACS with QIDO-RS and WADO-RS; satisfies :class:`node.priors.source.Source`."""
+    """A PACS with QIDO-RS and WADO-RS; implements :class:`node.priors.source.PriorSource`."""
 
     settings: DicomWebPacs
-    filing: Filing
+    ingest: Ingest
 
     @property
     def address(self) -> str:
@@ -54,7 +56,7 @@ class DicomWeb:
         return self.settings.url
 
     def studies(self, patient_id: str, first: date, last: date) -> list[FoundStudy]:
-        """See :meth:`node.priors.source.Source.studies`."""
+        """See :meth:`node.priors.source.PriorSource.studies`."""
         match = {
             "PatientID": patient_id,
             "StudyDate": f"{first:%Y%m%d}-{last:%Y%m%d}",
@@ -64,18 +66,18 @@ class DicomWeb:
         return [found_study(answer) for answer in self._find("/studies", match, STUDY_KEYS)]
 
     def series(self, study_uid: str) -> list[FoundSeries]:
-        """See :meth:`node.priors.source.Source.series`."""
+        """See :meth:`node.priors.source.PriorSource.series`."""
         match = {"limit": str(MOST_ANSWERS)}
         return [found_series(answer) for answer in self._find(f"/studies/{study_uid}/series", match, SERIES_KEYS)]
 
-    def fetch(self, study_uid: str, series_uids: Sequence[str], bounds: Bounds) -> PriorCounts:
-        """See :meth:`node.priors.source.Source.fetch`: one retrieval a series."""
-        tally = Tally(bounds)
+    def fetch(self, study_uid: str, series_uids: Sequence[str], bounds: TransferLimits) -> PriorCounts:
+        """See :meth:`node.priors.source.PriorSource.fetch`: one retrieval per series."""
+        tally = TransferTally(bounds)
         for uid in series_uids:
             _run(self._retrieve(f"/studies/{study_uid}/series/{uid}", tally), bounds, tally)
         if tally.counts.failed:
             number = tally.counts.failed
-            raise SourceError(f"{number} images of {self.address} cannot be filed", counts=tally.counts)
+            raise SourceError(f"{number} images of {self.address} cannot be stored", counts=tally.counts)
         return tally.counts
 
     def _find(self, path: str, match: Mapping[str, str], keys: Sequence[str]) -> list[Dataset]:
@@ -92,12 +94,12 @@ class DicomWeb:
                 raise SourceError(what, lasting=answer.status in _LASTING)
             try:
                 return [Dataset.from_json(item) for item in answer.document[:MOST_ANSWERS]]
-            except Exception as error:  # whatever a document that is none makes pydicom raise
-                raise SourceError(f"{self.address} answers a search with something else than DICOM JSON") from error
+            except Exception as error:  # pydicom raises many types on malformed documents
+                raise SourceError(f"{self.address} answers a search with something other than DICOM JSON") from error
 
         return asyncio.run(ask())
 
-    async def _retrieve(self, path: str, tally: Tally) -> None:
+    async def _retrieve(self, path: str, tally: TransferTally) -> None:
         async with (
             self._service() as service,
             service.client.stream("GET", f"{self.address}{path}", headers=_PARTS) as response,
@@ -107,7 +109,7 @@ class DicomWeb:
                 what = f"{self.address} answers a retrieval with {words}"
                 raise SourceError(what, lasting=response.status_code in _LASTING, counts=tally.counts)
             before = tally.counts
-            with Reader(response.headers.get("content-type", ""), self.filing, self.address) as reader:
+            with MultipartReader(response.headers.get("content-type", ""), self.ingest, self.address) as reader:
                 async for chunk in response.aiter_bytes():
                     reader.write(chunk)
                     self._count(tally, before, reader.delivered)
@@ -115,18 +117,18 @@ class DicomWeb:
                 self._count(tally, before, reader.delivered)
 
     @staticmethod
-    def _count(tally: Tally, before: PriorCounts, delivered: Delivered) -> None:
+    def _count(tally: TransferTally, before: PriorCounts, delivered: ReceivedParts) -> None:
         tally.counts = PriorCounts(
             expected=before.expected + delivered.parts,
-            completed=before.completed + delivered.filed,
+            completed=before.completed + delivered.stored,
             failed=before.failed + delivered.refused,
-            warnings=before.warnings + delivered.aside,
+            warnings=before.warnings + delivered.conflicts,
         )
         tally.check(tally.counts.expected)
 
     @asynccontextmanager
     async def _service(self) -> AsyncIterator[Service]:
-        """The service; whatever goes wrong with it is a :class:`SourceError`."""
+        """Open the service; each of its errors becomes a :class:`SourceError`."""
         try:
             async with signed_in(self.settings) as service:
                 yield service
@@ -136,8 +138,8 @@ class DicomWeb:
             raise SourceError(f"{self.address}: {error or type(error).__name__}") from error
 
 
-def _run(work: Coroutine[Any, Any, Given], bounds: Bounds, tally: Tally) -> Given:
-    """Run until it is done or the bounds are reached, however slowly the far side speaks."""
+def _run(work: Coroutine[Any, Any, Given], bounds: TransferLimits, tally: TransferTally) -> Given:
+    """Run until it is done or the limits are reached, however slowly the service sends."""
 
     async def bounded() -> Given:
         task = asyncio.create_task(work)

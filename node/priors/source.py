@@ -1,4 +1,4 @@
-"""What must a PACS be able to do that earlier studies are fetched from? The :class:`Source` protocol."""
+"""What must a source of earlier studies offer? The :class:`PriorSource` protocol, and its records."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pydicom.dataset import Dataset
 from node.ledger import PriorCounts
 
 MOST_ANSWERS = 500
-"""A patient has not so many studies; a PACS that goes on is not listened to."""
+"""Most matches of a query that are read; no patient has as many studies."""
 
 
 class SourceError(Exception):
-    """The PACS cannot be asked, or does not give what it has; the text says who and why.
+    """A query or retrieval failed; the text names the PACS and the reason.
 
     Parameters
     ----------
     lasting : bool
-        Asking again is no use.
+        Trying again will not help.
     counts : PriorCounts, optional
-        How far a retrieval got.
+        Images received until then.
     """
 
     def __init__(self, why: str, *, lasting: bool = False, counts: PriorCounts | None = None) -> None:
@@ -34,7 +34,7 @@ class SourceError(Exception):
 
 @dataclass(frozen=True)
 class FoundStudy:
-    """A study as the PACS describes it; empty is what it does not say."""
+    """A study as the PACS describes it; values that it does not return are empty."""
 
     study_instance_uid: str
     patient_id: str = ""
@@ -58,17 +58,17 @@ class FoundSeries:
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """When a retrieval is given up.
+class TransferLimits:
+    """Limits of a retrieval.
 
     Parameters
     ----------
     ends_at : float
-        On the monotonic clock, seconds.
+        Time on the monotonic clock, seconds.
     stopped : callable
-        Why nobody wants it any more; empty as long as somebody does.
+        Why the retrieval is no longer needed; empty while it is.
     max_instances : int
-        More images than that are not taken.
+        Largest number of images.
     """
 
     ends_at: float
@@ -77,49 +77,49 @@ class Bounds:
 
     @property
     def left_s(self) -> float:
-        """Seconds that are left, never negative."""
+        """Remaining seconds, never negative."""
         return max(0.0, self.ends_at - time.monotonic())
 
     @property
     def over(self) -> str:
-        """Why it is over; empty while it is not."""
+        """Why the retrieval must end; empty while it may go on."""
         return self.stopped() or ("" if self.left_s else "it took longer than priors.fetch_s")
 
 
 @dataclass
-class Tally:
-    """Counts a retrieval, and whether it is too much."""
+class TransferTally:
+    """Counts the images of a retrieval against its limits."""
 
-    bounds: Bounds
+    bounds: TransferLimits
     counts: PriorCounts = field(default_factory=PriorCounts)
 
     def check(self, total: int) -> None:
-        """Raise :class:`SourceError` if there are more images than may be."""
+        """Raise :class:`SourceError` if there are more images than allowed."""
         if total > self.bounds.max_instances:
             raise SourceError(
                 f"more than {self.bounds.max_instances} images (priors.max_instances)", lasting=True, counts=self.counts
             )
 
 
-class Source(Protocol):
-    """A PACS that can be asked for a patient's studies. Every method raises :class:`SourceError`."""
+class PriorSource(Protocol):
+    """A PACS that can be queried for a patient's studies. Every method raises :class:`SourceError`."""
 
     @property
     def address(self) -> str:
-        """The PACS, as an administrator would write it."""
+        """Address of the PACS, as an administrator writes it."""
 
     def studies(self, patient_id: str, first: date, last: date) -> list[FoundStudy]:
-        """The patient's studies with MR images between two days, both included."""
+        """Find the patient's studies with MR images from `first` to `last`, both included."""
 
     def series(self, study_uid: str) -> list[FoundSeries]:
-        """The series of a study."""
+        """List the series of a study."""
 
-    def fetch(self, study_uid: str, series_uids: Sequence[str], bounds: Bounds) -> PriorCounts:
-        """Have every image of these series filed in the archive and the ledger before it returns."""
+    def fetch(self, study_uid: str, series_uids: Sequence[str], bounds: TransferLimits) -> PriorCounts:
+        """Fetch every image of these series; they are in archive and ledger when it returns."""
 
 
 def found_study(answer: Dataset) -> FoundStudy:
-    """Read an answer to a query at study level."""
+    """Read a match of a query at study level."""
     return FoundStudy(
         study_instance_uid=_text(answer, "StudyInstanceUID"),
         patient_id=_text(answer, "PatientID"),
@@ -132,7 +132,7 @@ def found_study(answer: Dataset) -> FoundStudy:
 
 
 def found_series(answer: Dataset) -> FoundSeries:
-    """Read an answer to a query at series level."""
+    """Read a match of a query at series level."""
     count = _text(answer, "NumberOfSeriesRelatedInstances")
     return FoundSeries(
         series_instance_uid=_text(answer, "SeriesInstanceUID"),
@@ -164,10 +164,10 @@ SERIES_KEYS = (
 
 
 def _texts(answer: Dataset, keyword: str) -> list[str]:
-    """The values of an attribute as text; what a PACS answers may be anything."""
+    """Values of an attribute as text; empty if they are malformed."""
     try:
         value: Any = answer.get(keyword)
-    except Exception:  # pydicom's decoders raise whatever strange bytes make them raise
+    except Exception:  # pydicom raises many types on malformed values
         return []
     if value is None or value == "":
         return []

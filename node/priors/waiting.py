@@ -1,7 +1,7 @@
-"""Does a study still wait for an earlier one, and what does its result say if it does not wait any longer?
+"""Does a study wait for an earlier one, and what does its result say if it no longer waits?
 
-A study that is to be analysed waits until the request for its earlier studies is over and the latest of them that can
-be compared with is analysed, but never beyond the deadline of the request. What was missed is said in the result.
+A study that is to be analysed waits until the request for its earlier studies has ended and the latest comparable one
+is analysed, but never beyond the deadline of the request. The result says what was missed.
 """
 
 from __future__ import annotations
@@ -11,28 +11,31 @@ from datetime import UTC, datetime
 
 import structlog
 
-from node.ledger import EarlierStudy, JobState, Ledger, Priority, PriorRequest, PriorState, Study
-from node.prior_settings import PriorsSettings
-from node.priors.choice import day_of, in_words
+from node.ledger import EarlierStudy, JobState, Ledger, Priority, PriorRequest, PriorState, StudyRecord
+from node.settings.priors import PriorsSettings
+
+from .choice import day_of, in_words
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a study waits for; nothing if `waits_for` is empty. Then `notes` go into its result."""
+    """What a study waits for, or the notes that go into its result if it does not wait."""
 
     waits_for: str = ""
     notes: tuple[str, ...] = ()
 
 
-def look(ledger: Ledger, study: Study, priority: Priority, settings: PriorsSettings, min_days: int = 1) -> Outlook:
-    """Say whether a study that is to be analysed waits; asks for its earlier studies if that was not done yet.
+def look(
+    ledger: Ledger, study: StudyRecord, priority: Priority, settings: PriorsSettings, min_days: int = 1
+) -> Outlook:
+    """Decide whether a study that is to be analysed waits; request its earlier studies if that was not done yet.
 
     Parameters
     ----------
     min_days : int
-        An earlier study must be so many days older to be compared with (``change.min_days``).
+        Days by which a comparable study is older at least (``change.min_days``).
     """
     uid = study.study_instance_uid
     request = ledger.prior_request(uid)
@@ -41,13 +44,13 @@ def look(ledger: Ledger, study: Study, priority: Priority, settings: PriorsSetti
         if not settings.asks and unfinished is None:
             return Outlook()
         wait_s = settings.stat_wait_s if priority is Priority.STAT else settings.wait_s
-        why = "" if settings.asks else "no PACS is set to be asked; compared with what the node was sent"
+        why = "" if settings.asks else "no PACS is configured; compared with studies that were sent to the node"
         request = ledger.ask_for_priors(uid, priority, wait_s, ask=settings.asks, why=why)
     return _outlook(ledger, study, request, min_days)
 
 
-def still_waits(ledger: Ledger, study: Study, min_days: int = 1) -> bool:
-    """Whether a study that was held back is to be left alone; cheap, for it is asked in every round of the sweep."""
+def still_waits(ledger: Ledger, study: StudyRecord, min_days: int = 1) -> bool:
+    """Whether a study that is held back still waits; cheap, as every round of the sweep calls it."""
     if study.held_since is None:
         return False
     request = ledger.prior_request(study.study_instance_uid)
@@ -59,12 +62,12 @@ def still_waits(ledger: Ledger, study: Study, min_days: int = 1) -> bool:
     return bool(outlook.waits_for)
 
 
-def _outlook(ledger: Ledger, study: Study, request: PriorRequest, min_days: int, *, note: bool = True) -> Outlook:
+def _outlook(ledger: Ledger, study: StudyRecord, request: PriorRequest, min_days: int, *, note: bool = True) -> Outlook:
     earlier = _comparable(ledger, study, min_days)
     unfinished = _unfinished(earlier)
     if not request.state.is_over:
-        missing = "the PACS is asked for earlier studies"
-        late = "the PACS had not given the earlier studies"
+        missing = "the PACS is queried for earlier studies"
+        late = "the PACS had not sent the earlier studies"
     elif unfinished is not None:
         day = in_words(unfinished.study_date)
         missing = f"the earlier study of {day} is analysed first"
@@ -80,8 +83,8 @@ def _outlook(ledger: Ledger, study: Study, request: PriorRequest, min_days: int,
     return Outlook(notes=(_lacking(why, earlier),))
 
 
-def _comparable(ledger: Ledger, study: Study, min_days: int) -> list[EarlierStudy]:
-    """Earlier studies of the patient that are old enough to show change, the latest first."""
+def _comparable(ledger: Ledger, study: StudyRecord, min_days: int) -> list[EarlierStudy]:
+    """Earlier studies of the patient that are old enough to compare with, the latest first."""
     day = day_of(study.study_date)
     if day is None:
         return []
@@ -90,7 +93,7 @@ def _comparable(ledger: Ledger, study: Study, min_days: int) -> list[EarlierStud
 
 
 def _unfinished(earlier: list[EarlierStudy]) -> EarlierStudy | None:
-    """The latest earlier study that may yet be compared with, if it is later than what can be compared with now."""
+    """The latest earlier study that is not analysed yet, if it is later than the latest that is."""
     for one in earlier:
         if not one.settled:
             return one
@@ -99,10 +102,10 @@ def _unfinished(earlier: list[EarlierStudy]) -> EarlierStudy | None:
     return None
 
 
-def _notes(ledger: Ledger, study: Study, request: PriorRequest, earlier: list[EarlierStudy]) -> tuple[str, ...]:
-    """What a reader should know about a request that is over."""
+def _notes(ledger: Ledger, study: StudyRecord, request: PriorRequest, earlier: list[EarlierStudy]) -> tuple[str, ...]:
+    """What a reader should know about a request that has ended."""
     if request.state is PriorState.FAILED:
-        return (_lacking(f"the PACS could not give earlier studies ({request.why})", earlier),)
+        return (_lacking(f"the earlier studies could not be fetched ({request.why})", earlier),)
     fetched = {
         one.prior_study_uid for one in ledger.prior_fetches(study.study_instance_uid) if one.state is PriorState.FETCHED
     }
@@ -114,16 +117,16 @@ def _notes(ledger: Ledger, study: Study, request: PriorRequest, earlier: list[Ea
 
 
 def _lacking(why: str, earlier: list[EarlierStudy]) -> str:
-    """A note of what is lacking: the comparison, or a later study to compare with."""
+    """A note that a comparison is missing, or a later study to compare with."""
     if any(one.analysed for one in earlier):
-        return f"compared with what the node has: {why}"
+        return f"compared with an older study that the node has: {why}"
     return f"no comparison: {why}"
 
 
 def catch_up(ledger: Ledger, settings: PriorsSettings, min_days: int = 1) -> None:
-    """Have a study routed again whose earlier study came too late, if the settings say so and there is a use in it.
+    """Route a study again whose earlier study came too late, if the settings say so and a comparison is possible.
 
-    What a reader has corrected is never replaced by itself.
+    A result that a reader has corrected is never replaced automatically.
     """
     for request in ledger.late_requests():
         uid = request.study_instance_uid
@@ -135,6 +138,6 @@ def catch_up(ledger: Ledger, settings: PriorsSettings, min_days: int = 1) -> Non
         job = ledger.job(job_id) if job_id is not None else None
         useful = any(one.analysed for one in earlier) and job is not None and job.state is not JobState.FAILED
         route = useful and settings.late == "replace" and job is not None and job.correction is None
-        why = "the earlier study has come" if route else "the earlier study came too late"
+        why = "the earlier study has arrived" if route else "the earlier study came too late"
         ledger.settle_late(uid, why, route=route)
         _log.info("late earlier study", study=uid, compared=route)

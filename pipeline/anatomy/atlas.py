@@ -1,4 +1,4 @@
-"""What is the brain laid on? The ICBM152 template at 2 mm with the regions of MARS; ``NOTICE.md`` says whose it is."""
+"""What is the brain registered to? The ICBM152 template at 2 mm with the regions of MARS (see ``NOTICE.md``)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from pipeline.geometry import Geometry
 
 ATLAS: Final = Path(__file__).with_name("icbm152.npz")
 MIDLINE_MM: Final = 2.5
-"""A point so near to the midsagittal plane has no side."""
+"""A point this near to the midsagittal plane is in the midline."""
 _AROUND_MM: Final = 1.5
-"""Width of the Gaussian in which a place is judged: a registration errs by two or three millimetres."""
+"""Width of the Gaussian that weighs the parcels around a point: registration errs by 2 to 3 mm."""
+BORDER_REACH_MM: Final = 10.0
+"""How far from a point another main region is looked for."""
 _NEIGHBOURS: Final = np.stack(np.meshgrid(*3 * [np.arange(-2, 3)], indexing="ij"), axis=-1).reshape(-1, 3)
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a point lies, in the words of MARS (Gregoire 2009).
+class AtlasRegion:
+    """Where a point lies, in the terms of MARS (Gregoire 2009).
 
     Parameters
     ----------
@@ -32,11 +34,17 @@ class Place:
         The lobe or structure.
     side : str
         ``left``, ``right`` or ``midline``.
+    border_mm : float
+        Distance to the nearest place of another main region; infinite if none lies within :data:`BORDER_REACH_MM`.
+    beyond : str
+        That region, or an empty string.
     """
 
     region: str
     location: str
     side: str
+    border_mm: float = np.inf
+    beyond: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +58,9 @@ class Atlas:
     t1 : ndarray of uint8, shape (k, j, i)
         T1-weighted brain without its skull.
     brain : ndarray of bool, shape (k, j, i)
-        The brain in outline: sulci and ventricles included.
+        The outline of the brain, sulci and ventricles included.
     parcel : ndarray of uint8, shape (k, j, i)
-        Index into `names`, everywhere, also beyond the brain.
+        Index into `names`, defined everywhere, also outside the brain.
     names : tuple of (str, str)
         Region and location of each parcel.
     """
@@ -63,10 +71,10 @@ class Atlas:
     parcel: NDArray[np.uint8]
     names: tuple[tuple[str, str], ...]
 
-    def place(self, mni: ArrayLike) -> Place:
-        """Where a point ``(x, y, z)`` in LPS-oriented MNI millimetres lies; beyond the atlas, as at its edge.
+    def place(self, mni: ArrayLike) -> AtlasRegion:
+        """Name a point ``(x, y, z)`` in LPS-oriented MNI millimetres; outside the atlas, as at its edge.
 
-        It is the region that weighs most around the point, and in it the location that does.
+        The region with the largest weight around the point, and within it the location with the largest weight.
         """
         centre = self.geometry.to_ijk(mni)[::-1]
         voxels = np.round(centre).astype(int) + _NEIGHBOURS
@@ -79,12 +87,28 @@ class Atlas:
         region = max(of_region, key=lambda name: of_region[name])
         location = self.names[int(np.argmax(share * [r == region for r in regions]))][1]
         x = float(np.asarray(mni)[0])
-        return Place(region, location, "midline" if abs(x) < MIDLINE_MM else "left" if x > 0 else "right")
+        side = "midline" if abs(x) < MIDLINE_MM else "left" if x > 0 else "right"
+        return AtlasRegion(region, location, side, *self._border(centre, region))
+
+    def _border(self, centre: NDArray[np.float64], region: str) -> tuple[float, str]:
+        """Distance from a point ``(k, j, i)`` to the nearest voxel's edge of another region, and that region."""
+        step = np.array(self.geometry.spacing[::-1])
+        reach = [np.arange(-n, n + 1) for n in np.ceil(BORDER_REACH_MM / step).astype(int)]
+        voxels = np.round(centre).astype(int) + np.stack(np.meshgrid(*reach, indexing="ij"), axis=-1).reshape(-1, 3)
+        gap = np.maximum(np.abs(voxels - centre) - 0.5, 0) * step  # to the edge of each voxel, not to its centre
+        distance = np.sqrt((gap**2).sum(axis=1))
+        within = (distance <= BORDER_REACH_MM) & ((voxels >= 0) & (voxels < self.parcel.shape)).all(axis=1)
+        regions = np.array([name for name, _ in self.names])[self.parcel[tuple(voxels[within].T)]]
+        other = regions != region
+        if not other.any():
+            return np.inf, ""
+        nearest = int(np.argmin(np.where(other, distance[within], np.inf)))
+        return float(distance[within][nearest]), str(regions[nearest])
 
 
 @cache
 def load_atlas() -> Atlas:
-    """Read the atlas that comes with the pipeline; once in a process."""
+    """Read the atlas of the pipeline, once per process."""
     with np.load(ATLAS, allow_pickle=False) as stored:
         affine = np.diag([*[float(stored["spacing_mm"])] * 3, 1.0])
         affine[:3, 3] = stored["origin_mm"]

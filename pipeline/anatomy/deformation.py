@@ -1,8 +1,8 @@
-"""What does an affine map leave over? A light deformation of the template onto the brain, by demons.
+"""What remains after the affine map? A gentle deformation of the template onto the brain, by demons.
 
 Symmetric-forces demons (Vercauteren et al. 2009, NeuroImage 45:S61) compare grey values, so the template is first given
-those of the patient: every grey value of the template becomes the mean of the patient where it lies. Sulci, ventricles
-and the tentorium differ between heads by more than the width of a parcel that borders on them.
+those of the patient: every grey value of the template is replaced by the patient's mean at the same place. Sulci,
+ventricles and the tentorium differ between heads by more than the width of the parcels that border on them.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - its users' name for it
 from numpy.typing import NDArray
 
-from pipeline.anatomy.images import to_sitk
 from pipeline.geometry import Geometry
 from pipeline.parameters import LocationParameters
+from pipeline.sitk_images import to_sitk
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
 _BINS = 24
 _BRIGHTEST = 2.0
-"""Grey values of the patient are clipped here, in local means of the brain."""
+"""Upper limit of the grey values of the patient, in local means of the brain."""
 _UPDATE_SMOOTHNESS = 0.7
 """Gaussian blur of each step, grid voxels."""
 _OUTSIDE = 3.0
-"""Standard deviations below the darkest brain: what both are outside, so that the outlines attract each other."""
+"""Value outside both brains, in standard deviations below the darkest brain, so that the outlines are aligned."""
 
 
 def deform(
     image: Floats, brain: Mask, t1: Floats, atlas_brain: Mask, grid: Geometry, parameters: LocationParameters
 ) -> sitk.DisplacementFieldTransform:
-    """Find where each place of the patient lies on the template beside where the affine map puts it.
+    """Find how far each place of the patient is displaced from where the affine map puts it on the template.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def deform(
     grid : Geometry
         The grid.
     parameters : LocationParameters
-        Rounds and smoothness.
+        Number of steps and smoothness.
 
     Returns
     -------
@@ -57,7 +57,8 @@ def deform(
     template = _as_the_patient(t1, patient, common)
     outside = float(np.percentile(patient[common], 1)) - _OUTSIDE * float(patient[common].std())
     fixed, moving = (
-        to_sitk(np.where(mask, values, outside), grid) for mask, values in ((brain, patient), (atlas_brain, template))
+        to_sitk(np.where(mask, values, outside).astype(np.float32), grid)
+        for mask, values in ((brain, patient), (atlas_brain, template))
     )
     demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
     demons.SetNumberOfIterations(parameters.deformation_rounds)
@@ -70,12 +71,12 @@ def deform(
 
 
 def _none(grid: Geometry) -> sitk.DisplacementFieldTransform:
-    zero = to_sitk(np.zeros((*grid.shape, 3)), grid)
+    zero = to_sitk(np.zeros((*grid.shape, 3), np.float32), grid)
     return sitk.DisplacementFieldTransform(sitk.Cast(zero, sitk.sitkVectorFloat64))
 
 
 def _as_the_patient(t1: Floats, patient: Floats, common: Mask) -> Floats:
-    """The template with the grey values of the patient: the mean of those over bins of its own."""
+    """The template with the grey values of the patient: their mean in each bin of its own grey values."""
     edges = np.quantile(t1[common], np.linspace(0, 1, _BINS + 1)[1:-1])
     bins = np.digitize(t1[common], edges)
     count = np.bincount(bins, minlength=_BINS)

@@ -1,10 +1,10 @@
-"""How does a brain lie on the atlas? Registration by the outline, then by what is inside, then a light deformation.
+"""How is a brain registered to the atlas? By its outline, then by its contents, then by a gentle deformation.
 
-First the outline of the extracted brain is laid on that of the atlas, by mean squares of the signed distance to it;
-this needs no contrast, and starts from several heights, so that a slab finds its place. Then the image inside is laid
-on the T1 template by mutual information (Mattes et al. 2003, IEEE TMI 22:120), which any contrast of the fluid serves.
-Both maps are affine; :mod:`pipeline.anatomy.deformation` sees to what they leave over. All are SimpleITK's, over all
-voxels of a grid of about 4 mm, on one thread: the same images give the same map.
+First the outline of the extracted brain is registered to that of the atlas by mean squares of the signed distance. This
+needs no contrast; starting from several heights lets it place a slab correctly. Then the image inside is registered to
+the T1 template by mutual information (Mattes et al. 2003, IEEE TMI 22:120), whatever the contrast of the fluid. Both
+maps are affine; :mod:`pipeline.anatomy.deformation` corrects what remains. All steps use SimpleITK on all voxels of a
+grid of about 4 mm and on one thread, so that the same images give the same map.
 """
 
 from __future__ import annotations
@@ -19,35 +19,36 @@ import SimpleITK as sitk  # noqa: N813 - its users' name for it
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from pipeline.anatomy.atlas import Atlas
-from pipeline.anatomy.deformation import deform
-from pipeline.anatomy.images import to_sitk
 from pipeline.geometry import Geometry, Volume
 from pipeline.parameters import LocationParameters
+from pipeline.sitk_images import to_sitk
+
+from .atlas import Atlas
+from .deformation import deform
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 _REACH_MM = 15.0
-"""Distances from the outline count up to here."""
+"""Distances from the outline are clipped to this."""
 _START_MM = (-45.0, -30.0, -15.0, 0.0, 15.0, 30.0, 45.0)
-"""Heights that the outline is tried at, beside where its middle is that of the atlas."""
+"""Heights at which the outline is tried, relative to aligned centres."""
 _BINS = 32
 _SHADING_MM = 15.0
 
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """How a brain lies on the atlas, and how well.
+    """The registration of a brain to the atlas, and how good it is.
 
     Parameters
     ----------
     matrix : ndarray, shape (4, 4)
         Patient LPS to LPS-oriented MNI, mm: the affine part.
     deformation : SimpleITK.DisplacementFieldTransform
-        Patient LPS to what the matrix is applied to.
+        Patient LPS to the coordinates that the matrix is applied to.
     overlap : float
-        Dice of the brain and the atlas's, inside the slices.
+        Dice overlap of the two brains, inside the slices.
     agreement : float
         Share of the image's variance inside the brain that the template explains (correlation ratio), 0 to 1.
     coverage : float
@@ -74,7 +75,7 @@ class Alignment:
 
 
 def align(image: Volume, brain: Mask, atlas: Atlas, parameters: LocationParameters) -> Alignment:
-    """Lay a brain on the atlas.
+    """Register a brain to the atlas.
 
     Parameters
     ----------
@@ -85,7 +86,7 @@ def align(image: Volume, brain: Mask, atlas: Atlas, parameters: LocationParamete
     atlas : Atlas
         The template.
     parameters : LocationParameters
-        Grid.
+        Settings.
     """
     small, outline, grid = _work_grid(image, brain, parameters.grid_mm)
     with _one_thread():
@@ -108,7 +109,7 @@ def align(image: Volume, brain: Mask, atlas: Atlas, parameters: LocationParamete
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sums over several threads differ in their last bits; a registration's metric heeds only the global number."""
+    """Sums over several threads differ in their last bits, and SimpleITK has only a global number of threads."""
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
@@ -118,7 +119,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def correlation_ratio(values: ArrayLike, given: ArrayLike, bins: int = _BINS) -> float:
-    """Share of the variance of `values` that bins of `given` explain (Roche et al. 1998), less what chance does."""
+    """Share of the variance of `values` that bins of `given` explain (Roche et al. 1998), corrected for chance."""
     y, x = np.asarray(values, dtype=np.float64).ravel(), np.asarray(given, dtype=np.float64).ravel()
     if y.size <= bins or not np.ptp(y) or not np.ptp(x):
         return 0.0
@@ -142,7 +143,7 @@ def _work_grid(image: Volume, brain: Mask, grid_mm: float) -> tuple[NDArray[np.f
 
 
 def _evenly_bright(image: NDArray[np.float32], mask: Mask, spacing: Sequence[float]) -> NDArray[np.float32]:
-    """The image over its local mean inside the mask: shading explains nothing, and must not count as variance."""
+    """The image over its local mean inside the mask: shading must not count as variance."""
     sigma = [_SHADING_MM / s for s in spacing]
     weight = ndimage.gaussian_filter(mask.astype(np.float32), sigma, truncate=2.5)
     mean = ndimage.gaussian_filter(np.where(mask, image, 0), sigma, truncate=2.5) / np.maximum(weight, 1e-6)
@@ -157,7 +158,7 @@ def _blocks(array: NDArray[np.generic], factors: Sequence[int]) -> NDArray[np.fl
 
 
 def _distance(mask: Mask, spacing: Sequence[float]) -> NDArray[np.float32]:
-    """Signed distance to the outline (mm, negative inside); a brain that the slices cut goes on beyond them."""
+    """Signed distance to the outline (mm, negative inside); a brain cut by the end slices is continued."""
     beyond = int(np.ceil(2 * _REACH_MM / spacing[0]))
     longer = np.pad(mask, ((beyond, beyond), (0, 0), (0, 0)), mode="edge")
     outside = ndimage.distance_transform_edt(~longer, sampling=spacing)
@@ -167,7 +168,7 @@ def _distance(mask: Mask, spacing: Sequence[float]) -> NDArray[np.float32]:
 
 
 def _mask(array: Mask, geometry: Geometry) -> sitk.Image:
-    return sitk.Cast(to_sitk(array, geometry), sitk.sitkUInt8)
+    return to_sitk(array.astype(np.uint8), geometry)
 
 
 @cache
@@ -177,7 +178,7 @@ def _atlas_distance(atlas: Atlas) -> sitk.Image:
 
 @cache
 def _atlas_t1(atlas: Atlas) -> sitk.Image:
-    return to_sitk(atlas.t1, atlas.geometry)
+    return to_sitk(atlas.t1.astype(np.float32), atlas.geometry)
 
 
 def _method(fixed_mask: sitk.Image, step: float, least: float, rounds: int) -> sitk.ImageRegistrationMethod:
@@ -192,7 +193,7 @@ def _method(fixed_mask: sitk.Image, step: float, least: float, rounds: int) -> s
 
 
 def _by_outline(outline: Mask, grid: Geometry, atlas: Atlas, parameters: LocationParameters) -> sitk.AffineTransform:
-    """The affine map that lays the outline on the atlas's, from the best of several heights."""
+    """The affine map of the outline to that of the atlas, from the best of several heights."""
     distance = _distance(outline, grid.spacing[::-1])
     fixed, near = to_sitk(distance, grid), _mask(np.abs(distance) < _REACH_MM, grid)
     moving = _atlas_distance(atlas)
@@ -207,7 +208,7 @@ def _by_outline(outline: Mask, grid: Geometry, atlas: Atlas, parameters: Locatio
         start.SetTranslation((target - centre + (0.0, 0.0, height)).tolist())
         method = _method(coarsely_near, 6.0, 0.5, parameters.start_rounds)
         method.SetMetricAsMeanSquares()
-        method.MetricUseMovingImageGradientFilterOff()  # a distance is smooth
+        method.MetricUseMovingImageGradientFilterOff()  # a distance map is smooth
         method.SetInitialTransform(start, inPlace=True)
         method.Execute(coarse, moving)
         tried.append((method.GetMetricValue(), start))
@@ -237,9 +238,9 @@ def _by_content(
     rough: sitk.AffineTransform,
     parameters: LocationParameters,
 ) -> sitk.AffineTransform:
-    """The affine map by mutual information of the brain with the template."""
+    """The affine map that maximises the mutual information of brain and template."""
     bright = float(np.percentile(small[outline], 99.5))
-    fixed = to_sitk(np.clip(small, 0, bright), grid)
+    fixed = to_sitk(np.clip(small, 0, bright).astype(np.float32), grid)
     method = _method(_mask(outline, grid), 1.0, 0.02, parameters.rounds)
     method.SetMetricAsMattesMutualInformation(_BINS)
     transform = sitk.AffineTransform(rough)
@@ -250,8 +251,9 @@ def _by_content(
 
 def _on(grid: Geometry, array: NDArray[np.generic], atlas: Atlas, transform: sitk.Transform) -> NDArray[np.float32]:
     """An array of the atlas on the grid of the patient."""
-    like = to_sitk(np.zeros(grid.shape), grid)
-    return np.asarray(sitk.GetArrayFromImage(sitk.Resample(to_sitk(array, atlas.geometry), like, transform)))
+    like = to_sitk(np.zeros(grid.shape, np.float32), grid)
+    image = to_sitk(array.astype(np.float32), atlas.geometry)
+    return np.asarray(sitk.GetArrayFromImage(sitk.Resample(image, like, transform)))
 
 
 def _coverage(matrix: Floats, geometry: Geometry, atlas: Atlas) -> float:

@@ -1,6 +1,6 @@
-"""Where might a bleed be? One module a method, each with ``Parameters`` and ``propose``.
+"""Where might a microbleed be? One module per method, each with ``Parameters`` and ``propose``.
 
-A method is found by its module's name: a profile that says ``method = "frst"`` gets ``pipeline.candidates.frst``.
+A method is found by its module's name: a profile that says ``method = "frst"`` uses ``pipeline.candidates.frst``.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Candidate:
-    """A place that may be a bleed.
+    """A place that may be a microbleed.
 
     Parameters
     ----------
     ijk : tuple of float
         Voxel coordinates ``(i, j, k)`` (column, row, slice), fractional.
     score : float
-        Higher is more bleed-like; the scale is the method's own.
+        Higher is more like a microbleed; the scale depends on the method.
     """
 
     ijk: tuple[float, float, float]

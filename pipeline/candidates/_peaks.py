@@ -1,4 +1,4 @@
-"""Where is a response highest? Peaks of a volume, for the methods that compute one."""
+"""Where is a response highest? Peaks of a volume, for the methods that compute a response."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.candidates import Candidate
+from . import Candidate
 
 FloatVolume = NDArray[np.float32]
 
@@ -28,15 +28,15 @@ def strongest_peaks(
     response : ndarray of float32, shape (slices, rows, columns)
         At least 0.
     inside : ndarray of float32, shape (n,)
-        The response in the brain, which the percentiles are taken of.
+        The response in the brain, from which the percentiles are computed.
     spacing : tuple of float
         Voxel size along ``(i, j, k)``, mm.
     unit_percentile, keep_percentile : float
-        Whose response is the unit of the score, and below whose nothing is a candidate.
+        Percentile that is the unit of the score, and percentile below which nothing is a candidate.
     separation_mm : float
-        Of two peaks nearer than this the higher is kept; at least one slice.
+        Of two peaks closer than this, the higher is kept; at least one slice.
     most : int
-        How many are kept.
+        Largest number of candidates.
     """
     if not inside.size or inside.max() <= 0:
         return []
@@ -51,7 +51,7 @@ def strongest_peaks(
 def _peaks(
     response: FloatVolume, threshold: float, spacing: tuple[float, float, float], separation_mm: float
 ) -> NDArray[np.intp]:
-    """Voxels ``(k, j, i)`` that are highest around: in their slice, and in the slices next to it."""
+    """Voxels ``(k, j, i)`` that are highest in their neighbourhood: in their slice and in the adjacent slices."""
     i, j, k = (max(1, round(separation_mm / step)) for step in spacing)
     highest = ndimage.maximum_filter(response, size=(2 * k + 1, 2 * j + 1, 2 * i + 1))
     return np.argwhere((response == highest) & (response > max(threshold, 0.0)))

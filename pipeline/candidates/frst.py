@@ -1,7 +1,7 @@
 """Where is something small, round and dark? The fast radial symmetry transform (FRST), slice by slice.
 
 Loy and Zelinsky (2003, IEEE PAMI 25:959), as used for microbleeds by Kuijf et al. (2012) and Bian et al. (2013): every
-pixel votes, at a few distances down its gradient, for the centre of the dark disc it may lie on the rim of.
+pixel votes, at a few distances down its gradient, for the centre of a dark disc on whose rim it may lie.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
 
-from pipeline.candidates import Candidate
-from pipeline.candidates._peaks import strongest_peaks
 from pipeline.geometry import Acquisition
 from pipeline.parameters import Parameters as BaseParameters
+
+from . import Candidate
+from ._peaks import strongest_peaks
 
 FloatSlice = NDArray[np.float32]
 FloatVolume = NDArray[np.float32]
@@ -30,12 +31,16 @@ class Parameters(BaseParameters):
     k_one: float = Field(9.9, gt=0, description="The same for a radius of one pixel")
     sigma_per_radius: float = Field(0.25, gt=0, description="Gaussian blur of a radius' votes, in radii")
     erosion_voxels: int = Field(1, ge=0, description="In-plane erosion of the brain mask")
-    unit_percentile: float = Field(99.9, gt=0, le=100, description="Its response is the unit of the score")
-    keep_percentile: float = Field(99.0, ge=0, lt=100, description="Candidates lie above this response in the brain")
-    separation_mm: float = Field(
-        2.0, gt=0, description="Of two peaks nearer than this the higher is kept; at least one slice"
+    unit_percentile: float = Field(
+        99.9, gt=0, le=100, description="Percentile of the response that is the unit of the score"
     )
-    max_candidates: int = Field(1000, gt=0, description="The strongest are kept")
+    keep_percentile: float = Field(
+        99.0, ge=0, lt=100, description="Percentile of the response in the brain above which candidates lie"
+    )
+    separation_mm: float = Field(
+        2.0, gt=0, description="Of two peaks closer than this, the higher is kept; at least one slice"
+    )
+    max_candidates: int = Field(1000, gt=0, description="Largest number of candidates; the strongest are kept")
 
 
 def propose(acquisition: Acquisition, brain: Mask, parameters: Parameters) -> list[Candidate]:
@@ -53,8 +58,8 @@ def propose(acquisition: Acquisition, brain: Mask, parameters: Parameters) -> li
     Returns
     -------
     list of Candidate
-        Strongest first; a score of 1 is the 99.9th percentile of the response in the brain. It is not capped there, as
-        some do to show it, because the order of the strongest would be lost.
+        Strongest first; a score of 1 is the 99.9th percentile of the response in the brain. It is not capped
+        there, which would lose the order of the strongest.
     """
     spacing = acquisition.swi.geometry.spacing
     response = respond(acquisition.swi.array, spacing, brain, parameters)

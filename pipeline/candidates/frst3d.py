@@ -1,8 +1,8 @@
 """Where is something small, round in three dimensions and dark? The fast radial symmetry transform (FRST) in 3D.
 
-Loy and Zelinsky (2003, IEEE PAMI 25:959) carried to volumes, as Liu et al. (2019) propose microbleeds: every voxel with
-a clear gradient votes, at a few distances down it, for the centre of the dark ball it may lie on the rim of. A vessel
-that runs through the slices, a disc in each of them, gets its votes spread along its axis.
+Loy and Zelinsky (2003, IEEE PAMI 25:959) extended to volumes, as Liu et al. (2019) propose microbleeds: every voxel
+with a clear gradient votes, at a few distances down it, for the centre of a dark ball on whose rim it may lie. The
+votes of a vessel that runs through the slices, a disc in each of them, are spread along its axis.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
 
-from pipeline.candidates import Candidate
-from pipeline.candidates._peaks import strongest_peaks
 from pipeline.geometry import Acquisition
 from pipeline.parameters import Parameters as BaseParameters
+
+from . import Candidate
+from ._peaks import strongest_peaks
 
 FloatVolume = NDArray[np.float32]
 Floats = NDArray[np.float32]
@@ -34,10 +35,14 @@ class Parameters(BaseParameters):
     smooth_mm: float = Field(0.4, ge=0, description="Gaussian blur before the gradient is taken")
     voters: float = Field(0.3, gt=0, le=1, description="Share of the brain that votes, by strength of the gradient")
     sigma_per_radius: float = Field(0.3, gt=0, description="Gaussian blur of a radius' votes, in radii")
-    unit_percentile: float = Field(99.9, gt=0, le=100, description="Its response is the unit of the score")
-    keep_percentile: float = Field(97.0, ge=0, lt=100, description="Candidates lie above this response in the brain")
-    separation_mm: float = Field(2.0, gt=0, description="Of two peaks nearer than this the higher is kept")
-    max_candidates: int = Field(1000, gt=0, description="The strongest are kept")
+    unit_percentile: float = Field(
+        99.9, gt=0, le=100, description="Percentile of the response that is the unit of the score"
+    )
+    keep_percentile: float = Field(
+        97.0, ge=0, lt=100, description="Percentile of the response in the brain above which candidates lie"
+    )
+    separation_mm: float = Field(2.0, gt=0, description="Of two peaks closer than this, the higher is kept")
+    max_candidates: int = Field(1000, gt=0, description="Largest number of candidates; the strongest are kept")
 
 
 def propose(acquisition: Acquisition, brain: Mask, parameters: Parameters) -> list[Candidate]:
@@ -96,7 +101,7 @@ def respond(
     Returns
     -------
     ndarray of float32
-        At least 0, and 0 outside the brain; about the drop of grey value from rim to centre, in brain medians.
+        At least 0, and 0 outside the brain; roughly the drop of grey value from rim to centre, in brain medians.
     """
     steps = np.array(spacing[::-1], np.float32)
     voxels, downward, strength = _voters(image, steps, brain, parameters)
@@ -124,7 +129,7 @@ def _voters(image: FloatVolume, steps: Floats, brain: Mask, parameters: Paramete
 
 
 def _vote(at: Floats, strength: Floats, shape: tuple[int, ...]) -> tuple[FloatVolume, FloatVolume]:
-    """Spread each vote over the eight voxels round its place: number of votes, and sum of their gradients.
+    """Spread each vote over the eight nearest voxels: number of votes, and sum of their gradients.
 
     Rounding to the nearest voxel would favour some distances over others where slices are thick.
     """

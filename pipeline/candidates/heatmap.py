@@ -1,4 +1,4 @@
-"""Where might a bleed be? The peaks of the map that a 3D network draws (:mod:`pipeline.networks.heatmap`)."""
+"""Where might a microbleed be? At the peaks of the map of a 3D network (:mod:`pipeline.networks.heatmap`)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.candidates import Candidate
 from pipeline.geometry import Acquisition
-from pipeline.inputs import Grid, Inputs, prepare
+from pipeline.networks.inputs import InputGrid, Inputs, prepare
+from pipeline.networks.weights import Weights
 from pipeline.parameters import Parameters as BaseParameters
-from pipeline.weights import Weights
+
+from . import Candidate
 
 if TYPE_CHECKING:
     import torch
@@ -21,23 +22,23 @@ if TYPE_CHECKING:
 Mask = NDArray[np.bool_]
 LEARNED = True
 OVERLAP = 8
-"""Slices of context that neighbouring slabs share; beyond it the network hardly sees."""
+"""Slices of context that neighbouring slabs share; the network depends on little beyond them."""
 
 
 class Parameters(BaseParameters):
     """Settings of the network and of how peaks are read."""
 
     channels: tuple[Literal["swi", "cosine", "sine", "magnitude", "brain"], ...] = Field(
-        ("swi", "cosine", "sine"), min_length=1, description="What the network sees, see `pipeline.inputs`"
+        ("swi", "cosine", "sine"), min_length=1, description="Channels of the input, see `pipeline.networks.inputs`"
     )
     width: int = Field(16, ge=4, description="Channels of the finest resolution")
     step_mm: tuple[float, float, float] = Field((0.5, 0.5, 2.0), description="Grid along (i, j, k)")
     mirror: bool = Field(True, description="Mean of the image and its mirror image")
-    slab: int = Field(40, ge=4, description="Most slices at a time beside their context, which bounds the memory")
+    slab: int = Field(40, ge=4, description="Largest number of slices at a time, without context; bounds the memory")
     threshold: float = Field(0.02, ge=0, lt=1, description="Least probability of a peak")
-    separation_mm: float = Field(2.0, gt=0, description="Of two peaks nearer than this the higher is kept")
+    separation_mm: float = Field(2.0, gt=0, description="Of two peaks closer than this, the higher is kept")
     margin_mm: float = Field(0.0, ge=0, description="How far outside the brain mask a peak may lie")
-    max_candidates: int = Field(200, gt=0, description="The strongest are kept")
+    max_candidates: int = Field(200, gt=0, description="Largest number of candidates; the strongest are kept")
 
 
 def build(parameters: Parameters) -> nn.Module:
@@ -50,14 +51,14 @@ def build(parameters: Parameters) -> nn.Module:
 def propose(
     acquisition: Acquisition, brain: Mask, parameters: Parameters, *, weights: Weights, device: str = "cpu"
 ) -> list[Candidate]:
-    """Find the peaks of the map of bleeds.
+    """Find the peaks of the map of microbleeds.
 
     Parameters
     ----------
     acquisition : Acquisition
         The study.
     brain : ndarray of bool, shape (slices, rows, columns)
-        The brain mask; peaks further outside it than the margin are left out.
+        The brain mask; peaks farther outside it than the margin are left out.
     parameters : Parameters
         The settings.
     weights : Weights
@@ -79,13 +80,13 @@ def propose(
 
 
 def locate(network: nn.Module, inputs: Inputs, parameters: Parameters, device: torch.device) -> list[Candidate]:
-    """Find the peaks that a network draws for one study."""
+    """Find the peaks of the map of a network for one study."""
     grid = inputs.grid(parameters.step_mm, parameters.channels)
     return peaks(respond(network, grid.values, parameters, device), grid, inputs, parameters)
 
 
 def respond(network: nn.Module, values: Tensor, parameters: Parameters, device: torch.device) -> Tensor:
-    """Probability of a bleed's centre on the folded grid, ``(k, j / 2, i / 2)``."""
+    """Probability of the centre of a microbleed on the folded grid, ``(k, j / 2, i / 2)``."""
     import torch
     from torch.nn import functional as F  # noqa: N812
 
@@ -93,7 +94,7 @@ def respond(network: nn.Module, values: Tensor, parameters: Parameters, device: 
 
     slices, rows, columns = values.shape[1:]
     parts = []
-    # Slabs of equal height: what they share is computed twice.
+    # Slabs of equal height: their overlap is computed twice.
     height = -(-slices // -(-slices // parameters.slab))
     with torch.inference_mode():
         for start in range(0, slices, height):
@@ -114,7 +115,7 @@ def _one(network: nn.Module, slab: Tensor) -> Tensor:
     return heat
 
 
-def peaks(heat: Tensor, grid: Grid, inputs: Inputs, parameters: Parameters) -> list[Candidate]:
+def peaks(heat: Tensor, grid: InputGrid, inputs: Inputs, parameters: Parameters) -> list[Candidate]:
     """Read the peaks of a map, in the brain, strongest first."""
     import torch
     from torch.nn import functional as F  # noqa: N812
@@ -143,8 +144,8 @@ def _on_grid(folded: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.column_stack([FOLD * i + (FOLD - 1) / 2, FOLD * j + (FOLD - 1) / 2, k])
 
 
-def _in_brain(folded: NDArray[np.float64], grid: Grid, inputs: Inputs, margin_mm: float) -> NDArray[np.bool_]:
-    """Whether voxels (k, j, i) of the map lie in the brain, or no further than `margin_mm` outside."""
+def _in_brain(folded: NDArray[np.float64], grid: InputGrid, inputs: Inputs, margin_mm: float) -> NDArray[np.bool_]:
+    """Whether voxels (k, j, i) of the map lie in the brain, or no farther than `margin_mm` outside."""
     voxels = np.rint(grid.to_crop(_on_grid(folded))[:, ::-1]).astype(int)
     last = np.array(inputs.brain.shape) - 1
     steps = np.array(inputs.spacing[::-1])

@@ -1,8 +1,9 @@
-"""Which voxels are dark? k-means on the grey values inside the brain, as Afzal et al. (2021) propose candidates.
+"""Which voxels are dark? k-means on the grey values inside the brain, as in Afzal et al. (2021).
 
-Four clusters; the paper keeps the one it calls K2, for its fewer false positives, and gives no centres. With the skull
-removed its first cluster is taken to be the emptied background, which is left out here; so K2 is the darkest cluster
-*inside* the brain: bleeds, veins and signal voids. Grey values are one-dimensional, so clusters are intervals.
+Four clusters; the paper keeps the one it calls K2, which has fewer false positives, and gives no centres. With the
+skull removed, its first cluster is taken to be the empty background, which is left out here. K2 is then the darkest
+cluster *inside* the brain: microbleeds, veins and signal voids. Grey values are one-dimensional, so clusters are
+intervals.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy import ndimage
 
-from pipeline.candidates import Candidate
 from pipeline.geometry import Acquisition
 from pipeline.parameters import Parameters as BaseParameters
+
+from . import Candidate
 
 Mask = NDArray[np.bool_]
 
@@ -26,11 +28,11 @@ BINS = 4096
 class Parameters(BaseParameters):
     """Settings of the clustering."""
 
-    clusters: int = Field(4, ge=2, le=16, description="How many clusters")
+    clusters: int = Field(4, ge=2, le=16, description="Number of clusters")
     keep: int = Field(1, ge=1, le=16, description="Clusters kept, from the darkest; 1 is the darkest alone")
-    iterations: int = Field(100, ge=1, description="Most rounds of Lloyd's algorithm")
+    iterations: int = Field(100, ge=1, description="Largest number of rounds of Lloyd's algorithm")
     volume_mm3: tuple[float, float] = Field((1.0, 600.0), description="Least and largest volume of a component")
-    max_candidates: int = Field(3000, gt=0, description="The darkest are kept")
+    max_candidates: int = Field(3000, gt=0, description="Largest number of candidates; the darkest are kept")
 
     @model_validator(mode="after")
     def _some_left_out(self) -> Self:
@@ -82,7 +84,7 @@ def propose(acquisition: Acquisition, brain: Mask, parameters: Parameters) -> li
 def cluster_limits(values: NDArray[np.float32], clusters: int, iterations: int) -> NDArray[np.float64]:
     """Limits between the k-means clusters of grey values, ascending: Lloyd's algorithm on their histogram.
 
-    The start is the quantiles, not random as in the paper, so the same image gives the same clusters.
+    It starts from the quantiles, not at random as in the paper, so that the same image gives the same clusters.
     """
     low, high = np.percentile(values, (0, 99.9))
     counts, edges = np.histogram(np.clip(values, low, high), BINS)

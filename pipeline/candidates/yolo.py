@@ -1,4 +1,4 @@
-"""Where might a bleed be? Boxes of a 2D detector in every slice, put together through the slices (Al-masni 2020).
+"""Where might a microbleed be? Boxes of a 2D detector in each slice, combined across slices (Al-masni 2020).
 
 The input has two channels: the SWI averaged over each slice and its two neighbours, and the complemented phase.
 """
@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.candidates import Candidate
 from pipeline.geometry import Acquisition
-from pipeline.inputs import Inputs, prepare
+from pipeline.networks.inputs import Inputs, prepare
+from pipeline.networks.weights import Weights
 from pipeline.parameters import Parameters as BaseParameters
-from pipeline.weights import Weights
+
+from . import Candidate
 
 if TYPE_CHECKING:
     import torch
@@ -30,13 +31,15 @@ class Parameters(BaseParameters):
     """Settings of the network and of how boxes become candidates."""
 
     width: float = Field(0.25, gt=0, le=1, description="Scale of the channels; 1 is the published network")
-    stride: int = Field(16, description="Pixels a cell: 32 as published, or 16")
+    stride: int = Field(16, description="Pixels per cell: 32 as published, or 16")
     step_mm: float = Field(0.5, gt=0, description="Pixel in plane; slices stay as they are")
     batch: int = Field(8, gt=0, description="Slices at a time")
     threshold: float = Field(0.05, ge=0, lt=1, description="Least confidence of a box")
-    overlap: float = Field(0.3, gt=0, lt=1, description="Of two boxes that overlap more, the surer is kept (NMS)")
-    merge_mm: float = Field(4.0, gt=0, description="Boxes nearer than this, in any slice, are one candidate")
-    max_candidates: int = Field(400, gt=0, description="The surest are kept")
+    overlap: float = Field(
+        0.3, gt=0, lt=1, description="Of two boxes that overlap more than this, the more confident is kept (NMS)"
+    )
+    merge_mm: float = Field(4.0, gt=0, description="Boxes closer than this, in any slice, are one candidate")
+    max_candidates: int = Field(400, gt=0, description="Largest number of candidates; the most confident are kept")
 
 
 class Box(NamedTuple):
@@ -83,7 +86,6 @@ def find_boxes(network: nn.Module, inputs: Inputs, parameters: Parameters, devic
     """Boxes in the brain, after non-maximum suppression in each slice."""
     import torch
     from torch.nn import functional as F  # noqa: N812
-    from torchvision.ops import batched_nms
 
     from pipeline.networks.yolo import YoloNet
 
@@ -97,11 +99,12 @@ def find_boxes(network: nn.Module, inputs: Inputs, parameters: Parameters, devic
             rows, columns = (-n % 32 for n in images.shape[2:])
             decoded = network.decode(network(F.pad(images, (0, columns, 0, rows))).float())
             image, anchor, row, column = torch.nonzero(decoded.confidence >= parameters.threshold, as_tuple=True)
-            boxes = decoded.boxes[image, anchor, row, column].float()
-            confidence = decoded.confidence[image, anchor, row, column].float()
-            kept = batched_nms(boxes, confidence, image, parameters.overlap)
+            boxes = decoded.boxes[image, anchor, row, column].float().cpu()
+            confidence = decoded.confidence[image, anchor, row, column].float().cpu()
+            image = image.cpu()
+            kept = suppress(boxes, confidence, image, parameters.overlap)
             middle = (boxes[kept, :2] + boxes[kept, 2:]) / 2 - 0.5  # pixel centres at whole numbers
-            found.append(torch.cat([middle.cpu(), some[image[kept].cpu(), None], confidence[kept, None].cpu()], 1))
+            found.append(torch.cat([middle, some[image[kept], None], confidence[kept, None]], 1))
     rows_found = torch.cat(found).double().numpy() if found else np.empty((0, 4))
     at = grid.to_crop(rows_found[:, :3])
     at[:, 2] = rows_found[:, 2]
@@ -112,13 +115,45 @@ def find_boxes(network: nn.Module, inputs: Inputs, parameters: Parameters, devic
     return [Box(i, j, k, c) for i, j, k, c in placed.tolist()]
 
 
+def suppress(boxes: torch.Tensor, confidence: torch.Tensor, image: torch.Tensor, overlap: float) -> torch.Tensor:
+    """Non-maximum suppression: of boxes of the same image that overlap more than allowed, keep the surest.
+
+    Parameters
+    ----------
+    boxes : Tensor
+        Corners ``(n, 4)``: x and y of one, x and y of the opposite one.
+    confidence, image : Tensor
+        Of each box ``(n,)``.
+    overlap : float
+        Area of the intersection over that of the union.
+
+    Returns
+    -------
+    Tensor
+        Indices of the boxes that are kept, surest first.
+    """
+    import torch
+
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    left = confidence.argsort(descending=True, stable=True)
+    kept = []
+    while len(left):
+        best, left = left[0], left[1:]
+        kept.append(best)
+        sides = torch.minimum(boxes[left, 2:], boxes[best, 2:]) - torch.maximum(boxes[left, :2], boxes[best, :2])
+        common = sides.clamp(min=0).prod(1)
+        apart = common / (area[left] + area[best] - common) <= overlap
+        left = left[apart | (image[left] != image[best])]
+    return torch.stack(kept) if kept else left
+
+
 def merge(boxes: list[Box], spacing: tuple[float, float, float], parameters: Parameters) -> list[Candidate]:
     """Put boxes together: the surest takes in all that are near, and so on with what is left."""
     if not boxes:
         return []
     table = np.array(sorted(boxes, key=lambda b: (-b.confidence, b)))
     at = table[:, :3] * spacing
-    # A neighbouring slice is near, however thick it is.
+    # A neighbouring slice is always near, whatever its thickness.
     scaled = at * (1, 1, min(1.0, 0.75 * parameters.merge_mm / spacing[2]))
     free = np.ones(len(table), bool)
     candidates = []

@@ -1,19 +1,19 @@
-"""What has changed since an earlier scan of the same patient? New bleeds, stable ones, ones no longer seen, ARIA-H."""
+"""What has changed since a prior study? New, stable and no longer seen microbleeds, and the grade of ARIA-H."""
 
 from __future__ import annotations
 
-from pipeline.change.compare import compare, not_compared
-from pipeline.change.prior import Prior
-from pipeline.change.reference import Reference, Scan, make_reference
-from pipeline.change.registration import Pose, register
 from pipeline.parameters import ChangeParameters
+
+from .compare import compare, not_compared
+from .reference import Prior, ReferenceImage, ScanParameters, make_reference
+from .registration import Pose, register
 
 __all__ = [
     "ChangeParameters",
     "Pose",
     "Prior",
-    "Reference",
-    "Scan",
+    "ReferenceImage",
+    "ScanParameters",
     "compare",
     "make_reference",
     "not_compared",

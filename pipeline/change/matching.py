@@ -1,4 +1,4 @@
-"""Which bleed of one scan is which of another? One to one, the nearest together, never farther apart than a limit."""
+"""Which microbleed of one study is which of another? A one-to-one matching of the nearest within a limit."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Points = NDArray[np.float64]
 def match(present: Points, prior: Points, limit_mm: float) -> list[tuple[int, int]]:
     """Pair points of two scans in the same coordinates.
 
-    Of all one-to-one pairings, the one with the least sum of distances, where a point without partner costs half the
-    limit: two bleeds beside each other are not both shifted to let a third find a partner.
+    Of all one-to-one pairings, this is the one with the least sum of distances, where a point without a partner costs
+    half the limit: two neighbouring microbleeds are not both reassigned so that a third finds a partner.
 
     Parameters
     ----------

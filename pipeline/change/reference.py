@@ -1,13 +1,11 @@
-"""What of a scan is kept so that a later one can be laid on it? A small image of the brain, and how it was made."""
+"""What is kept of a study for a later comparison? A small image of the brain, and how it was acquired."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
@@ -15,22 +13,23 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.errors import InputError
+from pipeline.findings import Findings
 from pipeline.geometry import Acquisition, Geometry
 
 Mask = NDArray[np.bool_]
 
 STEP_MM = 1.6
-"""Voxels are averaged until about so large: half a diameter of the smallest bleed matters not at all to a pose."""
+"""Voxels are averaged to about this size; a pose does not depend on finer detail."""
 RIM_MM = 8.0
-"""So much about the brain is kept; beyond it the image is empty, and shows no face."""
+"""Margin around the brain that is kept; beyond it the image is empty, so that no face is shown."""
 MAX_VOXELS = 64_000_000
 _BRIGHT = 200.0
 _VERSION = 1
 
 
 @dataclass(frozen=True)
-class Scan:
-    """How the images of a scan were made, as far as it matters to what they show.
+class ScanParameters:
+    """How images were acquired, as far as it determines what they show.
 
     `sequence` is ``swi`` or ``t2star``; `voxel_mm` is along ``(i, j, k)``.
     """
@@ -43,25 +42,25 @@ class Scan:
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
+class ReferenceImage:
     """A small image of the brain on a grid in patient coordinates.
 
     Parameters
     ----------
     image : ndarray of uint8, shape (slices, rows, columns)
-        Grey values about the brain, 0 beyond.
+        Grey values around the brain, 0 elsewhere.
     brain : ndarray of bool, same shape
         The brain mask.
     affine : ndarray, shape (4, 4)
         Maps ``(i, j, k, 1)`` to LPS millimetres.
-    scan : Scan
-        How the images were made.
+    scan : ScanParameters
+        How the images were acquired.
     """
 
     image: NDArray[np.uint8]
     brain: Mask
     affine: NDArray[np.float64]
-    scan: Scan
+    scan: ScanParameters
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -98,13 +97,13 @@ class Reference:
         return packed.getvalue()
 
     @classmethod
-    def from_bytes(cls, packed: bytes) -> Reference:
+    def from_bytes(cls, packed: bytes) -> ReferenceImage:
         """Unpack what :meth:`to_bytes` packed.
 
         Raises
         ------
         InputError
-            When it is something else.
+            If it is something else.
         """
         try:
             with np.load(io.BytesIO(packed), allow_pickle=False) as stored:
@@ -114,27 +113,38 @@ class Reference:
             version, voxel = facts.pop("version"), facts.pop("voxel_mm")
             _require(version == _VERSION and image.ndim == 3 and image.dtype == np.uint8 and image.size <= MAX_VOXELS)
             _require(affine.shape == (4, 4) and np.isfinite(affine).all() and abs(np.linalg.det(affine)) > 1e-6)
-            scan = Scan(voxel_mm=(float(voxel[0]), float(voxel[1]), float(voxel[2])), **facts)
+            scan = ScanParameters(voxel_mm=(float(voxel[0]), float(voxel[1]), float(voxel[2])), **facts)
             return cls(image, bits.astype(bool).reshape(image.shape), affine.astype(np.float64), scan)
         except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, AttributeError, BadZipFile) as error:
             raise InputError(f"the reference image cannot be read ({type(error).__name__})") from error
 
-    def save(self, path: Path) -> None:
-        """Write it, whole or not at all."""
-        temporary = path.with_name(f".{path.name}-{os.getpid()}.part")
-        try:
-            temporary.write_bytes(self.to_bytes())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
-    @classmethod
-    def load(cls, path: Path) -> Reference:
-        """Read what :meth:`save` wrote; :class:`InputError` when it is not there, or something else."""
-        try:
-            return cls.from_bytes(path.read_bytes())
-        except OSError as error:
-            raise InputError(f"the reference image cannot be read ({error.strerror})", where=str(path)) from error
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """A prior study of the same patient that was analysed.
+
+    Parameters
+    ----------
+    findings : Findings
+        Its findings, as corrected by a reader if they were.
+    reference : ReferenceImage or None
+        Its reference image; without one, `why` says why and nothing is compared.
+    study_instance_uid, study_date : str
+        The study and its date (DICOM DA).
+    sr_sop_instance_uid, sr_series_instance_uid : str or None
+        Its structured report, if it was sent.
+    swi : bytes or None
+        Its SWI for the viewer (NIfTI), if it is still there.
+    """
+
+    findings: Findings
+    reference: ReferenceImage | None
+    study_instance_uid: str
+    study_date: str
+    sr_sop_instance_uid: str | None = None
+    sr_series_instance_uid: str | None = None
+    why: str = ""
+    swi: bytes | None = None
 
 
 def _require(condition: bool | np.bool_) -> None:
@@ -142,19 +152,19 @@ def _require(condition: bool | np.bool_) -> None:
         raise ValueError("not as it was written")
 
 
-def make_reference(acquisition: Acquisition, brain: Mask) -> Reference:
-    """Keep of an acquisition what a later one is laid on.
+def make_reference(acquisition: Acquisition, brain: Mask) -> ReferenceImage:
+    """Make the image of an acquisition that a later one is registered to.
 
     Parameters
     ----------
     acquisition : Acquisition
-        Its SWI is what is kept: every study that is analysed has one.
+        Its SWI is used: every study that is analysed has one.
     brain : ndarray of bool, shape (slices, rows, columns)
         Brain mask on the grid of the SWI.
 
     Returns
     -------
-    Reference
+    ReferenceImage
         About 1.6 mm in plane, slices averaged only when they are thinner than that.
     """
     geometry = acquisition.swi.geometry
@@ -168,18 +178,18 @@ def make_reference(acquisition: Acquisition, brain: Mask) -> Reference:
     grey = np.clip(np.rint(small * (_BRIGHT / bright)), 0, 255) if bright > 0 else np.zeros_like(small)
     steps = tuple(s * f for s, f in zip(geometry.spacing, factor, strict=True))
     grey[ndimage.distance_transform_edt(~mask, sampling=steps[::-1]) > RIM_MM] = 0
-    scan = Scan(
+    scan = ScanParameters(
         sequence=acquisition.sequence,
         voxel_mm=geometry.spacing,
         echo_time_ms=acquisition.echo_time_ms,
         field_strength_t=acquisition.field_strength_t,
         phase=acquisition.phase is not None,
     )
-    return Reference(grey.astype(np.uint8), mask, affine, scan)
+    return ReferenceImage(grey.astype(np.uint8), mask, affine, scan)
 
 
 def _averaged(array: NDArray[np.float32], factor: tuple[int, ...]) -> NDArray[np.float32]:
-    """Mean over blocks of `factor` voxels along (i, j, k); the last ones are repeated to fill a block."""
+    """Mean over blocks of `factor` voxels along (i, j, k); edge values are repeated to fill a block."""
     blocks = factor[::-1]
     missing = [(0, -n % f) for n, f in zip(array.shape, blocks, strict=True)]
     if any(after for _, after in missing):

@@ -1,9 +1,9 @@
-"""How does one scan of a head lie on another? A rigid pose, and whether to believe it.
+"""How are two scans of a head registered? By a rigid pose, which is checked before it is used.
 
-Mattes mutual information (Mattes et al. 2003, IEEE TMI 22:120) in the brain, so that SWI also fits T2*-weighted images;
-coarse from several starts, then fine from the best. The same samples are drawn each time and one thread does it: the
-same images give the same pose. Believed is a pose that the images agree on, and that registration the other way round
-finds again.
+Mattes mutual information (Mattes et al. 2003, IEEE TMI 22:120) in the brain, so that SWI can be registered to
+T2*-weighted images; coarse from several starts, then fine from the best. The same samples are drawn each time, on one
+thread: the same images give the same pose. A pose is accepted if the images agree and the reverse registration finds
+it again.
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
-from pipeline.change.reference import Reference
+from pipeline.geometry import Geometry
 from pipeline.parameters import ChangeParameters
+from pipeline.sitk_images import to_sitk
+
+from .reference import ReferenceImage
 
 FloatArray = NDArray[np.float64]
 
 COARSE_MM, MIDDLE_MM, FINE_MM = 6.0, 3.0, 2.0
 PITCH_DEG = (0.0, -12.0, 12.0)
-"""Starts: heads differ most in how far the chin is tucked in."""
+"""Starting angles: heads differ most in how far the chin is tucked in."""
 SMOOTH_MM = 3.0
-"""Scale at which the fit is judged: noise and small veins are not the question."""
+"""Scale at which the fit is judged, so that noise and small veins do not matter."""
 ENOUGH = 250_000
-"""Of a grid with more voxels than this, a regular part is used."""
+"""Of a grid with more voxels than this, a regular subset is used."""
 ROUNDS = 80
 _SEED = 1
 _BINS = 32
@@ -37,18 +40,18 @@ _EDGE_MM = 4.0
 
 @dataclass(frozen=True, eq=False)
 class Pose:
-    """Where the earlier scan lies in the present one.
+    """Where the prior images lie in the present ones.
 
     Parameters
     ----------
     matrix : ndarray, shape (4, 4)
-        Rigid map from the earlier scan's patient coordinates to the present one's, mm.
+        Rigid map from prior to present patient coordinates, mm.
     fit : float
-        Correlation of the two brains at that pose, smoothed to 3 mm; 1 is the same picture.
+        Correlation of the two brains at that pose, smoothed to 3 mm; 1 for identical images.
     discord_mm : float
-        Largest distance in the brain between this pose and that of registering the other way round.
+        Largest distance in the brain between this pose and that of the reverse registration.
     common : float
-        Share of the smaller brain mask that lies within both scans' slices and both masks.
+        Share of the smaller brain mask that lies within the slices and masks of both studies.
     """
 
     matrix: FloatArray
@@ -57,31 +60,33 @@ class Pose:
     common: float
 
     def to_present(self, prior_lps: FloatArray) -> FloatArray:
-        """Points (n, 3) of the earlier scan in the present one."""
+        """Present coordinates of prior points (n, 3)."""
         return _apply(self.matrix, prior_lps)
 
     def to_prior(self, present_lps: FloatArray) -> FloatArray:
-        """Points (n, 3) of the present scan in the earlier one."""
+        """Prior coordinates of present points (n, 3)."""
         return _apply(_inverse(self.matrix), present_lps)
 
     def objection(self, parameters: ChangeParameters) -> str:
-        """Why the pose is not to be believed; empty when nothing speaks against it."""
+        """Why the pose cannot be used; empty if nothing speaks against it."""
         if self.common < parameters.least_common:
-            return f"the two scans show only {self.common:.0%} of the brain in common"
+            return f"only {self.common:.0%} of the brain is visible in both scans"
         if self.fit < parameters.least_fit:
-            return f"the images do not fit each other (correlation {self.fit:.2f}, at least {parameters.least_fit:g})"
+            return f"the images do not match each other (correlation {self.fit:.2f}, at least {parameters.least_fit:g})"
         if self.discord_mm > parameters.largest_discord_mm:
-            return f"registration is not sure of the pose ({self.discord_mm:.1f} mm between forth and back)"
+            return (
+                f"the registration is unreliable ({self.discord_mm:.1f} mm between forward and backward registration)"
+            )
         return ""
 
 
-def register(present: Reference, prior: Reference) -> Pose:
-    """Find the pose of the earlier scan in the present one.
+def register(present: ReferenceImage, prior: ReferenceImage) -> Pose:
+    """Find the pose of the prior images in the present ones.
 
     Raises
     ------
     ValueError
-        When one of the two has no brain.
+        If one of the two has no brain.
     """
     if not present.brain.any() or not prior.brain.any():
         raise ValueError("no brain to register")
@@ -96,7 +101,7 @@ def register(present: Reference, prior: Reference) -> Pose:
 
 
 def _rounded(pose: sitk.Euler3DTransform) -> sitk.Euler3DTransform:
-    """Leave out the last digits, which are those of sums in another order."""
+    """Drop the last digits, which depend on the order of summation."""
     *turn, x, y, z = pose.GetParameters()
     result = sitk.Euler3DTransform(pose)
     result.SetParameters([*(round(angle, 6) for angle in turn), *(round(mm, 4) for mm in (x, y, z))])
@@ -116,12 +121,15 @@ def _lay(fixed: _Scales, moving: _Scales, steps_mm: tuple[float, ...]) -> sitk.E
 class _Scales:
     """One image of the pair, cut to the head, at every scale of the search."""
 
-    def __init__(self, reference: Reference) -> None:
+    def __init__(self, reference: ReferenceImage) -> None:
         seen = [np.flatnonzero(reference.image.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
         box = tuple(slice(int(n[0]), max(int(n[-1]) + 1, int(n[0]) + 4)) for n in seen)
-        at = reference.geometry.to_lps([s.start for s in reversed(box)])
-        self.brain = _to_sitk(reference.brain[box].astype(np.float32), reference, at)
-        self.image = _flat(_to_sitk(reference.image[box].astype(np.float32), reference, at), self.brain)
+        image, affine = reference.image[box].astype(np.float32), reference.affine.copy()
+        affine[:3, 3] = reference.geometry.to_lps([s.start for s in reversed(box)])
+        k, j, i = image.shape
+        grid = Geometry((k, j, i), affine)
+        self.brain = to_sitk(reference.brain[box].astype(np.float32), grid)
+        self.image = _flat(to_sitk(image, grid), self.brain)
         self.middle = reference.geometry.to_lps(np.argwhere(reference.brain).mean(axis=0)[::-1])
         self._made: dict[float, _Scaled] = {}
 
@@ -141,7 +149,7 @@ class _Scaled(NamedTuple):
 
 
 def _flat(image: sitk.Image, brain: sitk.Image) -> sitk.Image:
-    """Take out the shading of the coils, which stays where the scanner is when the head moves."""
+    """Remove the shading of the coils, which does not move with the head."""
     level = sitk.SmoothingRecursiveGaussian(image * brain, LOCAL_MM)
     weight = sitk.SmoothingRecursiveGaussian(brain, LOCAL_MM)
     known = sitk.Cast(weight > 0.02, sitk.sitkFloat32)
@@ -149,7 +157,7 @@ def _flat(image: sitk.Image, brain: sitk.Image) -> sitk.Image:
 
 
 def _search(fixed: _Scaled, moving: _Scaled, start: sitk.Euler3DTransform) -> tuple[sitk.Euler3DTransform, float]:
-    """Improve a pose at one scale; the pose and its metric (lower is better)."""
+    """Refine a pose at one scale; return it with its metric (lower is better)."""
     method = sitk.ImageRegistrationMethod()
     method.SetNumberOfThreads(1)
     method.SetMetricAsMattesMutualInformation(_BINS)
@@ -199,8 +207,8 @@ def _agreement(present: _Scales, prior: _Scales, there: sitk.Transform) -> tuple
     return float(np.corrcoef(a, b)[0, 1]), min(common, 1.0)
 
 
-def _discord(one: FloatArray, other: FloatArray, prior: Reference) -> float:
-    """Largest distance in the brain between two maps of the earlier scan's points."""
+def _discord(one: FloatArray, other: FloatArray, prior: ReferenceImage) -> float:
+    """Largest distance in the brain between two maps of prior points."""
     at = np.argwhere(prior.brain)[:, ::-1]
     corners = np.array([at[np.argmax(at @ way)] for way in _WAYS])
     points = prior.geometry.to_lps(corners)
@@ -226,14 +234,6 @@ def _matrix(transform: sitk.Euler3DTransform) -> FloatArray:
     result[:3, :3] = rotation
     result[:3, 3] = centre + np.asarray(transform.GetTranslation()) - rotation @ centre
     return result
-
-
-def _to_sitk(array: NDArray[np.float32], reference: Reference, origin: FloatArray) -> sitk.Image:
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(reference.geometry.spacing)
-    image.SetOrigin(origin.tolist())
-    image.SetDirection(reference.geometry.direction.ravel().tolist())
-    return image
 
 
 def _coarser(image: sitk.Image, step_mm: float) -> sitk.Image:

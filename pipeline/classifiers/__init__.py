@@ -1,4 +1,4 @@
-"""Which candidates are real? One module a learned method, each with ``Parameters`` and ``score``.
+"""Which candidates are real? One module per learned method, each with ``Parameters`` and ``score``.
 
-A method is found by its module's name: a profile that says ``method = "cnn3d"`` gets ``pipeline.classifiers.cnn3d``.
+A method is found by its module's name: a profile that says ``method = "cnn3d"`` uses ``pipeline.classifiers.cnn3d``.
 """

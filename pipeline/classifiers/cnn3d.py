@@ -1,7 +1,7 @@
 """Which candidates are real? The 3D CNN of Al-masni et al. (2020) on patches of SWI and complemented phase.
 
-The published code takes one channel of 16 × 32 × 16 voxels and does not say what they are. A cube of 16 voxels of the
-SWI with the same of the phase beside it makes exactly that, so it is what is done here.
+The published code takes one channel of 16 × 32 × 16 voxels and does not say what they are. Here they are a cube of
+16 voxels of the SWI and, beside it, the same cube of the phase.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pydantic import Field
 
 from pipeline.candidates import Candidate
 from pipeline.geometry import Acquisition
-from pipeline.inputs import Inputs, cut_patches
+from pipeline.networks.inputs import Inputs, cut_patches
+from pipeline.networks.weights import Weights
 from pipeline.parameters import Parameters as BaseParameters
-from pipeline.weights import Weights
 
 if TYPE_CHECKING:
     import torch
@@ -78,8 +78,8 @@ def score(
     weights: Weights,
     device: str = "cpu",
 ) -> NDArray[np.float64]:
-    """Probability that each candidate is a bleed, ``(n,)``."""
-    from pipeline.classifiers._learned import score_with
+    """Probability that each candidate is a microbleed, ``(n,)``."""
+    from .probability import score_with
 
     def joined(inputs: Inputs, centres: NDArray[np.float64], p: Parameters, where: torch.device) -> Tensor:
         return join(cut(inputs, centres, p, where))

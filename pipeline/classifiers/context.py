@@ -1,6 +1,6 @@
-"""Which candidates are real? A residual 3D network that sees SWI, phase and magnitude of 16 mm around each.
+"""Which candidates are real? A residual 3D network that sees SWI, phase and magnitude in 16 mm around each.
 
-Magnitude and phase may be missing; the brain mask is a channel, so that the surface of the brain is known.
+Magnitude and phase may be missing; the brain mask is a channel, so that the network knows the surface of the brain.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pydantic import Field
 
 from pipeline.candidates import Candidate
 from pipeline.geometry import Acquisition
-from pipeline.inputs import Inputs, cut_patches
+from pipeline.networks.inputs import Inputs, cut_patches
+from pipeline.networks.weights import Weights
 from pipeline.parameters import Parameters as BaseParameters
-from pipeline.weights import Weights
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,7 @@ class Parameters(BaseParameters):
     """Settings of the network and its patches."""
 
     channels: tuple[Literal["swi", "cosine", "sine", "magnitude", "brain"], ...] = Field(
-        ("swi", "cosine", "sine", "magnitude", "brain"), min_length=1, description="See `pipeline.inputs`"
+        ("swi", "cosine", "sine", "magnitude", "brain"), min_length=1, description="See `pipeline.networks.inputs`"
     )
     shape: tuple[int, int, int] = Field((12, 32, 32), description="Voxels of a patch (k, j, i)")
     step_mm: tuple[float, float, float] = Field((0.5, 0.5, 1.5), description="Between them along (i, j, k)")
@@ -78,8 +78,8 @@ def score(
     weights: Weights,
     device: str = "cpu",
 ) -> NDArray[np.float64]:
-    """Probability that each candidate is a bleed, ``(n,)``."""
-    from pipeline.classifiers._learned import score_with
+    """Probability that each candidate is a microbleed, ``(n,)``."""
+    from .probability import score_with
 
     return score_with(
         build, cut, acquisition, brain, candidates, parameters, weights, device,

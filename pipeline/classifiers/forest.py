@@ -1,7 +1,7 @@
-"""Which candidates are real? A random forest over what can be measured of each (:mod:`pipeline.features`).
+"""Which candidates are real? A random forest over the features of each (:mod:`.features`).
 
-The forest is grown with scikit-learn (:mod:`training.forest`) and read here as plain arrays: nothing is unpickled, and
-scikit-learn is not needed to run it.
+The forest is trained with scikit-learn (:mod:`training.fit.forest`) and read here as plain arrays: nothing is
+unpickled, and scikit-learn is not needed to run it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from pydantic import Field
 
 from pipeline.candidates import Candidate
 from pipeline.errors import ProfileError
-from pipeline.features import NAMES, measure
 from pipeline.geometry import Acquisition
-from pipeline.measure import MeasureParameters
+from pipeline.measure.growing import MeasureParameters
+from pipeline.networks.weights import Weights, load_weights
 from pipeline.parameters import Parameters as BaseParameters
-from pipeline.weights import Weights, load_weights
+
+from .features import NAMES, measure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,13 +37,13 @@ class Parameters(BaseParameters):
     """Settings of the features and of how the forest is grown."""
 
     measure: MeasureParameters = Field(MeasureParameters(), description="How the objects are grown")
-    trees: int = Field(300, gt=0, description="In the forest")
+    trees: int = Field(300, gt=0, description="Trees in the forest")
     leaf: int = Field(3, gt=0, description="Least candidates in a leaf")
 
 
 @dataclass(frozen=True, eq=False)
 class Forest:
-    """Binary decision trees, one after the other in flat arrays with an entry a node.
+    """Binary decision trees, one after the other in flat arrays with one entry per node.
 
     Parameters
     ----------
@@ -51,15 +52,15 @@ class Forest:
     left, right : ndarray of int
         Next node; at a leaf the node itself.
     feature : ndarray of int
-        Column that is asked; −1 at a leaf.
+        Column that is tested; −1 at a leaf.
     threshold : ndarray of float64
         Values up to it go left.
     missing_left : ndarray of bool
         Whether NaN goes left.
     value : ndarray of float64
-        Share of bleeds at a leaf.
+        Share of microbleeds at a leaf.
     calibration : ndarray of float64, shape (2,)
-        Offset and slope from the forest's log odds to those that come true.
+        Offset and slope that calibrate the log odds of the forest.
     """
 
     roots: NDArray[np.int64]
@@ -72,7 +73,7 @@ class Forest:
     calibration: Floats
 
     def vote(self, features: NDArray[np.float32]) -> Floats:
-        """Mean share of bleeds over all trees: scikit-learn's ``predict_proba(features)[:, 1]``, shape (n,)."""
+        """Mean share of microbleeds over all trees: scikit-learn's ``predict_proba(features)[:, 1]``, shape (n,)."""
         features = np.asarray(features, np.float32)
         rows = np.arange(len(features))[:, None]
         node = np.broadcast_to(self.roots, (len(features), len(self.roots))).copy()
@@ -83,12 +84,12 @@ class Forest:
         return np.asarray(self.value[node].mean(axis=1))
 
     def probability(self, features: NDArray[np.float32]) -> Floats:
-        """Calibrated probability of a bleed, shape (n,)."""
+        """Calibrated probability of a microbleed, shape (n,)."""
         return calibrated(self.vote(features), self.calibration)
 
 
 def log_odds(votes: Floats) -> Floats:
-    """Log odds of shares of votes, held finite."""
+    """Log odds of shares of votes, kept finite."""
     held = np.clip(votes, LEAST_ODDS, 1 - LEAST_ODDS)
     return np.asarray(np.log(held / (1 - held)))
 
@@ -105,7 +106,7 @@ def read_forest(tensors: Mapping[str, Tensor], where: str = "") -> Forest:
     Raises
     ------
     ProfileError
-        When they are not those of a forest over these features.
+        If they are not those of a forest over these features.
     """
     arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
     names = arrays.pop("names", np.empty(0, np.uint8)).tobytes().decode("utf-8", "replace")
@@ -130,12 +131,12 @@ def score(
     weights: Weights,
     device: str = "cpu",  # noqa: ARG001 (a forest needs no accelerator)
 ) -> Floats:
-    """Probability that each candidate is a bleed, ``(n,)``.
+    """Probability that each candidate is a microbleed, ``(n,)``.
 
     Raises
     ------
     ProfileError
-        When the weights are missing or not the right ones.
+        If the weights are missing or are not those of the profile.
     """
     forest = _load(weights)
     if not candidates:

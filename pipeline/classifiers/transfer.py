@@ -14,9 +14,9 @@ from pydantic import Field
 
 from pipeline.candidates import Candidate
 from pipeline.geometry import Acquisition
-from pipeline.inputs import Inputs, cut_patches
+from pipeline.networks.inputs import Inputs, cut_patches
+from pipeline.networks.weights import Weights
 from pipeline.parameters import Parameters as BaseParameters
-from pipeline.weights import Weights
 
 if TYPE_CHECKING:
     import torch
@@ -85,8 +85,8 @@ def score(
     weights: Weights,
     device: str = "cpu",
 ) -> NDArray[np.float64]:
-    """Probability that each candidate is a bleed, ``(n,)``."""
-    from pipeline.classifiers._learned import score_with
+    """Probability that each candidate is a microbleed, ``(n,)``."""
+    from .probability import score_with
 
     def joined(inputs: Inputs, centres: NDArray[np.float64], p: Parameters, where: torch.device) -> Tensor:
         return join(cut(inputs, centres, p, where))

@@ -1,1 +1,1 @@
-"""What are the networks made of? One module an architecture: torch only, the same for training and for the clinic."""
+"""What are the networks made of? One module per architecture, torch only, the same for training and clinical use."""

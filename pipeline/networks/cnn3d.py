@@ -1,7 +1,7 @@
-"""Is this candidate a bleed? The 3D CNN of Al-masni et al. (2020), stage 2, of 1.36 million parameters.
+"""Is this candidate a microbleed? The 3D CNN of Al-masni et al. (2020), stage 2, of 1.36 million parameters.
 
 Layers, order (convolution, ReLU, batch normalisation) and sizes follow the authors' published code. Its BatchNorm ran
-over an image axis instead of the channels, a slip of the channel order, which is put right here.
+over an image axis instead of the channels, by mistake; that is corrected here.
 """
 
 from __future__ import annotations
@@ -41,6 +41,6 @@ class Cnn3dNet(nn.Module):
         )
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Logits ``(n, 2)``, no bleed and bleed, of patches ``(n, 1, 16, 32, 16)``."""
+        """Logits ``(n, 2)``, no microbleed and microbleed, of patches ``(n, 1, 16, 32, 16)``."""
         logits: Tensor = self.head(self.features(patches))
         return logits

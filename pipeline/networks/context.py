@@ -1,13 +1,13 @@
-"""Is this candidate a bleed, or what else? A residual 3D network that sees it in its surroundings."""
+"""Is this candidate a microbleed or a mimic? A residual 3D network that sees it in its surroundings."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pipeline.networks.heatmap import FOLD, KINDS, Residual, fold
+from .heatmap import FOLD, KINDS, Residual, fold
 
 CLASSES = (*KINDS, "nothing")
-"""What is told apart; the first is the bleed."""
+"""The classes; the first is the microbleed."""
 
 
 class ContextNet(nn.Module):

@@ -1,9 +1,9 @@
-"""Where are the centres? A small 3D U-Net that draws a map of bleed centres, and one of each kind of mimic.
+"""Where are the centres? A small 3D U-Net that maps the centres of microbleeds and of each kind of mimic.
 
-Centres as the peaks of a heat map follow CenterNet (Zhou et al. 2019, arXiv:1904.07850). Naming mimics beside the
-bleeds makes the network tell them apart rather than count every dark dot. The grid is anisotropic (0.5 × 0.5 × 2 mm):
-2 × 2 pixels are folded into channels at the door, which loses nothing and makes a whole brain cheap on a processor; the
-next step halves the plane alone, and only then are voxels about cubic.
+Centres as the peaks of a heat map follow CenterNet (Zhou et al. 2019, arXiv:1904.07850). Mapping the mimics too
+makes the network distinguish them from microbleeds. The grid is anisotropic (0.5 × 0.5 × 2 mm):
+the input folds 2 × 2 pixels into channels, which loses nothing and makes a complete brain affordable on a CPU; the next
+step halves only the plane, after which voxels are about cubic.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FOLD = 2
 MULTIPLE = (4, 16, 16)
 """The network takes sizes ``(k, j, i)`` that are multiples of these."""
 KINDS = ("bleed", "calcification", "vein", "other")
-"""What the maps show."""
+"""One map for each."""
 
 
 class HeatmapNet(nn.Module):
@@ -45,7 +45,7 @@ class HeatmapNet(nn.Module):
         )
         self.joins = nn.ModuleList(_join(a, b) for a, b in pairwise(sizes))
         self.head = nn.Conv3d(width, len(KINDS), 1)
-        # Every voxel starts at a probability of 1 %, or the many that are nothing drown the few that are (Lin 2017).
+        # Every voxel starts at a probability of 1 %, or the many empty voxels dominate the loss (Lin 2017).
         nn.init.constant_(_bias(self.head), -math.log(99))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class HeatmapNet(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two convolutions added to what came in."""
+    """Two convolutions added to their input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def _convolution(before: int, after: int, stride: tuple[int, int, int] = (1, 1, 
 
 
 def _join(fine: int, coarse: int) -> nn.Sequential:
-    """Mix two resolutions point by point, then look around: a third of the work of looking around in both."""
+    """Combine two resolutions by 1 × 1 × 1 convolutions, then convolve: a third of the work of convolving both."""
     mix = nn.Conv3d(fine + coarse, fine, 1, bias=False)
     return nn.Sequential(mix, nn.BatchNorm3d(fine), nn.ReLU(inplace=True), *_convolution(fine, fine))
 

@@ -1,4 +1,4 @@
-"""How do weights become a network that is ready to run? Checked by hash, loaded once, on the right device."""
+"""How do weights become a network? They are checked by hash and loaded once onto the right device."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.errors import ProfileError
 from pipeline.parameters import Parameters
-from pipeline.weights import Weights, load_weights
+
+from .weights import Weights, load_weights
 
 P = TypeVar("P", bound=Parameters)
 
 CALIBRATION = "calibration"
-"""Tensor beside a classifier's own: offset, weight of its logit, weight of the candidate's logit."""
+"""Additional tensor of a classifier: offset, weight of its logit, weight of the candidate's logit."""
 NEUTRAL = (0.0, 1.0, 0.0)
 _KEPT = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
+class LoadedNetwork:
     """A network in evaluation mode, with its calibration."""
 
     network: nn.Module
@@ -32,17 +33,20 @@ class Loaded:
     calibration: tuple[float, float, float] = NEUTRAL
 
 
-_loaded: OrderedDict[tuple[str, str, str], Loaded] = OrderedDict()
+_gave_up = False
+_loaded: OrderedDict[tuple[str, str, str], LoadedNetwork] = OrderedDict()
 
 
 def choose_device(device: str) -> torch.device:
-    """Turn ``auto``, ``cpu`` or ``cuda`` into a device.
+    """Turn ``auto``, ``cpu`` or ``cuda`` into a device; the CPU in any case after the GPU has failed.
 
     Raises
     ------
     ProfileError
-        When CUDA is asked for and there is none.
+        If CUDA is asked for and not available.
     """
+    if _gave_up and device != "cpu":
+        return torch.device("cpu")
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -50,13 +54,25 @@ def choose_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def load_network(build: Callable[[P], nn.Module], parameters: P, weights: Weights, device: str) -> Loaded:
-    """Build a network and fill it; the last few are kept, so a worker loads each once.
+def forget_networks() -> None:
+    """Free the memory of the networks that are kept for the next study."""
+    _loaded.clear()
+
+
+def give_up_gpu() -> None:
+    """Use the CPU whatever is asked for, as long as this process lives: the GPU failed."""
+    global _gave_up
+    _gave_up = True
+    forget_networks()
+
+
+def load_network(build: Callable[[P], nn.Module], parameters: P, weights: Weights, device: str) -> LoadedNetwork:
+    """Build a network and load its weights; the last few are cached, so that a worker loads each once.
 
     Raises
     ------
     ProfileError
-        When the weights are missing, are not the profile's, or do not fit its parameters.
+        If the weights are missing, are not those of the profile, or do not fit its parameters.
     """
     where = choose_device(device)
     key = (weights.sha256, str(where), f"{type(parameters).__module__} {parameters.model_dump_json()}")
@@ -67,27 +83,31 @@ def load_network(build: Callable[[P], nn.Module], parameters: P, weights: Weight
     calibration = tensors.pop(CALIBRATION, None)
     network = build(parameters)
     fill(network, tensors, weights.name)
-    ready = merge_norms(network.eval()).to(where)
-    for module in ready.modules():
-        # The order of memory in which convolutions are quickest; what goes through them follows.
-        if isinstance(module, nn.Conv3d):
-            module.weight.data = module.weight.data.to(memory_format=torch.channels_last_3d)
-        elif isinstance(module, nn.Conv2d):
-            module.weight.data = module.weight.data.to(memory_format=torch.channels_last)
-    loaded = Loaded(ready, where, _triple(calibration))
+    ready = channels_last(merge_norms(network.eval()).to(where))
+    loaded = LoadedNetwork(ready, where, _triple(calibration))
     _loaded[key] = loaded
     while len(_loaded) > _KEPT:
         _loaded.popitem(last=False)
     return loaded
 
 
+def channels_last(network: nn.Module) -> nn.Module:
+    """Give the weights the memory layout in which convolutions are fastest; their inputs follow it."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d):
+            module.weight.data = module.weight.data.to(memory_format=torch.channels_last_3d)
+        elif isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.to(memory_format=torch.channels_last)
+    return network
+
+
 def fill(network: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
-    """Put tensors into a network; every one must fit.
+    """Load tensors into a network; every one must fit.
 
     Raises
     ------
     ProfileError
-        When one is missing, left over, or of another shape.
+        If one is missing, left over, or of another shape.
     """
     try:
         network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
@@ -99,7 +119,7 @@ def fill(network: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
 
 
 def merge_norms(network: nn.Module) -> nn.Module:
-    """Work the batch normalisation that directly follows a convolution into it, which changes no result."""
+    """Fold each batch normalisation into the convolution before it, which does not change the result."""
     for module in network.modules():
         if not isinstance(module, nn.Sequential):
             continue

@@ -1,9 +1,10 @@
-"""How is a slice searched in one look? The YOLOv2 layout (Redmon and Farhadi 2017, CVPR) for one kind of object.
+"""How is a slice searched in a single pass? The YOLOv2 architecture (Redmon and Farhadi 2017, CVPR), one class.
 
-Darknet-19 with a passthrough from the last but one resolution, and five anchors a cell, as Al-masni et al. (2020) train
-it. Three things are left open by the paper or differ, and can be set: the input is any multiple of the stride, not just
-448 × 448; channels scale by `width` (1 is the published network, 200 MB); and `stride` 16 leaves out the last pooling,
-because a bleed of 2 mm is a speck in a cell of 16 mm. With one class the class output is constant and is left out.
+Darknet-19 with a passthrough from the last but one resolution, and five anchors per cell, as Al-masni et al. (2020)
+train it. Three things that the paper leaves open, or that differ here, can be set: the input is any multiple of the
+stride, not just 448 × 448; channels scale by `width` (1 is the published network, 200 MB); and `stride` 16 leaves out
+the last pooling, because a microbleed of 2 mm is tiny in a cell of 16 mm. With one class the class output is constant
+and left out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 
 ANCHORS = 5
 ANCHOR_START_PX = (5.0, 7.0, 9.0, 12.0, 18.0)
-"""Squares, before anchors are fitted to the bleeds of the training set."""
+"""Squares, until anchors are fitted to the microbleeds of the training set."""
 
 _PLAN: tuple[tuple[tuple[int, int], ...], ...] = (
     ((32, 3),),
@@ -48,7 +49,7 @@ class YoloNet(nn.Module):
     width : float
         Scales every number of channels.
     stride : int
-        Pixels a cell: 32 as published, or 16.
+        Pixels per cell: 32 as published, or 16.
     """
 
     anchors: Tensor
@@ -75,7 +76,7 @@ class YoloNet(nn.Module):
         self.join = _convolution(coarse + short * self.reorganise**2, coarse, 3)
         self.head = nn.Conv2d(coarse, ANCHORS * 5, 1)
         assert self.head.bias is not None  # noqa: S101 - for the type checker
-        # Every box starts at a confidence of 1 %, or the many that hold nothing drown the few that do (Lin 2017).
+        # Every box starts at a confidence of 1 %, or the many empty boxes dominate the loss (Lin 2017).
         nn.init.constant_(self.head.bias.data.view(ANCHORS, 5)[:, 4], -math.log(99))
         start = torch.tensor(ANCHOR_START_PX)
         self.register_buffer("anchors", torch.stack([start, start], 1))

@@ -1,32 +1,40 @@
-"""What does a reader see of a result in a browser? Crops of each bleed, and the slices, ready to be shown.
+"""What does a browser show of a result? Crops of each microbleed, the slices, and volumes for the viewer.
 
-They are drawn once, when the images are decoded anyway: a page then needs neither pixels nor SimpleITK. The crops are
-small and stay as long as the findings; the slices go with the images.
+They are made once, during the analysis, so that a page needs neither pixel data nor SimpleITK. The crops are small and
+kept as long as the findings; slices and volumes are deleted with the images.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.pictures.book import CROPS, SLICES, Book, bind
+from .picture_archive import CROPS, SLICES, VOLUMES, PictureArchive, write_picture_archive
 
 if TYPE_CHECKING:
     from pipeline.detect import Detection
 
-__all__ = ["CROPS", "SLICES", "Book", "bind", "make_pictures"]
+__all__ = ["CROPS", "SLICES", "VOLUMES", "PictureArchive", "make_pictures", "write_picture_archive"]
 
 
-def make_pictures(detection: Detection) -> dict[str, bytes]:
-    """Draw the crops and slices of a detection; returns two files by name, :data:`CROPS` and :data:`SLICES`.
+def make_pictures(detection: Detection, volumes: bytes | None = None) -> dict[str, bytes]:
+    """Make the files that the page shows, by name: :data:`CROPS`, :data:`SLICES` and :data:`VOLUMES`.
+
+    `volumes` are those of the result that is corrected: its images are the same.
 
     Raises
     ------
     InputError
-        If the headers of the SWI cannot be read again (for what a PACS calls its slices).
+        If the headers of the SWI cannot be read again for the slice numbers.
     """
-    from pipeline.pictures.crops import make_crops
-    from pipeline.pictures.slices import make_slices
     from pipeline.results.source import read_planes
 
+    from .crops import make_crops
+    from .slices import make_slices
+    from .volumes import make_volumes
+
     numbers = tuple(plane.number for plane in read_planes(detection.acquisition.swi))
-    return {CROPS: make_crops(detection, numbers), SLICES: make_slices(detection, numbers)}
+    return {
+        CROPS: make_crops(detection, numbers),
+        SLICES: make_slices(detection, numbers),
+        VOLUMES: volumes or make_volumes(detection, numbers),
+    }

@@ -1,7 +1,7 @@
-"""Which way does a grid lie in the patient? Axial, coronal and sagittal planes of any acquisition, without resampling.
+"""How is a grid oriented in the patient? Axial, coronal and sagittal planes of any acquisition, without resampling.
 
-The axes of the grid are permuted and turned to the nearest anatomical ones, so that every pixel is one that was
-acquired (an oblique acquisition keeps its tilt, as on a PACS).
+The axes of the grid are permuted and flipped to the nearest anatomical axes, so that every pixel is an acquired one
+(an oblique acquisition keeps its tilt, as on a PACS).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pipeline.geometry import Geometry
 Values = NDArray[np.float32]
 
 
-class Plane(StrEnum):
-    """The three planes of a reader."""
+class AnatomicalPlane(StrEnum):
+    """The three anatomical planes."""
 
     AXIAL = "axial"
     CORONAL = "coronal"
@@ -28,7 +28,7 @@ class Plane(StrEnum):
 
 
 class Edges(NamedTuple):
-    """Where the patient's right, front, head ... lie at the edges of a picture."""
+    """Letters at the edges of a picture: the patient's right, front, head and so on."""
 
     left: str
     right: str
@@ -37,18 +37,18 @@ class Edges(NamedTuple):
 
 
 EDGES = {
-    Plane.AXIAL: Edges("R", "L", "A", "P"),
-    Plane.CORONAL: Edges("R", "L", "H", "F"),
-    Plane.SAGITTAL: Edges("A", "P", "H", "F"),
+    AnatomicalPlane.AXIAL: Edges("R", "L", "A", "P"),
+    AnatomicalPlane.CORONAL: Edges("R", "L", "H", "F"),
+    AnatomicalPlane.SAGITTAL: Edges("A", "P", "H", "F"),
 }
-"""As a radiologist hangs them: the patient's right on the left, the front on the left in a sagittal one."""
+"""Radiological convention: the patient's right on the left; in a sagittal plane, the front on the left."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """One plane of a volume: values (rows, columns), pixel size in mm along (columns, rows), and a place on it.
+    """One plane of a volume: values (rows, columns), pixel size in mm along (columns, rows), and a point on it.
 
-    `column` and `row` are that of the point it was cut through, fractional; integers are centres of pixels.
+    `column` and `row` are those of the point that it was cut through, fractional; integers are pixel centres.
     """
 
     values: Values
@@ -58,7 +58,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Standing:
+class AnatomicalAxes:
     """A grid seen upright: axis 0 towards the head, 1 to the back, 2 to the left.
 
     Parameters
@@ -76,7 +76,7 @@ class Standing:
     geometry: Geometry
 
     @classmethod
-    def of(cls, geometry: Geometry) -> Standing:
+    def of(cls, geometry: Geometry) -> AnatomicalAxes:
         """Find the nearest anatomical axes."""
         direction = geometry.direction
         i, j, k = max(permutations(range(3)), key=lambda p: sum(abs(direction[a, p[a]]) for a in range(3)))
@@ -105,14 +105,14 @@ class Standing:
         )
         return x, y, z
 
-    def section(self, array: Values, plane: Plane, ijk: ArrayLike, slab_mm: float = 0.0) -> Section:
+    def section(self, array: Values, plane: AnatomicalPlane, ijk: ArrayLike, slab_mm: float = 0.0) -> Section:
         """Cut a plane through a place.
 
         Parameters
         ----------
         array : ndarray of float32, shape (slices, rows, columns)
             Values on the grid.
-        plane : Plane
+        plane : AnatomicalPlane
             Which of the three.
         ijk : array_like of float, shape (3,)
             The place.
@@ -120,7 +120,7 @@ class Standing:
             Thickness of a minimum intensity projection; 0: the one plane nearest to the place.
         """
         at = self.place(ijk)
-        a = {Plane.SAGITTAL: 0, Plane.CORONAL: 1, Plane.AXIAL: 2}[plane]
+        a = {AnatomicalPlane.SAGITTAL: 0, AnatomicalPlane.CORONAL: 1, AnatomicalPlane.AXIAL: 2}[plane]
         upright = self.view(array)
         through, size = round(at[a]), upright.shape[2 - a]
         reach = 0 if not slab_mm else max(1, round(slab_mm / 2 / self.spacing[a]))

@@ -1,4 +1,4 @@
-"""What does one bleed look like from near? Strips of three planes: SWI, phase, minimum intensity projection."""
+"""What does one microbleed look like up close? Strips of three planes: SWI, phase, minimum intensity projection."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from pipeline.findings import Findings, Point
-from pipeline.pictures.anatomy import EDGES, Plane, Section, Standing
-from pipeline.pictures.book import bind
-from pipeline.pictures.windows import Window, phase_window, swi_window
-from pipeline.results.panels import COLOURS, font
+from pipeline.results.sc.panels import COLOURS, font
+
+from .anatomy import EDGES, AnatomicalAxes, AnatomicalPlane, Section
+from .picture_archive import write_picture_archive
+from .windows import GreyWindow, phase_window, swi_window
 
 if TYPE_CHECKING:
     from pipeline.detect import Detection
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = "cmb-crops/1"
 TILE: Final = 160
-"""Pixels of one plane's side."""
+"""Width and height of one plane, pixels."""
 FIELD_MM: Final = 26.0
-"""What one plane shows, mm."""
+"""Field of view of one plane, mm."""
 SLAB_MM: Final = 10.0
 """Thickness of the minimum intensity projection."""
 GAP: Final = 2
@@ -39,8 +40,8 @@ _LETTER: Final = (196, 204, 213)
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A place to show from near."""
+class CropTarget:
+    """A place to show up close."""
 
     name: str
     centroid_lps_mm: Point
@@ -50,16 +51,16 @@ class Mark:
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """One kind of picture: its values, how bright they are shown, and over which thickness."""
+    """One kind of picture: its values, their window, and the thickness."""
 
     name: str
     values: np.ndarray[Any, np.dtype[np.float32]]
-    window: Window
+    window: GreyWindow
     slab_mm: float = 0.0
 
 
 def make_crops(detection: Detection, numbers: tuple[int, ...]) -> bytes:
-    """Draw every lesion, those that a person rejected, and the places where an earlier one is no longer seen.
+    """Draw every lesion, the rejected ones, and the places where a prior one is no longer seen.
 
     Parameters
     ----------
@@ -71,11 +72,11 @@ def make_crops(detection: Detection, numbers: tuple[int, ...]) -> bytes:
     Returns
     -------
     bytes
-        A file of :mod:`pipeline.pictures.book`: ``<lesion id>-swi.jpg``, ``-phase.jpg`` (if there is one) and
-        ``-mip.jpg``, each :data:`STRIP` pixels; the same for ``rejected-<n>`` and ``gone-<n>`` (earlier ones, from 1).
+        A file of :mod:`.picture_archive`: ``<lesion id>-swi.jpg``, ``-phase.jpg`` (if there is one) and
+        ``-mip.jpg``, each :data:`STRIP` pixels; the same for ``rejected-<n>`` and ``gone-<n>`` (prior ones), from 1.
     """
     findings, swi = detection.findings, detection.acquisition.swi
-    standing, views = Standing.of(swi.geometry), list(_views(detection))
+    standing, views = AnatomicalAxes.of(swi.geometry), list(_views(detection))
     pictures = {
         f"{mark.name}-{view.name}.jpg": _jpeg(_strip(standing, view, mark, swi.geometry))
         for mark in _marks(findings)
@@ -88,16 +89,16 @@ def make_crops(detection: Detection, numbers: tuple[int, ...]) -> bytes:
         "views": [view.name for view in views],
         "slices": {lesion.tracking_uid: numbers[lesion.voxel_ijk[2]] for lesion in findings.lesions},
     }
-    return bind(index, pictures)
+    return write_picture_archive(index, pictures)
 
 
-def _marks(findings: Findings) -> Iterator[Mark]:
+def _marks(findings: Findings) -> Iterator[CropTarget]:
     for lesion in findings.lesions:
-        yield Mark(str(lesion.id), lesion.centroid_lps_mm, lesion.diameter_mm, COLOURS[lesion.certainty])
+        yield CropTarget(str(lesion.id), lesion.centroid_lps_mm, lesion.diameter_mm, COLOURS[lesion.certainty])
     for n, rejected in enumerate(findings.rejected, start=1):
-        yield Mark(f"rejected-{n}", rejected.centroid_lps_mm, rejected.diameter_mm, _LETTER)
+        yield CropTarget(f"rejected-{n}", rejected.centroid_lps_mm, rejected.diameter_mm, _LETTER)
     for n, gone in enumerate(findings.change.no_longer_seen if findings.change is not None else (), start=1):
-        yield Mark(f"gone-{n}", gone.centroid_lps_mm, gone.diameter_mm, _LETTER)
+        yield CropTarget(f"gone-{n}", gone.centroid_lps_mm, gone.diameter_mm, _LETTER)
 
 
 def _views(detection: Detection) -> Iterator[_View]:
@@ -109,10 +110,10 @@ def _views(detection: Detection) -> Iterator[_View]:
     yield _View("mip", swi.array, window, SLAB_MM)
 
 
-def _strip(standing: Standing, view: _View, mark: Mark, geometry: Geometry) -> Image.Image:
+def _strip(standing: AnatomicalAxes, view: _View, mark: CropTarget, geometry: Geometry) -> Image.Image:
     """Axial, coronal and sagittal side by side, all at one scale."""
     strip = Image.new("RGB", STRIP, (0, 0, 0))
-    for n, plane in enumerate(Plane):
+    for n, plane in enumerate(AnatomicalPlane):
         section = standing.section(view.values, plane, geometry.to_ijk(mark.centroid_lps_mm), view.slab_mm)
         tile = view.window.grey(enlarge(section, TILE, FIELD_MM)).convert("RGB")
         _draw_marks(tile, mark)
@@ -133,8 +134,8 @@ def enlarge(section: Section, pixels: int, field_mm: float) -> np.ndarray[Any, n
     )
 
 
-def _draw_marks(tile: Image.Image, mark: Mark) -> None:
-    """Four ticks that point at the bleed and leave it uncovered; a scale bar of 5 mm."""
+def _draw_marks(tile: Image.Image, mark: CropTarget) -> None:
+    """Four ticks that point at the microbleed without covering it; a scale bar of 5 mm."""
     draw, scale, middle = ImageDraw.Draw(tile), TILE / FIELD_MM, TILE / 2
     near = (mark.diameter_mm / 2 + _RING_GAP_MM) * scale
     far = near + _TICK_MM * scale
@@ -145,8 +146,8 @@ def _draw_marks(tile: Image.Image, mark: Mark) -> None:
     draw.line((TILE - 6 - bar, TILE - 6, TILE - 6, TILE - 6), fill=_LETTER, width=2)
 
 
-def _draw_letters(tile: Image.Image, plane: Plane) -> None:
-    """Say where the patient's right, front, head ... lie."""
+def _draw_letters(tile: Image.Image, plane: AnatomicalPlane) -> None:
+    """Draw the letters of the patient's right, front, head and so on."""
     draw, edges, middle, end = ImageDraw.Draw(tile), EDGES[plane], TILE // 2, TILE - 4
     for place, letter, anchor in (
         ((4, middle), edges.left, "lm"),

@@ -1,4 +1,4 @@
-"""What did the analysis look at? Every slice as a PACS shows it, for a page to turn over."""
+"""What was analysed? Every slice as a PACS shows it, for the viewer of the page."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pipeline.pictures.book import bind
-from pipeline.pictures.windows import phase_window, swi_window
-from pipeline.results.panels import direction_letter
+from pipeline.results.sc.panels import direction_letter
+
+from .picture_archive import write_picture_archive
+from .windows import phase_window, swi_window
 
 if TYPE_CHECKING:
     from pipeline.detect import Detection
@@ -32,8 +33,8 @@ def make_slices(detection: Detection, numbers: tuple[int, ...]) -> bytes:
     Returns
     -------
     bytes
-        A file of :mod:`pipeline.pictures.book`: ``swi-<k>.jpg`` and ``phase-<k>.jpg``, `k` in slice order. Its
-        index has the grid (shape, affine to LPS mm), the numbers and the letters at the four edges.
+        A file of :mod:`.picture_archive`: ``swi-<k>.jpg`` and ``phase-<k>.jpg``, `k` in slice order. Its
+        index has the grid (shape, affine to LPS mm), the slice numbers and the letters at the four edges.
     """
     acquisition = detection.acquisition
     geometry = acquisition.swi.geometry
@@ -46,7 +47,7 @@ def make_slices(detection: Detection, numbers: tuple[int, ...]) -> bytes:
         "views": ["swi"] if acquisition.phase is None else ["swi", "phase"],
         "edges": [direction_letter(vector) for vector in (-right, right, -down, down)],
     }
-    return bind(index, dict(_pictures(detection)))
+    return write_picture_archive(index, dict(_pictures(detection)))
 
 
 def _pictures(detection: Detection) -> Iterator[tuple[str, bytes]]:

@@ -1,4 +1,4 @@
-"""How bright is a value shown? Windows for SWI and phase."""
+"""How are values displayed? Windows for SWI and phase."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Values = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Window:
-    """Values shown black and white."""
+class GreyWindow:
+    """Values shown as black and as white."""
 
     low: float
     high: float
@@ -25,24 +25,24 @@ class Window:
         return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
 
 
-def swi_window(array: Values) -> Window:
+def swi_window(array: Values) -> GreyWindow:
     """Window of an SWI: air black, the brightest of the head white, as in the picture that goes to the PACS."""
     sample = array[::2, ::2, ::2]
     foreground = sample[_inside(sample)]
     low, high = np.percentile(foreground, (0.5, 99.7)) if foreground.size else (0.0, 1.0)
     low = min(float(low), 0.1 * float(high))
-    return Window(low, max(float(high), low + 1e-6))
+    return GreyWindow(low, max(float(high), low + 1e-6))
 
 
-def phase_window(phase: Values, swi: Values) -> Window:
-    """Window of a phase in radians, even about 0: paramagnetic (a bleed) bright, diamagnetic (calcium) dark."""
+def phase_window(phase: Values, swi: Values) -> GreyWindow:
+    """Window of a phase in radians, symmetric about 0: paramagnetic (blood) bright, diamagnetic (calcium) dark."""
     part = (slice(None, None, 2),) * 3
     values = np.abs(phase[part][_inside(swi[part])])
     reach = 1.5 * float(np.percentile(values, 98)) if values.size else math.pi
     reach = min(max(reach, 0.1), math.pi)
-    return Window(-reach, reach)
+    return GreyWindow(-reach, reach)
 
 
 def _inside(sample: Values) -> NDArray[np.bool_]:
-    """What is tissue and not air."""
+    """Voxels of tissue, not air."""
     return np.asarray(sample > 0.15 * np.percentile(sample, 99))

@@ -1,6 +1,6 @@
-"""How does a detection become DICOM? Segmentation, Structured Report, Secondary Capture and, if asked, key objects.
+"""How does a detection become DICOM? Segmentation, Structured Report, Secondary Capture and, on request, key objects.
 
-The only package that knows highdicom. :func:`make_results` is a pure function of the detection, the job's key and one
+The only package that uses highdicom. :func:`make_results` is a pure function of the detection, the job's key and one
 point in time: the same three give the same bytes.
 """
 
@@ -15,25 +15,39 @@ from typing import TYPE_CHECKING, Literal
 
 from pydicom import Dataset
 
-from .capture import make_capture
-from .common import Job
-from .key_objects import make_key_objects
-from .montage import montage
-from .report import make_report
-from .segmentation import make_segmentation
+from pipeline.results.ko.key_objects import make_key_objects
+from pipeline.results.ko.rejection_note import RejectionReason, make_rejection_note
+from pipeline.results.sc.capture import make_capture
+from pipeline.results.sc.montage import montage
+from pipeline.results.seg.segmentation import make_segmentation
+from pipeline.results.sr.report import make_report
+
+from .context import ResultContext
+from .replaced import ReplacedObject, ReplacedResult
 
 if TYPE_CHECKING:
     from pipeline.detect import Detection
     from pipeline.findings import Verification
 
-__all__ = ["ResultObject", "make_results", "montage", "write_results"]
+__all__ = [
+    "RejectionReason",
+    "ReplacedObject",
+    "ReplacedResult",
+    "ResultObject",
+    "make_results",
+    "montage",
+    "write_results",
+]
+
+
+ResultKind = Literal["seg", "sr", "capture", "ko", "rejection"]
 
 
 @dataclass(frozen=True, eq=False)
 class ResultObject:
     """One DICOM object of a result; its file is called ``{kind}.dcm``."""
 
-    kind: Literal["seg", "sr", "capture", "ko"]
+    kind: ResultKind
     dataset: Dataset
 
 
@@ -42,31 +56,35 @@ def make_results(
     *,
     key: str,
     created: datetime,
-    predecessor: str | None = None,
+    replaces: ReplacedResult | None = None,
     verified: Verification | None = None,
     key_objects: bool = False,
+    rejection: RejectionReason | None = None,
 ) -> tuple[ResultObject, ...]:
     """Make the DICOM objects of a result.
 
     Parameters
     ----------
     detection : Detection
-        What was found, where, and on which images. Their files are read again, headers only.
+        The findings and their images, whose headers are read again.
     key : str
         The job's key; every UID derives from it.
     created : datetime
-        When, with time zone. Written in the time zone of the images if they state one, else in its own.
-    predecessor : str, optional
-        Key of the job whose report this one replaces.
+        Time of creation with its time zone. Written in the time zone of the images if they state one.
+    replaces : ReplacedResult, optional
+        The result that this one replaces. Series description and number then say which revision this is.
     verified : Verification, optional
-        Who stands behind the result; by default `verification` of the findings, which is usually ``None``.
+        Who verified the result; by default `verification` of the findings, which is usually ``None``.
     key_objects : bool
-        Also make a key object selection of the slices with bleeds.
+        Also make a key object selection of the slices with microbleeds.
+    rejection : RejectionReason, optional
+        Also make a rejection note on the result that this one replaces, for this reason.
 
     Returns
     -------
     tuple of ResultObject
-        SEG (left out if there is no lesion), SR and capture, and the key object selection if there is a lesion.
+        SEG (left out if there is no lesion), SR and capture, the key object selection if there is a lesion, and last
+        the rejection note if there is something to reject.
 
     Raises
     ------
@@ -77,18 +95,19 @@ def make_results(
     """
     if verified is not None:
         detection = replace(detection, findings=replace(detection.findings, verification=verified))
-    job = Job.of(detection, key, created)
+    job = ResultContext.of(detection, key, created, replaces)
     segmentation = make_segmentation(job)
-    objects = [] if segmentation is None else [ResultObject("seg", segmentation)]
-    objects.append(ResultObject("sr", make_report(job, segmentation, predecessor)))
-    objects.append(ResultObject("capture", make_capture(job, replaces=predecessor is not None)))
-    if key_objects and (selection := make_key_objects(job)) is not None:
-        objects.append(ResultObject("ko", selection))
-    return tuple(objects)
+    capture = make_capture(job)
+    selection = make_key_objects(job) if key_objects else None
+    report = make_report(job, segmentation, [ds for ds in (capture, selection) if ds is not None])
+    note = make_rejection_note(job, rejection) if rejection is not None else None
+    made: dict[ResultKind, Dataset | None]
+    made = {"seg": segmentation, "sr": report, "capture": capture, "ko": selection, "rejection": note}
+    return tuple(ResultObject(kind, dataset) for kind, dataset in made.items() if dataset is not None)
 
 
 def write_results(objects: Iterable[ResultObject], folder: Path) -> dict[str, Path]:
-    """Write each object to `folder`, whole or not at all; return the files by kind."""
+    """Write each object to `folder` atomically and durably; return the files by kind."""
     folder.mkdir(parents=True, exist_ok=True)
     paths: dict[str, Path] = {}
     for result in objects:

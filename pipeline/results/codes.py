@@ -1,8 +1,8 @@
-"""Which codes say what a microbleed is, how sure it is, and where it lies?
+"""Which codes describe a microbleed, how certain it is, and where it lies?
 
 Terms come from DICOM PS3.16 (DCM), SNOMED CT (SCT), UCUM and UMLS. No DICOM context group has a term for a cerebral
-microbleed; the closest is *Hemorrhage* (CID 7151), and the tracking identifier says the rest in words. What none of
-them has a term for is coded by a private scheme, :data:`PRIVATE_SCHEME`.
+microbleed; the closest is *Hemorrhage* (CID 7151), and the tracking identifier names it in words. What none of
+them has a term for is coded in a private scheme, :data:`PRIVATE_SCHEME`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ MORPHOLOGICALLY_ABNORMAL: Final = Code("49755003", "SCT", "Morphologically Abnor
 HEMORRHAGE: Final = Code("50960005", "SCT", "Hemorrhage")  # CID 7151
 BRAIN: Final = Code("12738006", "SCT", "Brain")
 
-# CID 100; "MR head" (LOINC 24590-2) is no member of it.
-PROCEDURE_REPORTED: Final = Code("25056-3", "LN", "MRI unspecified body region")
+# CID 646 has it; CID 100, which TID 1500 names, has nothing more specific than "MRI unspecified body region" and is
+# extensible.
+PROCEDURE_REPORTED: Final = Code("24590-2", "LN", "Brain MRI")
 # CID 7005: purpose of the one Contributing Equipment item. IHE AI Results asks for *Processing Algorithm*, for which
 # the trial implementation has a placeholder and PS3.16 no code.
 PROCESSING_EQUIPMENT: Final = Code("109102", "DCM", "Processing Equipment")
 
 NUMBER_OF_LESIONS: Final = Code("246206008", "SCT", "Number of lesions")
+CENTRE: Final = Code("111010", "DCM", "Center")  # CID 219
+IMAGING_MEASUREMENTS: Final = Code("126010", "DCM", "Imaging Measurements")  # TID 1500, row 6
+DERIVED_MEASUREMENTS: Final = Code("126011", "DCM", "Derived Imaging Measurements")  # TID 1500, row 10
 DIAMETER: Final = Code("81827009", "SCT", "Diameter")  # CID 7470
 VOLUME: Final = Code("118565006", "SCT", "Volume")  # CID 7472
 PROBABILITY: Final = Code("122157", "DCM", "Probability")
@@ -52,6 +56,8 @@ SIGNAL_TO_NOISE: Final = Code("111787", "DCM", "Signal to Noise Ratio")
 
 # CID 7010
 OF_INTEREST: Final = Code("113000", "DCM", "Of Interest")
+INCORRECT_WORKLIST_ENTRY: Final = Code("113038", "DCM", "Incorrect Modality Worklist Entry")
+RETENTION_EXPIRED: Final = Code("113039", "DCM", "Data Retention Policy Expired")
 
 PRIVATE_SCHEME: Final = "99CMBNODE"
 PRIVATE_SCHEME_NAME: Final = "cmb-node private terms"
@@ -100,7 +106,7 @@ GRADES: Final[dict[str, Code]] = {
 LEARNED: Final = Code("123110", "DCM", "Artificial Intelligence")
 CLASSICAL: Final = Code("123101", "DCM", "Neighborhood Analysis")
 
-# MARS (Gregoire 2009); the keys are the words of `findings.json`.
+# MARS (Gregoire 2009); the keys are the terms of `findings.json`.
 LOCATIONS: Final[dict[str, Code]] = {
     "frontal": Code("83251001", "SCT", "Frontal lobe"),
     "parietal": Code("16630005", "SCT", "Parietal lobe"),

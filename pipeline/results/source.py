@@ -1,7 +1,7 @@
 """What do the results need to know of the images they were made from?
 
-Reads headers only. Classic and enhanced images end up in one shape, a header for each slice, so that nothing further
-on has to tell them apart.
+Reads headers only. Classic and enhanced images get the same form, one header per slice, so that nothing else has
+to distinguish them.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from typing import Final
 
 from pydicom import Dataset, dcmread
 from pydicom.multival import MultiValue
 from pydicom.uid import MRImageStorage
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, type_and_place
 from pipeline.geometry import Acquisition, FrameReference, Volume
+from pipeline.read.elements import integer, values
 
 # (functional group, attribute) of an enhanced image; a classic image has the attribute at its root.
 _PLANE: Final = (
@@ -32,8 +34,8 @@ _SLICE_TAGS: Final = ["SOPInstanceUID", "InstanceNumber", "SharedFunctionalGroup
 
 
 @dataclass(frozen=True, eq=False)
-class Plane:
-    """Where one slice lies, in the words of its header, and the number a PACS shows for it."""
+class ImagePlane:
+    """The position of one slice, as in its header, and the number that a PACS shows for it."""
 
     frame: FrameReference
     number: int
@@ -41,32 +43,32 @@ class Plane:
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class SourceImages:
     """The images behind a result.
 
     Parameters
     ----------
     header : Dataset
         Of the first SWI slice, as received: patient, study and frame of reference come from here.
-    planes : tuple of Plane
+    planes : tuple of ImagePlane
         One per SWI slice, in slice order.
     series : tuple of Volume
-        SWI, then phase and magnitude where the analysis used them. (An SWI that was made here has the frames of the
-        magnitude; these are named once.)
+        SWI, then phase and magnitude where the analysis used them. (An SWI that was computed has the frames of the
+        magnitude, which are referenced once.)
     """
 
     header: Dataset
-    planes: tuple[Plane, ...]
+    planes: tuple[ImagePlane, ...]
     series: tuple[Volume, ...]
 
     @property
     def study_instance_uid(self) -> str:
-        """Study the results belong to."""
+        """Study that the results belong to."""
         return str(self.header.StudyInstanceUID)
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """What a PACS calls each SWI slice."""
+        """The number that a PACS shows for each SWI slice."""
         return tuple(plane.number for plane in self.planes)
 
     @cached_property
@@ -83,7 +85,7 @@ class Source:
             ds = self.blank()
             ds.update(self.planes[k].attributes)
             ds.SOPClassUID, ds.SOPInstanceUID = MRImageStorage, f"2.25.{k + 1}"
-            ds.FrameOfReferenceUID = self.header.get("FrameOfReferenceUID") or "2.25.0"
+            ds.FrameOfReferenceUID = next(iter(values(self.header, "FrameOfReferenceUID")), "2.25.0")
             ds.PositionReferenceIndicator = self.header.get("PositionReferenceIndicator", "")
             ds.Rows, ds.Columns = rows, columns
             ds.SpacingBetweenSlices = ds.get("SpacingBetweenSlices") or round(spacing, 6)
@@ -98,7 +100,7 @@ class Source:
     def blank(self) -> Dataset:
         """A header with the study and series of the SWI and the patient left empty.
 
-        The patient is copied afterwards, word for word; highdicom would refuse values that real archives hold.
+        The patient is copied afterwards unchanged, because highdicom would refuse values that occur in real archives.
         """
         ds = Dataset()
         ds.StudyInstanceUID = self.study_instance_uid
@@ -122,23 +124,23 @@ class Source:
                     yield ds
 
 
-def read_source(acquisition: Acquisition) -> Source:
+def read_source(acquisition: Acquisition) -> SourceImages:
     """Read the headers behind `acquisition`.
 
     Raises
     ------
     InputError
-        If a file cannot be read any more, or no longer holds the instance it held.
+        If a file can no longer be read or holds another instance.
     """
     swi = acquisition.swi
     header = _read(swi.frames[0])
     if not header.get("StudyInstanceUID"):
         raise InputError("no Study Instance UID", where=swi.frames[0].path)
     used = {v.frames: v for v in (acquisition.magnitude, acquisition.phase, swi) if v is not None}
-    return Source(header=header, planes=read_planes(swi), series=tuple(reversed(used.values())))
+    return SourceImages(header=header, planes=read_planes(swi), series=tuple(reversed(used.values())))
 
 
-def read_planes(volume: Volume) -> tuple[Plane, ...]:
+def read_planes(volume: Volume) -> tuple[ImagePlane, ...]:
     """Read position and number of every slice of `volume`."""
     planes = []
     headers: dict[str, Dataset] = {}
@@ -147,37 +149,53 @@ def read_planes(volume: Volume) -> tuple[Plane, ...]:
             headers[frame.path] = _read(frame, None if frame.frame_number else _SLICE_TAGS)
         planes.append(_plane(headers[frame.path], frame))
     numbers = [plane.number for plane in planes]
-    if len(set(numbers)) < len(numbers) or min(numbers) < 1:  # nothing a person could look up: count from the bottom
-        planes = [Plane(plane.frame, k, plane.attributes) for k, plane in enumerate(planes, start=1)]
+    if len(set(numbers)) < len(numbers) or min(numbers) < 1:  # of no use to a person: count from the bottom
+        planes = [ImagePlane(plane.frame, k, plane.attributes) for k, plane in enumerate(planes, start=1)]
     return tuple(planes)
 
 
 def _read(frame: FrameReference, tags: list[str] | None = None) -> Dataset:
     try:
         header = dcmread(frame.path, stop_before_pixels=True, specific_tags=tags)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"cannot be read ({error})", where=frame.path, do="send the study again") from error
+    except OSError as error:
+        raise InputError(
+            f"cannot be read ({error.strerror or error})", where=frame.path, do="send the study again"
+        ) from error
+    except Exception as error:  # a hostile header may raise anything from the parser
+        raise InputError(
+            f"cannot be read ({type_and_place(error)})", where=frame.path, do="send the study again"
+        ) from error
     if header.get("SOPInstanceUID") != frame.sop_instance_uid:
         raise InputError(f"is not instance {frame.sop_instance_uid}", where=frame.path, do="send the study again")
     return header
 
 
-def _plane(header: Dataset, frame: FrameReference) -> Plane:
+def _plane(header: Dataset, frame: FrameReference) -> ImagePlane:
     attributes = Dataset()
     for group, keyword in _PLANE:
         value = _value(header, frame.frame_number, group, keyword)
         if value not in (None, ""):
             setattr(attributes, keyword, list(value) if isinstance(value, MultiValue) else value)
-    number = frame.frame_number or header.get("InstanceNumber") or 0
-    return Plane(frame, int(number), attributes)
+    number = frame.frame_number or integer(header, "InstanceNumber") or 0
+    return ImagePlane(frame, number, attributes)
 
 
 def _value(header: Dataset, frame_number: int | None, group: str, keyword: str) -> object:
+    """An attribute of one slice; ``None`` if it is absent or not all of its values are finite numbers."""
     if frame_number is None:
-        return header.get(keyword)
+        return _numbers(header, keyword)
     shared = header.get("SharedFunctionalGroupsSequence") or [Dataset()]
     for item in (header.PerFrameFunctionalGroupsSequence[frame_number - 1], shared[0]):
         macro = item.get(group)
         if macro and keyword in macro[0]:
-            return macro[0][keyword].value
+            return _numbers(macro[0], keyword)
     return None
+
+
+def _numbers(ds: Dataset, keyword: str) -> object:
+    texts = values(ds, keyword)
+    try:
+        finite = all(isfinite(float(text)) for text in texts)
+    except ValueError:
+        return None
+    return ds[keyword].value if texts and finite else None

@@ -11,13 +11,14 @@ import pytest
 from playwright.sync_api import Page, expect
 from pydicom import Dataset, dcmread
 
-from tests.browser.test_worklist_page import browser as browser
-from tests.browser.test_worklist_page import complaints as complaints
-from tests.browser.test_worklist_page import page as page
 from tests.integration.test_longitudinal import ROUTING, strict_profile
 from tests.longitudinal import Longitudinal
 from tests.orthanc import Orthanc, run_orthanc
 from tests.running_node import RunningNode, run_node, wait_until
+
+from .test_worklist_page import browser as browser
+from .test_worklist_page import complaints as complaints
+from .test_worklist_page import page as page
 
 pytestmark = [pytest.mark.browser, pytest.mark.integration, pytest.mark.timeout(900)]
 SLOW_MS = 300_000
@@ -76,9 +77,9 @@ def test_a_study_arrives_is_read_corrected_and_verified_in_the_pacs(
     _found_as_simulated(page)
     before = wait_until(lambda: reports(pacs, present.study_uid), SLOW_MS / 1000)
     kept = _correct(page)
-    expect(page.locator(".seal")).to_contain_text("Verified by Grey, Meredith, Ward 3", timeout=SLOW_MS)
+    expect(page.locator(".seal")).to_contain_text("Verified by Meredith Grey, Ward 3", timeout=SLOW_MS)
     expect(page.get_by_text("Results delivered")).to_be_visible(timeout=SLOW_MS)
-    expect(page.get_by_role("heading", name=f"{kept + 1} microbleeds marked")).to_be_visible()
+    expect(page.get_by_role("heading", name=f"{kept + 1} cerebral microbleeds")).to_be_visible()
     _verified_in_the_pacs(before, reports(pacs, present.study_uid))
     detected, verified = segments(pacs, present.study_uid)
     assert (len(detected & verified), len(verified - detected)) == (kept, 1)
@@ -87,33 +88,41 @@ def test_a_study_arrives_is_read_corrected_and_verified_in_the_pacs(
 
 def _found_as_simulated(page: Page) -> None:
     """Three bleeds are new, two stable, and the page says so before anything is scrolled."""
-    expect(page.get_by_text("3 new, 2 stable, 0 no longer seen since 2024-01-15")).to_be_in_viewport()
-    expect(page.get_by_text("ARIA-H mild")).to_be_in_viewport()
-    expect(page.get_by_text("more than 4 microbleeds", exact=True)).to_be_in_viewport()
+    expect(page.get_by_text("Change since 2024-01-15: 3 new, 2 stable, 0 no longer seen")).to_be_in_viewport()
+    expect(page.get_by_text("ARIA-H by new microbleeds: mild")).to_be_in_viewport()
+    expect(page.get_by_text("More than 4 microbleeds", exact=True)).to_be_in_viewport()
     expect(page.locator("tbody[data-lesion] .trend.new")).to_have_count(3)
     expect(page.locator("tbody[data-lesion] .trend.stable")).to_have_count(2)
+    page.wait_for_selector("#volumes[data-loaded]", timeout=SLOW_MS)
+    assert page.locator("[data-volume]").evaluate_all("panes => panes.map(pane => pane.dataset.volume)") == [
+        "swi", "phase", "mip", "prior",
+    ]  # fmt: skip
     for n in range(3):  # SWI, phase and projection of the first bleed are there
-        picture = page.locator(".strips img").nth(n)
-        picture.scroll_into_view_if_needed()
+        picture = page.locator("#crops img").nth(n)
         page.wait_for_function("image => image.naturalWidth === 484", arg=picture.element_handle())
 
 
 def _correct(page: Page) -> int:
     """Reject the first bleed, add one in plain brain; returns how many of the detector's are kept."""
-    count = page.locator("tbody[data-lesion]").count()
-    page.keyboard.press("j")
-    page.keyboard.press("r")
-    page.get_by_label("Slice", exact=True).fill("40")
+    count = page.locator("tbody[data-kept=yes]").count()
+    page.keyboard.press("r")  # the first is selected
+    page.locator("#volumes").get_by_label("Slice", exact=True).fill("40")
     page.keyboard.press("Enter")
     expect(page.get_by_text("40 of ")).to_be_visible()
-    width, height = (int(page.locator(".stage input").get_attribute(name) or 0) for name in ("width", "height"))
-    page.locator(".stage input").click(position={"x": width * 0.3, "y": height * 0.62})
+    page.get_by_role("button", name="Add a microbleed").click()
+    picture = page.locator("[data-volume=swi] .screen").bounding_box()
+    assert picture is not None
+    page.mouse.click(picture["x"] + picture["width"] * 0.42, picture["y"] + picture["height"] * 0.62)
+    confirm = page.get_by_role("button", name="Add as possible")
+    expect(confirm.or_(page.locator("tbody[data-added]"))).to_be_visible(timeout=SLOW_MS)
+    if confirm.count():
+        confirm.click()
     expect(page.get_by_label("Certainty of A1")).to_be_visible()
     page.get_by_label("Observer").fill("Grey^Meredith")
     page.get_by_label("Organisation").fill("Ward 3")
     page.get_by_label("Comment for the report").fill("a vein, and one that was missed")
-    page.get_by_role("button", name="Preview what will be sent").click()
-    expect(page.get_by_text(f"{count - 1} as they are")).to_be_visible()
+    page.get_by_role("button", name="Preview").click()
+    expect(page.get_by_text(f"{count - 1} unchanged")).to_be_visible()
     page.get_by_role("button", name="Send the verified result").click()
     return count - 1
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-import time
 from collections.abc import Iterator
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from node.config import load_settings
-from node.worklist.app import create_app
+from tests.node.people import local_app
 from tests.node.seeded import Seeder, seed
+from tests.web_server import served
 
 pytestmark = pytest.mark.browser
 
@@ -48,21 +44,8 @@ def seeder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seeder]:
 
 @pytest.fixture(scope="module")
 def address(seeder: Seeder) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    app = create_app(load_settings(None, data_dir=seeder.data_dir), seeder.ledger)
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 20
-    while not server.started:
-        assert thread.is_alive()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(20)
+    with served(local_app(seeder.data_dir, seeder.ledger)) as at:
+        yield at
 
 
 @pytest.fixture
@@ -71,11 +54,16 @@ def complaints() -> list[str]:
     return []
 
 
+def listen(page: Page, complaints: list[str]) -> None:
+    """Collect what a page's console says, but for Chromium's own remarks on how fast its software graphics are."""
+    page.on("console", lambda said: None if "GL Driver Message" in said.text else complaints.append(said.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+
+
 @pytest.fixture
 def page(browser: Browser, complaints: list[str]) -> Iterator[Page]:
     opened = browser.new_page(viewport={"width": 1280, "height": 800})
-    opened.on("console", lambda message: complaints.append(message.text))
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    listen(opened, complaints)
     opened.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
     yield opened
     opened.close()
@@ -102,45 +90,42 @@ def test_a_hostile_name_is_seen_and_not_run(page: Page, complaints: list[str], a
 def test_a_new_study_appears_by_itself_and_the_reader_keeps_the_place(page: Page, address: str, seeder: Seeder) -> None:
     page.set_viewport_size({"width": 1280, "height": 400})
     page.goto(address, wait_until="networkidle")
-    page.get_by_role("link", name="Hopper, Grace").focus()
+    page.get_by_role("link", name="Grace Hopper").focus()
     page.evaluate("window.scrollTo(0, 150)")
     before = page.evaluate("window.scrollY")
     seeder.receive("late", "Franklin^Rosalind", "P-2001")
-    expect(page.get_by_role("link", name="Franklin, Rosalind")).to_be_attached(timeout=15_000)
+    expect(page.get_by_role("link", name="Rosalind Franklin")).to_be_attached(timeout=15_000)
     assert page.evaluate("window.scrollY") == before > 0
-    assert page.evaluate("document.activeElement.textContent") == "Hopper, Grace"
+    assert page.evaluate("document.activeElement.textContent") == "Grace Hopper"
 
 
 def test_a_study_is_opened_with_the_keyboard_alone(page: Page, address: str) -> None:
     page.goto(address, wait_until="networkidle")
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
-    link = page.get_by_role("link", name="Hopper, Grace")
+    link = page.get_by_role("link", name="Grace Hopper")
     for _ in range(40):
         page.keyboard.press("Tab")
         if link.evaluate("element => element === document.activeElement"):
             break
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="Hopper, Grace")).to_be_visible()
+    expect(page.get_by_role("heading", name="Grace Hopper")).to_be_visible()
 
 
 def test_the_whole_line_of_a_study_is_its_link(page: Page, address: str) -> None:
     page.goto(address, wait_until="networkidle")
     page.get_by_text("4 definite · 3 possible").click(force=True)  # the link lies over the text
-    expect(page.get_by_role("heading", name="7 microbleeds marked")).to_be_visible()
+    expect(page.get_by_role("heading", name="7 cerebral microbleeds")).to_be_visible()
 
 
-def test_the_montage_fills_the_screen_above_its_table(page: Page, address: str, seeder: Seeder) -> None:
-    page.goto(f"{address}/studies/{seeder.studies['delivered']}", wait_until="networkidle")
+def test_the_capture_is_behind_its_tab_as_wide_as_it_is(page: Page, address: str, seeder: Seeder) -> None:
+    page.goto(f"{address}/studies/{seeder.studies['delivered']}#capture", wait_until="networkidle")
     picture = page.get_by_role("img", name="ringed and numbered")
     assert picture.evaluate("image => image.naturalWidth") == 640
-    assert page.locator(".lesions tbody[data-lesion]").count() == 7
-    image, table = picture.bounding_box(), page.locator(".lesions").bounding_box()
+    image = picture.bounding_box()
     assert image is not None
-    assert table is not None
     assert image["width"] > 1200  # of 1280: its small print is made to be read at 100 %
     assert image["height"] == pytest.approx(image["width"] * 480 / 640, abs=2)
-    assert image["y"] + image["height"] <= table["y"]
 
 
 def test_a_study_page_follows_its_study(page: Page, address: str, seeder: Seeder) -> None:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-import time
+import re
 from collections.abc import Iterator
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, Page, expect
 
-from node import passwords
-from node.config import load_settings
-from node.ledger.access_records import Action, Role, SessionKind
-from node.worklist.access import cookie_name, new_token, token_hash
-from node.worklist.app import create_app
-from tests.browser.test_worklist_page import browser as browser
+from node.ledger.access_records import AuditAction, SessionKind, UserRole
+from node.settings import load_settings
+from node.web import passwords
+from node.web.app import create_app
+from node.web.auth import cookie_name, new_token, token_hash
 from tests.node.people import CHEAP, PASSWORD, add
 from tests.node.seeded import Seeder, seed
+from tests.web_server import served
+
+from .test_worklist_page import browser as browser
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=20_000)  # of a busy machine
@@ -28,7 +27,7 @@ expect.set_options(timeout=20_000)  # of a busy machine
 def seeder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seeder]:
     made = Seeder(tmp_path_factory.mktemp("use"))
     seed(made.data_dir, made)
-    add(made.ledger, "grace", Role.READER, "Dr. Grace Hopper")
+    add(made.ledger, "grace", UserRole.READER, "Dr. Grace Hopper")
     add(made.ledger, "ada")
     yield made
     made.ledger.close()
@@ -36,21 +35,9 @@ def seeder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seeder]:
 
 @pytest.fixture(scope="module")
 def address(seeder: Seeder) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = load_settings(None, data_dir=seeder.data_dir, worklist={"sign_in": True, "wrong_per_account": 3})
-    server = uvicorn.Server(uvicorn.Config(create_app(settings, seeder.ledger), port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 20
-    while not server.started:
-        assert thread.is_alive()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(20)
+    settings = load_settings(None, data_dir=seeder.data_dir, worklist={"wrong_per_account": 3})
+    with served(create_app(settings, seeder.ledger)) as at:
+        yield at
 
 
 @pytest.fixture
@@ -89,7 +76,7 @@ def test_a_reader_signs_in_comes_to_what_was_asked_for_and_signs_out(page: Page,
     page.keyboard.press("Tab")
     page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="Hopper, Grace")).to_be_visible()
+    expect(page.get_by_role("heading", name="Grace Hopper")).to_be_visible()
     (cookie,) = page.context.cookies()
     assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
     assert page.evaluate("document.cookie") == ""
@@ -105,8 +92,8 @@ def test_after_wrong_passwords_the_right_one_has_to_wait_too(page: Page, address
         sign_in(page, "ada", "not the password")
         expect(page.get_by_role("alert")).to_have_text("Name or password is wrong.")
     sign_in(page, "ada")
-    expect(page.get_by_role("alert")).to_contain_text("Too many wrong attempts. Try again in")
-    refused = [entry.detail for entry in seeder.ledger.audit() if entry.action == Action.REFUSED]
+    expect(page.get_by_role("alert")).to_contain_text("Too many failed attempts. Try again in")
+    refused = [entry.detail for entry in seeder.ledger.audit() if entry.action == AuditAction.REFUSAL]
     assert refused.count("wrong password") == 3
 
 
@@ -119,8 +106,8 @@ def test_typing_narrows_the_list_and_the_address_keeps_it(worklist: Page, addres
     expect(worklist.get_by_label("Search")).to_be_focused()
     worklist.reload()
     expect(worklist.get_by_label("Search")).to_have_value("hopper grace")
-    assert names(worklist) == ["Hopper, Grace"]
-    worklist.get_by_role("link", name="show all").click()
+    assert names(worklist) == ["Grace Hopper"]
+    worklist.get_by_role("link", name="Clear filters").click()
     expect(worklist.locator("a.row")).not_to_have_count(1)
 
 
@@ -131,12 +118,12 @@ def test_filters_and_order_hold_together_and_back_undoes_them(worklist: Page, ad
     worklist.get_by_role("link", name="Microbleeds").click()
     expect(worklist.locator("th[aria-sort=descending]")).to_have_text("Microbleeds ↓")
     expect(worklist).to_have_url(f"{address}/?state=delivered&sort=burden")
-    assert names(worklist) == ["Hopper, Grace", "Lovelace, Ada"]
+    assert names(worklist) == ["Grace Hopper", "Ada Lovelace"]
     worklist.get_by_label("Priority").select_option("routine")
     expect(worklist).to_have_url(f"{address}/?state=delivered&priority=routine&sort=burden")
     worklist.get_by_role("link", name="Microbleeds").click()
     expect(worklist.locator("th[aria-sort=ascending]")).to_be_visible()
-    assert names(worklist) == ["Lovelace, Ada", "Hopper, Grace"]
+    assert names(worklist) == ["Ada Lovelace", "Grace Hopper"]
     worklist.go_back()
     expect(worklist).to_have_url(f"{address}/?state=delivered&priority=routine&sort=burden")
     expect(worklist.locator("th[aria-sort=descending]")).to_be_visible()
@@ -144,12 +131,12 @@ def test_filters_and_order_hold_together_and_back_undoes_them(worklist: Page, ad
 
 def test_a_narrowed_list_renews_itself_and_stays_narrowed(worklist: Page, address: str, seeder: Seeder) -> None:
     worklist.goto(f"{address}/?q=Meitner&sort=burden")
-    expect(worklist.get_by_text("No study fits")).to_be_visible()
+    expect(worklist.get_by_text("No studies match these filters")).to_be_visible()
     worklist.get_by_label("Search").focus()
     seeder.receive("live", "Meitner^Lise", "P-3001")
     seeder.receive("other", "Hahn^Otto", "P-3002")
-    expect(worklist.get_by_role("link", name="Meitner, Lise")).to_be_visible(timeout=15_000)
-    assert names(worklist) == ["Meitner, Lise"]
+    expect(worklist.get_by_role("link", name="Lise Meitner")).to_be_visible(timeout=15_000)
+    assert names(worklist) == ["Lise Meitner"]
     expect(worklist.locator(".worklist .state")).to_have_text("Receiving images")
     seeder.settle("live")
     seeder.open("live")
@@ -169,11 +156,11 @@ def test_lines_are_gone_through_with_the_arrows_and_opened_with_enter(worklist: 
     expect(worklist.get_by_label("Search")).to_be_focused()
     for _ in range(8):
         worklist.keyboard.press("ArrowDown")
-    expect(worklist.get_by_role("link", name="Hopper, Grace")).to_be_focused()
+    expect(worklist.get_by_role("link", name="Grace Hopper", exact=True)).to_be_focused()
     outline = worklist.evaluate("getComputedStyle(document.activeElement, '::after').outlineStyle")
     assert outline == "solid"
     worklist.keyboard.press("Enter")
-    expect(worklist.get_by_role("heading", name="Hopper, Grace")).to_be_visible()
+    expect(worklist.get_by_role("heading", name="Grace Hopper")).to_be_visible()
 
 
 def test_a_node_that_is_gone_is_said_and_its_return_too(worklist: Page) -> None:
@@ -194,3 +181,32 @@ def test_pages_fit_a_screen_and_a_tablet(worklist: Page, address: str) -> None:
             widths[width, path] = worklist.evaluate("document.scrollingElement.scrollWidth")
     assert all(wide <= width for (width, _), wide in widths.items()), widths
     assert said == []
+
+
+def test_a_study_leads_to_its_neighbours_in_the_list_it_was_opened_from(worklist: Page) -> None:
+    worklist.goto(worklist.url + "?sort=patient")
+    order = names(worklist)
+    worklist.locator("a.row").nth(1).click()
+    expect(worklist.get_by_role("heading", level=1)).to_have_text(order[1])
+    expect(worklist.get_by_role("link", name="← Previous")).to_have_attribute("title", order[0])
+    worklist.keyboard.press("]")
+    expect(worklist.get_by_role("heading", level=1)).to_have_text(order[2])
+    worklist.keyboard.press("[")
+    expect(worklist.get_by_role("heading", level=1)).to_have_text(order[1])
+    worklist.keyboard.press("[")
+    expect(worklist.get_by_role("heading", level=1)).to_have_text(order[0])
+    expect(worklist.get_by_role("link", name="← Previous")).to_have_count(0)
+    worklist.get_by_role("link", name="Worklist").click()
+    expect(worklist).to_have_url(re.compile(r"sort=patient$"))
+
+
+def test_a_question_mark_lists_the_keys(worklist: Page) -> None:
+    worklist.keyboard.press("?")
+    keys = worklist.get_by_role("dialog", name="Keys")
+    expect(keys).to_be_visible()
+    expect(keys.get_by_text("open the study")).to_be_visible()
+    worklist.keyboard.press("Escape")
+    expect(keys).to_be_hidden()
+    worklist.get_by_role("button", name="Keys").click()
+    keys.get_by_role("button", name="Close").click()
+    expect(keys).to_be_hidden()

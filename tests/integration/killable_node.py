@@ -7,9 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ import numpy as np
 import psutil
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 
-from node.destinations.scu import Peer, read_outgoing, send
+from node.deliver.scu import Peer, read_outgoing, send
 from node.ledger import Job, JobState, Ledger
-from node.redis_server import EmbeddedRedis
+from node.run.redis_server import EmbeddedRedis
 from tests.classical import classical_routing
 from tests.dicom_factory import Patient, affine, siemens_swi, write
 from tests.orthanc import free_port
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = """
@@ -44,15 +44,6 @@ retry_longest_s = 1
 [archive]
 free_disk_mb = 0
 """
-
-
-def wait_for(what: Callable[[], Any], limit_s: float = 90, every_s: float = 0.05) -> Any:
-    """Wait until `what` gives something true, and give it back."""
-    deadline = time.monotonic() + limit_s
-    while not (value := what()):
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(every_s)
-    return value
 
 
 class Pacs:

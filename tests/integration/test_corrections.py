@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
-from tests.integration.killable_node import make_study
 from tests.orthanc import Orthanc, run_orthanc
 from tests.running_node import RunningNode, run_node, wait_until
 from training.cli import main
 from training.datasets.kinds import open_dataset
+
+from .killable_node import make_study
 
 pytestmark = pytest.mark.integration
 

@@ -13,16 +13,18 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
+from node.analyse.comparison import REFERENCE
 from node.cli import main
-from node.comparison import REFERENCE
-from node.destinations.scu import Peer, read_outgoing, send
+from node.deliver.scu import Peer, read_outgoing, send
 from node.ledger import Job, Ledger
-from pipeline.change import Reference
-from pipeline.profile import FOLDER
-from tests.integration.killable_node import Pacs, running_pacs
+from pipeline.change import ReferenceImage
+from tests.classical import quick_profile
 from tests.longitudinal import Longitudinal
 from tests.node.ris import Ris, ris
 from tests.running_node import AE_TITLE, RunningNode, run_node, wait_until
+from training.fit.profile_files import write_profile
+
+from .killable_node import Pacs, running_pacs
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -39,15 +41,7 @@ profile = "{profile}"
 
 def strict_profile(folder: Path) -> Path:
     """The classical profile with the threshold at which it marks next to nothing else in this head."""
-    path = folder / "frst-strict.toml"
-    text = (
-        (FOLDER / "frst.toml")
-        .read_text()
-        .replace("possible = 0.2", "possible = 0.7")
-        .replace("definite = 0.6", "definite = 0.75")
-    )
-    path.write_text(text)
-    return path
+    return write_profile(quick_profile(thresholds={"possible": 0.7, "definite": 0.75}), folder / "frst-strict.toml")
 
 
 @dataclass(frozen=True)
@@ -154,14 +148,16 @@ def test_the_ris_is_told_of_the_new_bleeds_and_their_grade(site: Site) -> None:
     accession = dcmread(site.pair.present.files[0], stop_before_pixels=True).AccessionNumber
     present = said[accession]
     assert (present["NEW"], present["STABLE"], present["ARIA_H"]) == ("3", "2", "mild")
-    assert "more than 4 microbleeds" in " ".join(present.values())
+    assert "More than 4 microbleeds" in " ".join(present.values())
     assert len(said) == len(site.ris.messages) == 2
     assert all("ARIA_H" not in observed for name, observed in said.items() if name != accession)
 
 
 def test_a_reference_image_is_kept_for_the_next_time(site: Site) -> None:
     for scanned in (site.pair.prior, site.pair.present):
-        reference = Reference.load(site.node.data / "outbox" / str(site.job(scanned.study_uid).id) / REFERENCE)
+        reference = ReferenceImage.from_bytes(
+            (site.node.data / "outbox" / str(site.job(scanned.study_uid).id) / REFERENCE).read_bytes()
+        )
         assert reference.brain.any()
         assert reference.scan.sequence == "swi"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset, dcmread
 
-from node.ledger import Ledger, Series, SeriesState
+from node.ledger import Ledger, SeriesRecord, SeriesState
 from tests.orthanc import Orthanc, free_port, run_orthanc
 from tests.running_node import AE_TITLE, RunningNode, run_node, wait_until
 
@@ -118,7 +118,7 @@ def test_results_that_the_pacs_sends_back_are_not_analysed_again(site: Site) -> 
     assert len(site.node.jobs()) == 1
 
 
-def _series(site: Site) -> list[Series]:
+def _series(site: Site) -> list[SeriesRecord]:
     ledger = Ledger(f"sqlite:///{site.node.data / 'ledger.sqlite3'}")
     try:
         return ledger.series(site.study_instance_uid)

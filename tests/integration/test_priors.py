@@ -14,12 +14,13 @@ import psutil
 import pytest
 from pydicom import dcmread
 
-from node.destinations.scu import Peer, read_outgoing, send
+from node.deliver.scu import Peer, read_outgoing, send
 from node.ledger import Ledger, PriorState
 from tests.dicom_factory import Patient
-from tests.integration.killable_node import make_study
 from tests.orthanc import Orthanc, free_port, run_orthanc
 from tests.running_node import AE_TITLE, RunningNode, run_node, wait_until
+
+from .killable_node import make_study
 
 pytestmark = pytest.mark.integration
 
@@ -71,7 +72,7 @@ def test_an_earlier_study_is_fetched_analysed_and_compared_though_the_one_who_as
             delivered = wait_until(lambda: _delivered(ledger, present), 180, node.process, node.data / "node.out")
             assert delivered.warnings == ()
             history = [change.why for change in ledger.history("prior", present)]
-            assert any("fell silent" in why for why in history)
+            assert any("stopped responding" in why for why in history)
             (request,) = ledger.prior_fetches(present)
             assert (request.prior_study_uid, request.counts.completed) == (earlier, len(earlier_files))
             _check_the_earlier_one(ledger, orthanc, earlier)
@@ -80,7 +81,7 @@ def test_an_earlier_study_is_fetched_analysed_and_compared_though_the_one_who_as
             assert change["assessed"], change["why"]
             assert "SR" in kinds(orthanc, present)
             shown = node.command("show", str(delivered.id))
-            assert "earlier      fetched: the study of 2024-05-03 is fetched" in shown.stdout
+            assert "priors       fetched: the study of 2024-05-03 was fetched" in shown.stdout
 
 
 def _state(ledger: Ledger, uid: str) -> PriorState | None:

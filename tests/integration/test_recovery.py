@@ -16,17 +16,10 @@ from pynetdicom import AE
 from pynetdicom.sop_class import MRImageStorage  # type: ignore[attr-defined]
 
 from node.ledger import Correction, DeliveryState, JobState
-from tests.integration.killable_node import (
-    ROOT,
-    KillableNode,
-    Pacs,
-    job_of,
-    make_study,
-    reaches,
-    running_pacs,
-    wait_for,
-)
 from tests.orthanc import free_port
+from tests.waiting import wait_for
+
+from .killable_node import ROOT, KillableNode, Pacs, job_of, make_study, reaches, running_pacs
 
 pytestmark = pytest.mark.integration
 
@@ -75,7 +68,7 @@ def test_the_analysing_worker_is_killed_while_it_analyses(node: KillableNode, pa
         node.part("worker", "analyse").kill()
         assert ledger.job(job.id).state == JobState.RUNNING
         assert_delivered_once(node, pacs, study)
-        assert ledger.job(job.id).attempts == 2
+        assert ledger.job(job.id).lost == 1
 
 
 def test_only_the_analysing_child_is_killed(node: KillableNode, pacs: Pacs, tmp_path: Path) -> None:
@@ -86,7 +79,7 @@ def test_only_the_analysing_child_is_killed(node: KillableNode, pacs: Pacs, tmp_
         for child in node.part("worker", "analyse").children():
             child.kill()
         assert_delivered_once(node, pacs, study)
-        assert ledger.job(job.id).attempts == 2
+        assert ledger.job(job.id).lost >= 1  # on a busy machine a lease may end once more
 
 
 def test_the_worker_is_killed_while_it_applies_a_readers_correction(
@@ -100,7 +93,7 @@ def test_the_worker_is_killed_while_it_applies_a_readers_correction(
         reaches(ledger, job, JobState.RUNNING)
         node.part("worker", "analyse").kill()
         done = reaches(ledger, job, JobState.DELIVERED)
-        assert done.attempts >= 2
+        assert done.lost >= 1
         assert ledger.job(first.id).superseded_by == job.id
         results = {result.sop_instance_uid for each in (first, job) for result in ledger.results(each.id)}
     assert pacs.studies[study] == results
@@ -150,7 +143,7 @@ def test_the_receiver_is_killed_during_a_c_store_and_the_sender_sends_again(
 
 def _all_accepted(node: KillableNode, images: list[Path]) -> bool:
     """Send as a PACS does: until everything was taken."""
-    from node.destinations import Unreachable
+    from node.deliver import Unreachable
 
     try:
         return all(node.send(images))
@@ -211,9 +204,8 @@ def test_a_destination_that_is_down_gets_its_objects_when_it_is_up(tmp_path: Pat
         assert all(node.send(images))
         with node.ledger() as ledger:
             job = job_of(ledger, study)
-            wait_for(lambda: any(delivery.attempts >= 2 for delivery in ledger.deliveries(job.id)))
+            waiting = wait_for(lambda: next((d for d in ledger.deliveries(job.id) if d.attempts >= 2), None))
             assert ledger.job(job.id).state == JobState.DELIVERING
-            waiting = ledger.deliveries(job.id)[0]
             assert waiting.answer.startswith(f"DOWN@127.0.0.1:{port} does not answer")
             storescp = subprocess.Popen(["/usr/bin/storescp", "-od", str(inbox), "-aet", "DOWN", str(port)])
             reaches(ledger, job, JobState.DELIVERED)

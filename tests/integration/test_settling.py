@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
-from node.destinations.scu import Peer, read_outgoing, send
+from node.deliver.scu import Peer, read_outgoing, send
 from node.ledger import Job, JobState, Ledger
 from tests.dicom_factory import Patient, affine, siemens_swi, write
 from tests.heads import BLEEDS, SPACING, small_head
@@ -122,7 +122,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             {"pacs": (Orthanc.ae_title, orthanc.dicom_port)},
             dicom_port=port,
             SETTLING__LIMIT_S="8",  # Orthanc holds an association open for 5 s after its last image
-            OMP_NUM_THREADS="1",
         ) as node,
     ):
         ledger = Ledger(f"sqlite:///{node.data / 'ledger.sqlite3'}")
@@ -201,7 +200,7 @@ def test_without_swi_it_is_computed_and_the_report_says_so(site: Site) -> None:
     (report,) = site.reports(study)
     said = " ".join(str(element.value) for element in report.iterall() if element.keyword == "TextValue")
     assert "the SWI was computed from magnitude and phase" in said
-    assert "paramagnetic is positive" in said
+    assert "paramagnetic blood is positive" in said
 
 
 def test_a_result_that_a_later_one_replaces_is_named_in_the_report_and_on_the_page(site: Site) -> None:
@@ -219,5 +218,5 @@ def test_a_result_that_a_later_one_replaces_is_named_in_the_report_and_on_the_pa
     referenced = item.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert referenced.ReferencedSOPInstanceUID == before.SOPInstanceUID
     page = httpx.get(f"http://127.0.0.1:{site.node.http_port}/studies/{study.uid}", trust_env=False).text
-    assert f"Job {second.id} takes the place of job {first.id} (3 marked)" in page
+    assert f"Job {second.id} supersedes job {first.id} (3 marked)" in page
     assert f"superseded by job {second.id}" in page

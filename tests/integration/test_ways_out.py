@@ -15,19 +15,20 @@ import httpx
 import pytest
 from pydicom import Dataset, dcmread
 
+from node.analyse.correction import open_correction
 from node.archive import Archive
-from node.correcting import open_correction
-from node.destination_settings import StowDestination
-from node.destinations import Sent, open_destination
-from node.destinations.scu import Peer, read_outgoing, send
-from node.ledger import Correction, Delivery, DeliveryState, JobState, Ledger, Verdict
-from tests.integration.killable_node import make_study
-from tests.integration.test_orthanc import KINDS
+from node.deliver import SendResult, open_destination
+from node.deliver.scu import Peer, read_outgoing, send
+from node.ledger import Correction, Delivery, DeliveryState, JobState, Ledger, LesionVerdict
+from node.settings.destinations import StowDestination
+from tests.node.deliver.test_fhir import Server
 from tests.node.ris import Ris, ris
-from tests.node.test_fhir import Server
-from tests.node.web import web
+from tests.node.web_service import web
 from tests.orthanc import Orthanc, free_port, run_orthanc
 from tests.running_node import AE_TITLE, RunningNode, run_node, wait_until
+
+from .killable_node import make_study
+from .test_orthanc import KINDS
 
 pytestmark = pytest.mark.integration
 
@@ -137,7 +138,7 @@ def test_the_message_is_about_this_patient_and_preliminary(site: Site) -> None:
 
 def test_a_result_that_is_stored_again_is_there_once(site: Site) -> None:
     paths = sorted((site.node.data / "outbox" / "1").glob("*.dcm"))
-    answers: list[Sent] = []
+    answers: list[SendResult] = []
     vna = StowDestination(kind="stow", url=dicom_web(site.orthanc))
     open_destination(vna, AE_TITLE).send(paths, answers.append)
     assert [answer.accepted for answer in answers] == [True] * len(paths)
@@ -157,7 +158,7 @@ def test_the_worklist_and_the_metrics_know_every_destination(site: Site) -> None
 
 def test_a_verified_result_is_final_and_takes_the_place_of_the_first(site: Site) -> None:
     first, *others = [str(lesion["tracking_uid"]) for lesion in site.lesions]
-    verdicts = (Verdict(first, accepted=False), *(Verdict(uid, accepted=True) for uid in others))
+    verdicts = (LesionVerdict(first, accepted=False), *(LesionVerdict(uid, accepted=True) for uid in others))
     correction = Correction("Reader^Rita", "Hospital", verdicts, added=(), comment="")
     with closing(ledger_of(site.node)) as ledger:
         job = open_correction(ledger, Archive(site.node.data), 1, correction, "test")
@@ -166,5 +167,5 @@ def test_a_verified_result_is_final_and_takes_the_place_of_the_first(site: Site)
     assert (machine.extract_field("OBR", 1, 25), verified.extract_field("OBR", 1, 25)) == ("P", "F")
     assert machine.extract_field("OBR", 1, 3) == verified.extract_field("OBR", 1, 3)
     assert values(verified, "TOTAL") == [str(len(others))]
-    assert "verified by Reader Rita, Hospital" in values(verified, "VERIFIED")[0]
+    assert "Verified by Rita Reader, Hospital" in values(verified, "VERIFIED")[0]
     assert [r["status"] for r in site.ehr.resources.values() if r["resourceType"] == "DiagnosticReport"] == ["final"]

@@ -13,10 +13,10 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, SecondaryCaptureImageStorage
 
 from node.archive import Archive
-from node.config import QueueSettings
-from node.ledger import InstanceRecord, Job, Ledger, NewJob, Priority, ResultFile, SeriesVerdict
-from node.routing import route_study
-from node.rules import load_table
+from node.ledger import Job, Ledger, NewInstance, NewJob, Priority, ResultFile, SeriesVerdict
+from node.route.routing import route_study
+from node.route.rules import load_table
+from node.settings import QueueSettings
 from pipeline.findings import Findings, SeriesUsed
 from pipeline.identity import derive_uid
 from tests.classical import classical_settings
@@ -24,14 +24,16 @@ from tests.classical import classical_settings
 QUICK = QueueSettings(lease_s=30, retry_first_s=0.01, retry_longest_s=0.02, max_attempts=3)
 
 
-def receive(ledger: Ledger, archive: Archive, name: str, images: int = 3) -> str:
-    """Store one SWI series named `name`, settled; returns its Series Instance UID."""
+def receive(
+    ledger: Ledger, archive: Archive, name: str, images: int = 3, settled: bool = True, at: datetime | None = None
+) -> str:
+    """Store one SWI series named `name`; returns its Series Instance UID."""
     study, series = derive_uid(name, "study"), derive_uid(name, "series")
     for k in range(images):
         sop, content = derive_uid(name, k), f"{name} {k}".encode()
         stored = archive.store(sop, series, study, content)
         ledger.record_instance(
-            InstanceRecord(
+            NewInstance(
                 sop_instance_uid=sop,
                 sop_class_uid=MRImageStorage,
                 transfer_syntax_uid=ExplicitVRLittleEndian,
@@ -40,11 +42,12 @@ def receive(ledger: Ledger, archive: Archive, name: str, images: int = 3) -> str
                 path=stored.path,
                 size=stored.size,
                 sha256=stored.sha256,
-                received_at=datetime.now(UTC),
+                received_at=at or datetime.now(UTC),
                 modality="MR",
             )
         )
-    ledger.settle_series(series, "quiet")
+    if settled:
+        ledger.settle_series(series, "quiet")
     return series
 
 
@@ -74,9 +77,14 @@ def job_on(study: str, paths: list[Path], ledger: Ledger, archive: Archive) -> J
     """Bring a study in and route it, as the receiver and the sweep do."""
     for path in paths:
         dataset = dcmread(path, stop_before_pixels=True)
-        stored = archive.store(dataset.SOPInstanceUID, dataset.SeriesInstanceUID, study, path.read_bytes())
+        content = path.read_bytes()
+        start = 144 + int.from_bytes(content[140:144], "little")  # after the file meta information, as it is received
+        with archive.incoming() as incoming:
+            incoming.write_header(content[:start])
+            incoming.write(content[start:])
+            stored = archive.store(dataset.SOPInstanceUID, dataset.SeriesInstanceUID, study, incoming)
         ledger.record_instance(
-            InstanceRecord(
+            NewInstance(
                 sop_instance_uid=dataset.SOPInstanceUID,
                 sop_class_uid=dataset.SOPClassUID,
                 transfer_syntax_uid=dataset.file_meta.TransferSyntaxUID,
@@ -129,12 +137,13 @@ def findings_of(job: Job, **changes: Any) -> Findings:
 
 def finish(ledger: Ledger, archive: Archive, job: Job, kinds: tuple[str, ...] = ("seg", "sr", "capture")) -> Job:
     """Do what an analysis does at its end, with small objects of these kinds."""
-    assert ledger.claim_job(job.id, "analyst", 30) is not None
+    assert ledger.claim_job(job.id, "runner", 30) is not None
     files = []
     for kind in kinds:
         dataset, path = capture(job, kind), archive.outbox(job.id) / f"{kind}.dcm"
         dataset.save_as(path, enforce_file_format=True)
-        relative = path.relative_to(archive.root).as_posix()
-        files.append(ResultFile(kind, dataset.SOPInstanceUID, dataset.SOPClassUID, relative))
-    assert ledger.finish_analysis(job.id, "analyst", findings_of(job).to_json(), files)
+        relative, content = path.relative_to(archive.root).as_posix(), path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        files.append(ResultFile(kind, dataset.SOPInstanceUID, dataset.SOPClassUID, relative, len(content), digest))
+    assert ledger.finish_analysis(job.id, "runner", findings_of(job).to_json(), files)
     return ledger.job(job.id)

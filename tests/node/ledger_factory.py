@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from node.ledger import InstanceRecord, Job, Ledger, NewJob, Priority, ResultFile, SeriesVerdict
+from node.ledger import Job, Ledger, NewInstance, NewJob, Priority, ResultFile, SeriesVerdict
 from pipeline.identity import derive_uid
 
 SR = "1.2.840.10008.5.1.4.1.1.88.33"
@@ -17,7 +17,7 @@ def uid(*names: object) -> str:
     return derive_uid("ledger-test", *names)
 
 
-def instance(study: str, series: str, number: int, at: datetime, **given: Any) -> InstanceRecord:
+def instance(study: str, series: str, number: int, at: datetime, **given: Any) -> NewInstance:
     """Slice `number` of a series; studies and series are named by words."""
     values: dict[str, Any] = {
         "sop_instance_uid": uid(study, series, number),
@@ -40,7 +40,7 @@ def instance(study: str, series: str, number: int, at: datetime, **given: Any) -
         "series_number": 11,
         "series_description": series,
     }
-    return InstanceRecord(**{**values, **given})
+    return NewInstance(**{**values, **given})
 
 
 def receive(ledger: Ledger, study: str, at: datetime, series: str = "swi", slices: int = 3, **given: Any) -> str:

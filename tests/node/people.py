@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from argon2 import PasswordHasher
 from fastapi import FastAPI
@@ -12,7 +13,9 @@ from fastapi.testclient import TestClient
 from httpx import Response
 
 from node.ledger import Ledger
-from node.ledger.access_records import Role
+from node.ledger.access_records import UserRole
+from node.settings import Settings, load_settings
+from node.web.app import create_app
 
 PASSWORD = "correct horse battery staple"
 CHEAP = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
@@ -21,28 +24,30 @@ HASH = CHEAP.hash(PASSWORD)
 ADDRESS = "http://127.0.0.1:8080"
 
 
-def add(ledger: Ledger, name: str, role: Role = Role.VIEWER, display_name: str = "") -> None:
+def add(ledger: Ledger, name: str, role: UserRole = UserRole.VIEWER, display_name: str = "") -> None:
     """Add an account; everybody has the same password, for a hash takes its time."""
     ledger.add_account(name, display_name, role, HASH, actor="test")
 
 
+def settings_for(folder: Path, **worklist: object) -> Settings:
+    """Settings of a node whose worklist other machines can reach."""
+    return load_settings(None, data_dir=folder, worklist={"host": "0.0.0.0", **worklist})
+
+
+def local_app(data_dir: Path, ledger: Ledger, **settings: Any) -> FastAPI:
+    """The worklist of a node where sign-in is switched off."""
+    return create_app(load_settings(None, data_dir=data_dir, worklist={"sign_in": False}, **settings), ledger)
+
+
 @contextmanager
 def browser(app: FastAPI, address: str = ADDRESS) -> Iterator[TestClient]:
-    """A browser that follows no redirects."""
+    """A browser that follows no redirects and names the origin of its requests."""
     with TestClient(app, base_url=address, follow_redirects=False) as client:
         client.headers["origin"] = address
         client.headers["accept"] = "text/html"
         yield client
 
 
-def form_token(client: TestClient, page: str = "/sign-in") -> str:
-    """The token in the forms of a page."""
-    found = re.search(r'name="csrf_token" value="([0-9a-f]{64})"', client.get(page).text)
-    assert found is not None
-    return found[1]
-
-
 def sign_in(client: TestClient, name: str, password: str = PASSWORD, **fields: str) -> Response:
     """Fill in the form and send it."""
-    token = form_token(client)
-    return client.post("/sign-in", data={"csrf_token": token, "name": name, "password": password, **fields})
+    return client.post("/sign-in", data={"name": name, "password": password, **fields})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -14,20 +15,21 @@ from typing import Any
 
 import numpy as np
 from pydicom import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 from pynetdicom import AE
 from pynetdicom.association import Association
-from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ
-from pynetdicom.dimse_primitives import C_ECHO, C_STORE
+from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, N_ACTION_RQ
+from pynetdicom.dimse_primitives import C_ECHO, C_STORE, N_ACTION
 from pynetdicom.dsutils import encode
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotification, MaximumLengthNotification
 from pynetdicom.presentation import build_context
 
 from node.archive import Archive
-from node.config import Settings
+from node.commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
 from node.ledger import Ledger
-from node.receiver import Receiver
+from node.receive.receiver import Receiver
+from node.settings import Settings
 from tests.dicom_factory import classic
 from tests.dicom_factory import encode as with_meta
 
@@ -45,6 +47,10 @@ class Node:
     @property
     def port(self) -> int:
         return self.receiver.port
+
+    @property
+    def tls_port(self) -> int:
+        return self.receiver.tls_port
 
     def files(self, folder: str = "studies") -> list[Path]:
         return sorted(path for path in (self.archive.root / folder).rglob("*") if path.is_file())
@@ -76,14 +82,21 @@ def slices(count: int = 3, **options: Any) -> list[Dataset]:
 
 @contextmanager
 def associated(
-    port: int, *, calling: str = "MODALITY", called: str = "CMBNODE", contexts: tuple[str, ...] = (MRImageStorage,)
+    port: int,
+    *,
+    calling: str = "MODALITY",
+    called: str = "CMBNODE",
+    contexts: tuple[str, ...] = (MRImageStorage,),
+    syntax: UID = ExplicitVRLittleEndian,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Association]:
     """An association of pynetdicom's SCU with the node."""
     ae = AE(ae_title=calling)
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 20
     for uid in (VERIFICATION, *contexts):
-        ae.add_requested_context(uid, ExplicitVRLittleEndian)
-    association = ae.associate("127.0.0.1", port, ae_title=called)
+        ae.add_requested_context(uid, syntax)
+    tls_args = None if tls is None else (tls, "127.0.0.1")
+    association = ae.associate("127.0.0.1", port, ae_title=called, tls_args=tls_args)
     try:
         yield association
     finally:
@@ -118,8 +131,8 @@ def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
 class Peer:
     """A raw peer: sends any bytes, reads whole PDUs."""
 
-    def __init__(self, port: int, timeout_s: float = 10.0) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
+    def __init__(self, port: int, timeout_s: float = 10.0, source: str = "127.0.0.1") -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s, source_address=(source, 0))
 
     def __enter__(self) -> Peer:
         return self
@@ -220,6 +233,16 @@ def store_command(dataset: Dataset, **changes: Any) -> bytes:
     message.primitive_to_message(request)
     for keyword, value in changes.items():
         setattr(message.command_set, keyword, value)
+    return bytes(encode(message.command_set, True, True) or b"")
+
+
+def action_command(sop_class: str = STORAGE_COMMITMENT, action: int = 1) -> bytes:
+    """The command set of an N-ACTION request with a data set."""
+    request, message = N_ACTION(), N_ACTION_RQ()
+    request.MessageID, request.ActionTypeID = 1, action
+    request.RequestedSOPClassUID, request.RequestedSOPInstanceUID = sop_class, STORAGE_COMMITMENT_INSTANCE
+    request.ActionInformation = BytesIO(b"x")
+    message.primitive_to_message(request)
     return bytes(encode(message.command_set, True, True) or b"")
 
 

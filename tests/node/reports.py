@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from node.ledger import Job, ResultFile, Study
-from node.report import Reports, Status
+from node.deliver.report import ReportStore, Status
+from node.ledger import Job, ResultFile, StudyRecord
 from pipeline.findings import (
     Certainty,
     ChangeOverTime,
@@ -29,7 +29,7 @@ STUDY_UID = derive_uid("report-test", "study")
 OBJECTS = [ResultFile(kind, derive_uid("report-test", kind), "1.2.3.88", f"{kind}.dcm") for kind in ("seg", "sr")]
 
 
-def study(**changes: Any) -> Study:
+def study(**changes: Any) -> StudyRecord:
     """The study of Jörg Müller, or another."""
     given = {
         "study_instance_uid": STUDY_UID,
@@ -44,7 +44,7 @@ def study(**changes: Any) -> Study:
         "study_description": "MR brain",
         "referring_physician": "Referrer^Ann",
     }
-    return _record(Study, {**given, **changes})
+    return _record(StudyRecord, {**given, **changes})
 
 
 def job(number: int = 7, key: str = "ab" * 32) -> Job:
@@ -123,7 +123,7 @@ def verified(given: Findings, observer: str = "Reader^Rita") -> Findings:
 def report(given: Findings | None = None, status: Status = "preliminary", number: int = 7, **of_study: Any) -> Any:
     """The report of these findings, as it is read back from its file."""
     document = (longitudinal() if given is None else given).to_json()
-    made = Reports(zone=UTC).make(job(number), study(**of_study), document, OBJECTS, status)
+    made = ReportStore(zone=UTC).make(job(number), study(**of_study), document, OBJECTS, status)
     return json.loads(json.dumps(made))
 
 

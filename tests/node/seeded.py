@@ -12,10 +12,11 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from node.ledger import InstanceRecord, Job, Ledger, NewJob, Priority, ResultFile, SeriesVerdict
+from node.ledger import Job, Ledger, NewInstance, NewJob, Priority, ResultFile, SeriesVerdict
 from pipeline.findings import Certainty, Findings, Lesion, ScoredCandidate, SeriesUsed
 from pipeline.identity import derive_uid
-from tests.node.pictures import write_pictures
+
+from .pictures import write_pictures
 
 HOSTILE = "<script>alert('xss')</script>^\"><img src=x onerror=alert(1)>"
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
@@ -55,7 +56,7 @@ class Seeder:
             for k in range(images):
                 self.now += timedelta(milliseconds=40)
                 self.ledger.record_instance(
-                    InstanceRecord(
+                    NewInstance(
                         sop_instance_uid=derive_uid(key, number, k),
                         sop_class_uid=MR_IMAGE,
                         transfer_syntax_uid=ExplicitVRLittleEndian,

@@ -15,13 +15,14 @@ from typing import Any
 
 from celery import signals
 
-from node import tasks
-from node.config import Settings
 from node.ledger import Job
 from node.logs import set_up_logging
-from node.tasks import Worker
+from node.run import workers
+from node.run.workers import Worker
+from node.settings import Settings
 from pipeline.results import ResultObject
-from tests.node.jobs import capture, findings_of
+
+from .jobs import capture, findings_of
 
 
 class SlowWorker(Worker):
@@ -44,6 +45,6 @@ if __name__ == "__main__":
     worker = SlowWorker(settings, sys.argv[2])
     worker.seconds = float(sys.argv[3])
     if "deaf" in sys.argv:
-        tasks.STALL_S = tasks.WATCH_S = 0.3
+        workers.STALL_S = workers.WATCH_S = 0.3
         signals.worker_ready.connect(lambda sender, **_: sender.task_consumer.cancel(), weak=False)
     sys.exit(worker.run())

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node import archive as archive_module
-from node.archive import Archive, DiskFullError, TooLargeError, UnsafeNameError, is_uid
+from node.archive import (
+    Archive,
+    DamagedFileError,
+    OutOfResourcesError,
+    StoredFile,
+    TooLargeError,
+    UnsafeNameError,
+    is_uid,
+)
 
 STUDY, SERIES, SOP = "1.2.3", "1.2.3.4", "1.2.3.4.5"
 
@@ -26,7 +37,8 @@ def archive(tmp_path: Path) -> Archive:
 
 
 def files_below(archive: Archive) -> list[str]:
-    return sorted(str(path.relative_to(archive.root)) for path in archive.root.rglob("*") if path.is_file())
+    found = (path.relative_to(archive.root) for path in archive.root.rglob("*") if path.is_file())
+    return sorted(str(path) for path in found if path.parts[0] != "locks")
 
 
 @pytest.mark.parametrize("uid", ["1.2.840.10008.1.2", "0", "2.25.1", "1.02.3", "1" * 64])
@@ -97,7 +109,7 @@ def test_bytes_are_synced_before_they_get_their_name_and_the_name_after(
         steps.append("name")
         return real_rename(source, target)
 
-    monkeypatch.setattr(archive_module.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(Path, "rename", rename)
     archive.store(SOP, SERIES, STUDY, b"bytes")
     assert steps == ["sync file", "name", "sync folder"]
@@ -105,7 +117,7 @@ def test_bytes_are_synced_before_they_get_their_name_and_the_name_after(
 
 def test_under_the_disk_guard_nothing_is_kept(tmp_path: Path) -> None:
     archive = Archive(tmp_path / "archive", free_disk_mb=10**9)
-    with pytest.raises(DiskFullError, match="MB free"):
+    with pytest.raises(OutOfResourcesError, match="MB free"):
         archive.store(SOP, SERIES, STUDY, b"bytes")
     assert files_below(archive) == []
 
@@ -115,7 +127,7 @@ def test_a_disk_that_fills_while_an_object_arrives_leaves_nothing(
 ) -> None:
     free = 50_000_000
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(archive_module.shutil, "disk_usage", lambda _: usage(0, 0, free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, free))
     guarded = Archive(archive.root, free_disk_mb=20)
     with guarded.incoming() as incoming:
         incoming.write(bytes(4_000_000))
@@ -124,22 +136,39 @@ def test_a_disk_that_fills_while_an_object_arrives_leaves_nothing(
         for _ in range(3):
             incoming.write(bytes(4_000_000))
         assert files_below(archive) == []
-        with pytest.raises(DiskFullError):
+        with pytest.raises(OutOfResourcesError):
             guarded.store(SOP, SERIES, STUDY, incoming)
     assert files_below(archive) == []
 
 
 def test_a_full_disk_reported_by_the_system_is_the_same_refusal(archive: Archive) -> None:
     code = (
-        "import resource, signal, sys; from pathlib import Path; from node.archive import Archive, DiskFullError\n"
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from node.archive import Archive, OutOfResourcesError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try: Archive(Path(sys.argv[1])).store('1.2', '1.3', '1.4', bytes(5000))\n"
-        "except DiskFullError as error: print(error.what)\n"
+        "except OutOfResourcesError as error: print(error.what)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(archive.root)], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "the disk is full\n"
+    assert files_below(archive) == []
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_an_object_for_which_no_file_can_be_opened_is_refused_at_its_end(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(**_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile, "mkstemp", fail)
+    with archive.incoming() as incoming:
+        incoming.write_header(b"header")
+        incoming.write(b"content")
+        with pytest.raises(OutOfResourcesError):
+            archive.store(SOP, SERIES, STUDY, incoming)
     assert files_below(archive) == []
 
 
@@ -240,6 +269,23 @@ def test_the_quarantine_is_bounded_and_the_oldest_goes_first(tmp_path: Path) -> 
     assert large.path != larger.path
 
 
+def test_the_limit_of_the_quarantine_holds_for_many_writers_at_once(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, quarantine_files=3)
+
+    def fill(writer: int) -> None:
+        for number in range(40):
+            with archive.incoming() as incoming:
+                incoming.write(b"object %d of %d" % (number, writer))
+                archive.quarantine(incoming, "why", {})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(fill, range(8)))
+    names = files_below(archive)
+    assert len(names) == 6
+    assert {Path(name).stem for name in names if name.endswith(".dcm")} == {Path(name).stem for name in names}
+    assert all(archive.path(name).stat().st_size > 0 for name in names)
+
+
 def test_an_object_larger_than_the_quarantine_is_not_kept(tmp_path: Path) -> None:
     archive = Archive(tmp_path, quarantine_mb=1)
     with archive.incoming() as incoming:
@@ -247,3 +293,48 @@ def test_an_object_larger_than_the_quarantine_is_not_kept(tmp_path: Path) -> Non
         with pytest.raises(TooLargeError):
             archive.quarantine(incoming, "why", {})
     assert files_below(archive) == []
+
+
+def stored_object(archive: Archive) -> StoredFile:
+    meta = b"\x02\x00\x10\x00UI\x12\x001.2.840.10008.1.2\x00"
+    with archive.incoming() as incoming:
+        incoming.write_header(bytes(128) + b"DICM\x02\x00\x00\x00UL\x04\x00" + len(meta).to_bytes(4, "little") + meta)
+        incoming.write(b"data set")
+        return archive.store(SOP, SERIES, STUDY, incoming)
+
+
+def test_a_stored_object_and_a_result_agree_with_their_digests(archive: Archive) -> None:
+    archive.verify(stored_object(archive))
+    report = archive.put(1, "sr.dcm", bytes(128) + b"DICM\x02\x00\x00\x00UL\x04\x00" + bytes(8))
+    relative = report.relative_to(archive.root).as_posix()
+    archive.verify(StoredFile(relative, report.stat().st_size, hashlib.sha256(report.read_bytes()).hexdigest()))
+
+
+@pytest.mark.parametrize("at", [0, 4, -1])
+def test_a_changed_bit_of_the_content_is_noticed(archive: Archive, at: int) -> None:
+    stored = stored_object(archive)
+    content = bytearray(archive.path(stored.path).read_bytes())
+    content[content.index(b"data set") + at % 8] ^= 1
+    archive.path(stored.path).write_bytes(content)
+    with pytest.raises(DamagedFileError, match="changed since it was stored"):
+        archive.verify(stored)
+
+
+@pytest.mark.parametrize("at", [130, 133, 140])
+def test_damage_that_hides_where_the_content_starts_is_noticed(archive: Archive, at: int) -> None:
+    stored = stored_object(archive)
+    content = bytearray(archive.path(stored.path).read_bytes())
+    content[at] ^= 1
+    archive.path(stored.path).write_bytes(content)
+    with pytest.raises(DamagedFileError):
+        archive.verify(stored)
+
+
+def test_a_truncated_and_a_missing_file_are_noticed(archive: Archive) -> None:
+    stored = stored_object(archive)
+    os.truncate(archive.path(stored.path), stored.size - 1)
+    with pytest.raises(DamagedFileError, match=f"{stored.size - 1} bytes instead of {stored.size}"):
+        archive.verify(stored)
+    archive.remove(stored.path)
+    with pytest.raises(DamagedFileError, match="missing"):
+        archive.verify(stored)

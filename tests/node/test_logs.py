@@ -11,7 +11,7 @@ import pytest
 LINES = """
 import logging, sys, warnings
 import structlog
-from node.config import Settings
+from node.settings import Settings
 from node.logs import set_up_logging
 from pipeline.errors import InputError
 
@@ -30,7 +30,9 @@ fail(ValueError("cannot decode 'Doe^John'"))
 fail(InputError("slices are missing", where="series 4"))
 fail(FileNotFoundError(2, "No such file", "/data/x"))
 warnings.warn("Invalid value for VR PN: 'Doe^John'")
-logging.getLogger("pydicom").warning("PatientName 'Doe^John'")
+import pydicom.config
+pydicom.config.logger.warning("PatientName 'Doe^John'")
+logging.getLogger("pydicom.pixels").error("PatientName 'Doe^John'")
 """
 
 

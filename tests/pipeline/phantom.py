@@ -17,11 +17,11 @@ from scipy import ndimage
 
 import node.demo
 from pipeline.geometry import Acquisition, FrameReference, Geometry, Volume
-from pipeline.study import find_files, pick, read_studies
+from pipeline.read.study import find_files, read_studies, select_series
 
 if TYPE_CHECKING:
     from pipeline.detect import Detection
-    from pipeline.pairing import Pick
+    from pipeline.read.pairing import SeriesSelection
 
 DEMO = Path(node.demo.__file__).parent / "study"
 SPACING = (1.0, 1.0, 2.5)
@@ -104,17 +104,17 @@ def acquisition() -> Acquisition:
 @cache
 def demo() -> Acquisition:
     """The bundled demo study, read from its DICOM files."""
-    from pipeline.volume import read_acquisition
+    from pipeline.read.volume import read_acquisition
 
     (study,), _ = read_studies(p for p in find_files(DEMO) if p.suffix == ".dcm")
-    return read_acquisition(pick(study))
+    return read_acquisition(select_series(study))
 
 
 @cache
-def demo_pick() -> Pick:
+def demo_pick() -> SeriesSelection:
     """The series of the demo study that are analysed."""
     (study,), _ = read_studies(p for p in find_files(DEMO) if p.suffix == ".dcm")
-    return pick(study)
+    return select_series(study)
 
 
 @cache

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from pipeline.anatomy import Place, locate
-from pipeline.anatomy.atlas import load_atlas
+from pipeline.anatomy import AtlasRegion, locate
+from pipeline.anatomy.atlas import BORDER_REACH_MM, load_atlas
 from pipeline.anatomy.registration import align, correlation_ratio
 from pipeline.detect import analyse
 from pipeline.geometry import Acquisition, Geometry, Volume
@@ -20,16 +20,18 @@ from pipeline.parameters import LocationParameters
 from pipeline.profile import load_profile
 from tests.heads import SHAPE, SPACING, small_head
 
+pytestmark = pytest.mark.slow
+
 QUICK = LocationParameters(grid_mm=6.0, start_rounds=25, rounds=50)
 PLACES = {
-    (40.0, -20.0, 35.0): Place("lobar", "frontal", "left"),
-    (-40.0, 55.0, 45.0): Place("lobar", "parietal", "right"),
-    (-55.0, 25.0, -10.0): Place("lobar", "temporal", "right"),
-    (20.0, 90.0, 5.0): Place("lobar", "occipital", "left"),
-    (27.0, -2.0, 1.0): Place("deep", "basal ganglia", "left"),
-    (-13.0, 19.0, 8.0): Place("deep", "thalamus", "right"),
-    (0.0, 28.0, -32.0): Place("infratentorial", "brainstem", "midline"),
-    (-30.0, 62.0, -38.0): Place("infratentorial", "cerebellum", "right"),
+    (40.0, -20.0, 35.0): AtlasRegion("lobar", "frontal", "left"),
+    (-40.0, 55.0, 45.0): AtlasRegion("lobar", "parietal", "right"),
+    (-55.0, 25.0, -10.0): AtlasRegion("lobar", "temporal", "right"),
+    (20.0, 90.0, 5.0): AtlasRegion("lobar", "occipital", "left"),
+    (27.0, -2.0, 1.0): AtlasRegion("deep", "basal ganglia", "left"),
+    (-13.0, 19.0, 8.0): AtlasRegion("deep", "thalamus", "right"),
+    (0.0, 28.0, -32.0): AtlasRegion("infratentorial", "brainstem", "midline"),
+    (-30.0, 62.0, -38.0): AtlasRegion("infratentorial", "cerebellum", "right"),
 }
 """Points in the middle of regions, LPS-oriented MNI millimetres."""
 
@@ -94,7 +96,8 @@ def test_places_are_named_from_any_pose(how) -> None:
     assert placement.assessed, placement.why
     assert placement.fit > 0.93
     assert placement.coverage > 0.95
-    assert places == list(PLACES.values())
+    assert [replace(place, border_mm=np.inf, beyond="") for place in places] == list(PLACES.values())
+    assert all(place.border_mm > 3 for place in places)  # each lies in the middle of its region
 
 
 @pytest.mark.parametrize(("slab", "share"), [((14.0, 84.0), 0.5), ((-36.0, 34.0), 0.55)], ids=["upper", "middle"])
@@ -134,7 +137,7 @@ def test_half_a_brain_is_not_named() -> None:
 def test_next_to_no_brain_is_not_registered() -> None:
     subject = Subject()
     placement, places = locate(Acquisition(subject.volume), np.zeros_like(subject.brain), [(0.0, 0.0, 0.0)])
-    assert (placement.assessed, placement.why, places) == (False, "only 0 ml of brain were found", [])
+    assert (placement.assessed, placement.why, places) == (False, "only 0 ml of brain was found", [])
 
 
 def test_an_analysis_says_that_location_was_not_assessed() -> None:
@@ -155,9 +158,27 @@ def _frames():
     return tuple(FrameReference(f"1.{k}", "1", "") for k in range(SHAPE[0]))
 
 
-@pytest.mark.parametrize(("mni", "place"), PLACES.items(), ids=lambda v: v.location if isinstance(v, Place) else "")
+@pytest.mark.parametrize(
+    ("mni", "place"), PLACES.items(), ids=lambda v: v.location if isinstance(v, AtlasRegion) else ""
+)
 def test_the_atlas_knows_its_places(mni, place) -> None:
-    assert load_atlas().place(mni) == place
+    found = load_atlas().place(mni)
+    assert (found.region, found.location, found.side) == (place.region, place.location, place.side)
+
+
+@given(st.tuples(st.floats(-70, 70), st.floats(-100, 70), st.floats(-60, 80)), st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_no_place_of_another_main_region_is_nearer_than_the_border(mni, seed) -> None:
+    atlas, point = load_atlas(), np.array(mni)
+    here = atlas.place(point)
+    offsets = np.random.default_rng(seed).normal(size=(200, 3))
+    offsets *= (min(here.border_mm, BORDER_REACH_MM) - 0.01) / np.linalg.norm(offsets, axis=1, keepdims=True)
+    voxels = np.round(atlas.geometry.to_ijk(point + offsets)[:, ::-1]).astype(int)
+    inside = ((voxels >= 0) & (voxels < atlas.parcel.shape)).all(axis=1)
+    if here.border_mm > 0.01:
+        assert {atlas.names[n][0] for n in atlas.parcel[tuple(voxels[inside].T)]} <= {here.region}
+    assert (here.beyond == "") == np.isinf(here.border_mm)
+    assert here.beyond != here.region
 
 
 @given(st.tuples(st.floats(-300, 300), st.floats(-300, 300), st.floats(-300, 300)))

@@ -12,7 +12,10 @@ from pipeline.brain import extract_brain, implausible
 from pipeline.errors import InputError
 from pipeline.geometry import Volume
 from pipeline.parameters import BrainParameters
-from tests.pipeline import phantom
+
+from . import phantom
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_brain_of_a_shaded_noisy_head_is_found() -> None:

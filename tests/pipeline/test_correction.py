@@ -14,31 +14,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.correction import SPHERE_MM, Addition, Amendment, Earlier, correct
+from pipeline.correction import SPHERE_MM, AddedLesion, CorrectedResult, ReaderCorrection, correct
 from pipeline.detect import Detection, Stopwatch, detect
-from pipeline.documents import read_findings
 from pipeline.errors import InputError
 from pipeline.findings import (
     Certainty,
     ChangeOverTime,
     Findings,
     Lesion,
-    Origin,
+    LesionOrigin,
     Placement,
     RejectedLesion,
     ScoredCandidate,
     Verification,
+    read_findings,
 )
-from pipeline.pairing import Pick
 from pipeline.profile import Profile, load_profile
-from pipeline.results import make_results, write_results
-from pipeline.results.reading import read_segments
-from pipeline.study import pick, read_studies
+from pipeline.read.pairing import SeriesSelection
+from pipeline.read.study import read_studies, select_series
+from pipeline.results import ReplacedResult, make_results, write_results
+from pipeline.results.seg.reader import read_segments
 from tests import dicom_factory
 from tests.classical import quick_profile
 from tests.heads import BLEEDS, SPACING, small_head
-from tests.pipeline import phantom
 from tests.pipeline.results.studies import simulate
+
+from . import phantom
+
+pytestmark = pytest.mark.slow
 
 AT = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 READER = Verification("Reader^Ada", "General Hospital", AT)
@@ -52,34 +55,36 @@ def profile() -> Profile:
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Pick:
+def images(tmp_path_factory: pytest.TempPathFactory) -> SeriesSelection:
     swi, _ = small_head()
     datasets = dicom_factory.siemens_swi(swi, matrix=dicom_factory.affine(SPACING))
     paths = dicom_factory.write(datasets, tmp_path_factory.mktemp("images"))
     (study,), _ = read_studies(paths)
-    return pick(study)
+    return select_series(study)
 
 
 @pytest.fixture(scope="module")
-def detector(images: Pick, profile: Profile, tmp_path_factory: pytest.TempPathFactory) -> tuple[Detection, Earlier]:
+def detector(
+    images: SeriesSelection, profile: Profile, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Detection, CorrectedResult]:
     """The detector's own result: what it found, and what lies in the outbox."""
     detection = detect(images, profile, key="k")
     assert len(detection.findings.lesions) >= len(BLEEDS)
     return detection, stored(detection, tmp_path_factory.mktemp("outbox"), "k")
 
 
-def stored(detection: Detection, folder: Path, key: str) -> Earlier:
+def stored(detection: Detection, folder: Path, key: str) -> CorrectedResult:
     """Write a result, and read it back as a worker does: the document from the database, the SEG from its file."""
     objects = make_results(detection, key=key, created=AT)
     written = write_results(objects, folder)
     document = json.loads(json.dumps(detection.findings.to_json()))
-    return Earlier(read_findings(document), written.get("seg"))
+    return CorrectedResult(read_findings(document), written.get("seg"))
 
 
 def amend(
-    rejected: Iterable[str] = (), accepted: Iterable[str] = (), added: tuple[Addition, ...] = (), by: Any = READER
-) -> Amendment:
-    return Amendment(frozenset(rejected), frozenset(accepted), added, by)
+    rejected: Iterable[str] = (), accepted: Iterable[str] = (), added: tuple[AddedLesion, ...] = (), by: Any = READER
+) -> ReaderCorrection:
+    return ReaderCorrection(frozenset(rejected), frozenset(accepted), added, by)
 
 
 def place(detection: Detection, voxel: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -87,12 +92,18 @@ def place(detection: Detection, voxel: tuple[float, float, float]) -> tuple[floa
     return x, y, z
 
 
-def run(images: Pick, profile: Profile, earlier: list[Earlier], amendment: Amendment, key: str = "c") -> Detection:
+def run(
+    images: SeriesSelection,
+    profile: Profile,
+    earlier: list[CorrectedResult],
+    amendment: ReaderCorrection,
+    key: str = "c",
+) -> Detection:
     return correct(images, profile, earlier, amendment, key=key, watch=Stopwatch())
 
 
 def test_what_is_confirmed_stays_to_the_last_voxel(
-    images: Pick, profile: Profile, detector: tuple[Detection, Earlier]
+    images: SeriesSelection, profile: Profile, detector: tuple[Detection, CorrectedResult]
 ) -> None:
     before, earlier = detector
     after = run(images, profile, [earlier], amend())
@@ -103,7 +114,7 @@ def test_what_is_confirmed_stays_to_the_last_voxel(
 
 
 def test_a_rejected_bleed_is_listed_as_such_and_has_no_voxel(
-    images: Pick, profile: Profile, detector: tuple[Detection, Earlier]
+    images: SeriesSelection, profile: Profile, detector: tuple[Detection, CorrectedResult]
 ) -> None:
     before, earlier = detector
     first, *others = before.findings.lesions
@@ -117,17 +128,17 @@ def test_a_rejected_bleed_is_listed_as_such_and_has_no_voxel(
 
 
 def test_an_added_bleed_is_measured_as_the_detector_would(
-    images: Pick, profile: Profile, detector: tuple[Detection, Earlier]
+    images: SeriesSelection, profile: Profile, detector: tuple[Detection, CorrectedResult]
 ) -> None:
     """The reader rejects one and adds it again by a click a voxel off: the same dark region is found."""
     before, earlier = detector
     gone = before.findings.lesions[0]
     i, j, k = gone.voxel_ijk
-    added = Addition(place(before, (i + 0.7, j - 0.4, k)), Certainty.POSSIBLE)
+    added = AddedLesion(place(before, (i + 0.7, j - 0.4, k)), Certainty.POSSIBLE)
     after = run(images, profile, [earlier], amend([gone.tracking_uid], added=(added,)))
     new = after.findings.lesions[-1]
     highest = max(lesion.id for lesion in before.findings.lesions)
-    assert (new.id, new.origin, new.certainty) == (highest + 1, Origin.ADDED, Certainty.POSSIBLE)
+    assert (new.id, new.origin, new.certainty) == (highest + 1, LesionOrigin.ADDED, Certainty.POSSIBLE)
     assert new.tracking_uid not in {lesion.tracking_uid for lesion in before.findings.lesions}
     here, there = after.labels == new.id, before.labels == gone.id
     assert 2 * (here & there).sum() >= 0.9 * (here.sum() + there.sum())
@@ -137,14 +148,14 @@ def test_an_added_bleed_is_measured_as_the_detector_would(
 
 
 def test_an_added_bleed_that_cannot_be_measured_is_a_sphere_and_says_so(
-    images: Pick, profile: Profile, detector: tuple[Detection, Earlier]
+    images: SeriesSelection, profile: Profile, detector: tuple[Detection, CorrectedResult]
 ) -> None:
     before, earlier = detector
     point = place(before, BRIGHT)
     swi = before.acquisition.swi
     k, j, i = BRIGHT[::-1]
     assert swi.array[k, j, i] > 500
-    after = run(images, replace_measure(profile), [earlier], amend(added=(Addition(point),)))
+    after = run(images, replace_measure(profile), [earlier], amend(added=(AddedLesion(point),)))
     new = after.findings.lesions[-1]
     assert new.diameter_mm == SPHERE_MM
     assert new.centroid_lps_mm == pytest.approx(point, abs=0.001)
@@ -153,7 +164,8 @@ def test_an_added_bleed_that_cannot_be_measured_is_a_sphere_and_says_so(
     assert distance.max() <= SPHERE_MM / 2
     assert new.volume_mm3 == pytest.approx(len(voxels) * swi.geometry.voxel_volume, abs=0.01)
     (warning,) = [w for w in after.findings.warnings if w.startswith("microbleed")]
-    why = "was added where no dark region of its own could be measured: it stands as a sphere of 4 mm"
+    assert new.certainty is Certainty.POSSIBLE  # though the reader said definite
+    why = "was added where no dark region could be measured: it is reported as possible, as a sphere of 4 mm"
     assert warning == f"microbleed {new.id} {why}"
 
 
@@ -166,8 +178,8 @@ def test_an_added_bleed_gets_the_place_that_the_detector_would_name(tmp_path: Pa
     before = phantom.demo_detection()
     assert before.findings.placement is not None
     assert before.findings.placement.assessed
-    gone = before.findings.lesions[0]
-    amendment = amend([gone.tracking_uid], added=(Addition(gone.centroid_lps_mm),))
+    gone = max(before.findings.lesions, key=lambda lesion: lesion.probability)  # what a reader adds is definite
+    amendment = amend([gone.tracking_uid], added=(AddedLesion(gone.centroid_lps_mm),))
     after = run(phantom.demo_pick(), load_profile("frst"), [stored(before, tmp_path, "demo")], amendment)
     new = after.findings.lesions[-1]
     assert new.region is not None
@@ -176,23 +188,41 @@ def test_an_added_bleed_gets_the_place_that_the_detector_would_name(tmp_path: Pa
 
 
 def test_nothing_is_added_outside_the_images_or_where_a_bleed_is(
-    images: Pick, profile: Profile, detector: tuple[Detection, Earlier]
+    images: SeriesSelection, profile: Profile, detector: tuple[Detection, CorrectedResult]
 ) -> None:
     before, earlier = detector
     inside = place(before, before.findings.lesions[0].voxel_ijk)
-    after = run(images, profile, [earlier], amend(added=(Addition((900.0, 0, 0)), Addition(inside))))
+    after = run(
+        images,
+        profile,
+        [earlier],
+        amend(added=(AddedLesion((900.0, 0, 0)), AddedLesion(inside), AddedLesion(place(before, (1, 1, 12))))),
+    )
     assert after.findings.lesions == before.findings.lesions
     remarks = [w for w in after.findings.warnings if w.startswith("nothing was added at")]
-    assert len(remarks) == 2
+    assert len(remarks) == 3
     assert "900.0, 0.0, 0.0 mm" in remarks[0]
+    assert remarks[2].endswith("the point lies outside the brain")
 
 
-def test_a_correction_of_a_correction_takes_back_what_the_first_one_did(
-    images: Pick, profile: Profile, detector: tuple[Detection, Earlier], tmp_path: Path
+def test_a_reader_is_more_or_less_certain_than_the_detector(
+    images: SeriesSelection, profile: Profile, detector: tuple[Detection, CorrectedResult]
 ) -> None:
     before, earlier = detector
     first = before.findings.lesions[0]
-    added = Addition(place(before, BRIGHT))
+    other = Certainty.POSSIBLE if first.certainty is Certainty.DEFINITE else Certainty.DEFINITE
+    after = run(images, profile, [earlier], replace(amend(), certainties={first.tracking_uid: other}))
+    assert after.findings.lesions[0] == replace(first, certainty=other)
+    changed = f"microbleed {first.id} was changed from {first.certainty} to {other} by the reader"
+    assert changed in after.findings.warnings
+
+
+def test_a_correction_of_a_correction_takes_back_what_the_first_one_did(
+    images: SeriesSelection, profile: Profile, detector: tuple[Detection, CorrectedResult], tmp_path: Path
+) -> None:
+    before, earlier = detector
+    first = before.findings.lesions[0]
+    added = AddedLesion(place(before, BRIGHT))
     once = run(images, profile, [earlier], amend([first.tracking_uid], added=(added,)), "one")
     new = once.findings.lesions[-1]
     chain = [stored(once, tmp_path, "one"), earlier]
@@ -210,7 +240,7 @@ def test_a_correction_of_a_correction_takes_back_what_the_first_one_did(
 
 
 def test_a_result_without_bleeds_is_corrected_too(
-    images: Pick, profile: Profile, detector: tuple[Detection, Earlier], tmp_path: Path
+    images: SeriesSelection, profile: Profile, detector: tuple[Detection, CorrectedResult], tmp_path: Path
 ) -> None:
     before, earlier = detector
     uids = [lesion.tracking_uid for lesion in before.findings.lesions]
@@ -224,13 +254,15 @@ def test_a_result_without_bleeds_is_corrected_too(
 
 
 def test_the_same_correction_makes_the_same_bytes(
-    images: Pick, profile: Profile, detector: tuple[Detection, Earlier], tmp_path: Path
+    images: SeriesSelection, profile: Profile, detector: tuple[Detection, CorrectedResult], tmp_path: Path
 ) -> None:
     before, earlier = detector
-    amendment = amend([before.findings.lesions[0].tracking_uid], added=(Addition(place(before, BRIGHT)),))
+    amendment = amend([before.findings.lesions[0].tracking_uid], added=(AddedLesion(place(before, BRIGHT)),))
     made = []
     for number in range(2):
-        objects = make_results(run(images, profile, [earlier], amendment), key="c", created=AT, predecessor="k")
+        objects = make_results(
+            run(images, profile, [earlier], amendment), key="c", created=AT, replaces=ReplacedResult("k")
+        )
         written = write_results(objects, tmp_path / str(number))
         made.append({kind: path.read_bytes() for kind, path in written.items()})
     assert made[0] == made[1]
@@ -238,16 +270,16 @@ def test_the_same_correction_makes_the_same_bytes(
 
 
 def test_a_segmentation_that_is_gone_or_of_other_images_is_refused(
-    images: Pick, profile: Profile, detector: tuple[Detection, Earlier], tmp_path: Path
+    images: SeriesSelection, profile: Profile, detector: tuple[Detection, CorrectedResult], tmp_path: Path
 ) -> None:
     _, earlier = detector
-    with pytest.raises(InputError, match=r"gone\.dcm: is no segmentation of these images"):
+    with pytest.raises(InputError, match=r"gone\.dcm: is not a segmentation of these images"):
         run(images, profile, [replace(earlier, segmentation=tmp_path / "gone.dcm")], amend())
     with pytest.raises(InputError, match="no segmentation has the voxels of microbleed 1"):
         run(images, profile, [replace(earlier, segmentation=None)], amend())
     other: Any = simulate(tmp_path / "other")
     written = write_results(make_results(other, key="o", created=AT), tmp_path / "seg")
-    with pytest.raises(InputError, match="is no segmentation of these images"):
+    with pytest.raises(InputError, match="is not a segmentation of these images"):
         run(images, profile, [replace(earlier, segmentation=written["seg"])], amend())
 
 

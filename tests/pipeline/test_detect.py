@@ -13,9 +13,12 @@ from pipeline.detect import Detection, analyse, detect
 from pipeline.errors import InputError
 from pipeline.geometry import Acquisition
 from pipeline.identity import derive_uid
-from pipeline.study import find_files, pick, read_studies
+from pipeline.read.study import find_files, read_studies, select_series
 from tests.classical import quick_profile
-from tests.pipeline import phantom
+
+from . import phantom
+
+pytestmark = pytest.mark.slow
 
 KEY = "12" * 32
 
@@ -62,10 +65,11 @@ def test_the_bleeds_of_a_head_without_phase_or_magnitude_are_found() -> None:
     assert len(found) == len(phantom.BLEEDS)
 
 
-def test_lesions_are_numbered_by_probability_and_named_after_the_key() -> None:
+def test_lesions_are_numbered_through_the_slices_and_named_after_the_key() -> None:
     lesions = _head().findings.lesions
     assert [lesion.id for lesion in lesions] == list(range(1, len(lesions) + 1))
-    assert [lesion.probability for lesion in lesions] == sorted((le.probability for le in lesions), reverse=True)
+    assert [lesion.voxel_ijk[2] for lesion in lesions] == sorted(lesion.voxel_ijk[2] for lesion in lesions)
+    assert lesions[0].voxel_ijk[2] < lesions[-1].voxel_ijk[2]
     assert [lesion.tracking_uid for lesion in lesions] == [derive_uid(KEY, "lesion", le.id) for le in lesions]
 
 
@@ -118,7 +122,7 @@ def test_thick_slices_are_analysed_with_a_warning() -> None:
     spacing = (1.0, 1.0, 5.0)
     image, _ = phantom.head(shape=(28, *phantom.SHAPE[1:]), spacing=spacing)
     findings = analyse(Acquisition(phantom.volume(image, spacing)), quick_profile(), key=KEY).findings
-    assert any("slice step 5.00 mm is outside the 0.8 to 3 mm" in warning for warning in findings.warnings)
+    assert any("slice step 5.00 mm is outside the range of 0.8 to 3 mm" in warning for warning in findings.warnings)
     assert findings.candidates
 
 
@@ -127,7 +131,7 @@ def test_a_phase_that_cannot_be_used_is_left_out_with_a_warning() -> None:
     blank = replace(good, phase=phantom.volume(np.zeros(phantom.SHAPE, np.float32), uid="1.2.4"))
     findings = analyse(blank, quick_profile(), key=KEY).findings
     assert findings.series.phase is None
-    assert any("the phase was left out: series 1.2.4" in warning for warning in findings.warnings)
+    assert any("the phase was not used: series 1.2.4" in warning for warning in findings.warnings)
     assert len(findings.lesions) == len(phantom.BLEEDS)
 
 
@@ -141,7 +145,7 @@ def test_an_swi_that_cannot_be_used_is_refused(value: float) -> None:
 def test_progress_names_each_stage_once() -> None:
     told: list[str] = []
     (study,), _ = read_studies(p for p in find_files(phantom.DEMO) if p.suffix == ".dcm" and "swi" in p.name)
-    chosen = pick(study)
+    chosen = select_series(study)
     broken = replace(
         chosen, phase=None, magnitude=None, swi=chosen.swi and replace(chosen.swi, instances=chosen.swi.instances[:2])
     )

@@ -84,13 +84,16 @@ def test_the_digest_changes_with_whatever_changes_results_and_with_nothing_else(
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "candidates: Field required"),
+        ("", "candidates: this entry is required"),
         ("this is not toml", "is not TOML"),
         (SMALL.replace("kmeans", "magic"), "no method 'magic' in pipeline.candidates"),
         (SMALL.replace("kmeans", "../os"), "candidates.method"),
-        (SMALL.replace("[rating]", "[candidates.parameters]\nclosters = 4\n[rating]"), "closters: Extra inputs"),
-        (SMALL.replace("[rating]", "[candidates.parameters]\nclusters = 1\n[rating]"), "clusters: Input should be"),
-        (SMALL.replace("[rating]", "[ratings]"), "ratings: Extra inputs"),
+        (
+            SMALL.replace("[rating]", "[candidates.parameters]\nclosters = 4\n[rating]"),
+            "closters: there is no such entry",
+        ),
+        (SMALL.replace("[rating]", "[candidates.parameters]\nclusters = 1\n[rating]"), "clusters: it must be"),
+        (SMALL.replace("[rating]", "[ratings]"), "ratings: there is no such entry; did you mean rating?"),
         (SMALL.replace("0.3", "0.9"), "possible must not be above definite"),
         (SMALL.replace("0.3", "nan"), "thresholds.possible"),
         (SMALL + '[classifier]\nmethod = "none_such"\n', "no method 'none_such' in pipeline.classifiers"),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.geometry import Acquisition, Geometry, Volume
 from pipeline.profile import Profile, load_profile
 from training.datasets.cache import CachedStudy, cache_study
-from training.datasets.record import Labelled, Mark, Record
+from training.datasets.record import LabelledStudy, Mark, Record
 from training.fit.config import FitConfig, MiningConfig, StageConfig
 
 SHAPE = (16, 64, 64)
@@ -19,7 +19,7 @@ SPACING = (1.0, 1.0, 2.0)
 KINDS = ("bleed", "bleed", "bleed", "calcification", "calcification")
 
 
-def labelled(seed: int, *, phase: bool = True) -> tuple[Labelled, NDArray[np.bool_]]:
+def labelled(seed: int, *, phase: bool = True) -> tuple[LabelledStudy, NDArray[np.bool_]]:
     """Images and marks, and the brain."""
     rng = np.random.default_rng(seed)
     k, j, i = np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij")
@@ -38,7 +38,7 @@ def labelled(seed: int, *, phase: bool = True) -> tuple[Labelled, NDArray[np.boo
     image = 300 * np.clip(image + rng.normal(0, 0.03, SHAPE), 0, None)
     swi = Volume(image.astype(np.float32), geometry, ())
     phases = Volume(angle.astype(np.float32), geometry, ()) if phase else None
-    return Labelled(Acquisition(swi, phases), tuple(marks)), brain
+    return LabelledStudy(Acquisition(swi, phases), tuple(marks)), brain
 
 
 @cache
@@ -76,5 +76,11 @@ def recipe(name: str) -> Profile:
 def config(**changes: Any) -> FitConfig:
     """Two epochs of a few batches."""
     stage = StageConfig(epochs=2, steps=3, batch=4, learning_rate=2e-3, warmup=0, crop=(8, 64, 64))
-    document = {"device": "cpu", "detector": stage, "classifier": stage, "mining": MiningConfig(candidates=20)}
+    document = {
+        "device": "cpu",
+        "precision": "32-true",
+        "detector": stage,
+        "classifier": stage,
+        "mining": MiningConfig(candidates=20),
+    }
     return FitConfig.model_validate({**document, **changes})

@@ -1,4 +1,4 @@
-"""``cmbtrain evaluate`` and ``cmbtrain crossval``: how good are the profiles?"""
+"""``cmbtrain evaluate``, ``crossval`` and ``calibrate``: how good are the profiles, and do they fit a site?"""
 
 from __future__ import annotations
 
@@ -11,33 +11,40 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.errors import InputError
-from training.commands.fitting import KindOption
+
+from .fitting import KindOption
 
 Draws = Annotated[int, typer.Option(min=0, help="Bootstrap resamples for the 95 % intervals.")]
 Cohort = Annotated[
-    Path, typer.Argument(help="Folder of studies, each with its truth.json, or any data set that can be trained on.")
+    Path,
+    typer.Argument(
+        metavar="COHORT",
+        help="Folder of studies with a truth.json each, or any other data set that can be trained on.",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
 def evaluate(
     cohort: Cohort,
-    profile: Annotated[list[str], typer.Option(help="Name or TOML file; may be repeated.")],
+    profile: Annotated[list[str], typer.Option(help="Name or TOML file of a profile; may be given several times.")],
     out: Annotated[Path, typer.Option(help="Folder for tables, plots and findings.")],
-    split: Annotated[str, typer.Option(help="train, validation, test or all, where the truth says so.")] = "test",
-    limit: Annotated[int, typer.Option(min=0, help="Only the first so many studies; 0: all.")] = 0,
+    split: Annotated[str, typer.Option(help="train, validation, test or all, if the studies name a split.")] = "test",
+    limit: Annotated[int, typer.Option(min=0, help="Use only the first N studies; 0 uses all.")] = 0,
     kind: KindOption = None,
     device: Device = "auto",
     bootstrap: Draws = 1000,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Analyse again what was analysed before.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Analyse every study again, also those that were analysed before.")
+    ] = False,
 ) -> None:
-    """Measure profiles on a cohort, from DICOM. Stops and goes on where it was."""
+    """Measure profiles on a cohort, from its DICOM files. A stopped run continues where it left off."""
     from pipeline.profile import load_profile
     from training.evaluation.cases import read_cohort
     from training.evaluation.gallery import write_gallery
     from training.evaluation.plots import write_plots
     from training.evaluation.run import require_names, run_profile
-    from training.evaluation.summary import Measured, by_study, summarise
+    from training.evaluation.summary import CohortMeasurement, by_study, summarise
     from training.evaluation.tables import main_table, report
 
     cases = read_cohort(cohort, limit, "" if split == "all" else split, kind)
@@ -50,7 +57,7 @@ def evaluate(
         answers[one.name] = results
         studies[one.name] = by_study(results)
         summaries.append(summarise(one.name, results, caveats=one.caveats, draws=bootstrap))
-    measured = Measured.of(results)
+    measured = CohortMeasurement.of(results)
     document = {
         "schema": "cmb-evaluation/1",
         "cohort": str(cohort),
@@ -71,25 +78,25 @@ def evaluate(
 
 def crossval(
     cohort: Cohort,
-    profile: Annotated[list[str], typer.Option(help="Name or TOML file; may be repeated.")],
+    profile: Annotated[list[str], typer.Option(help="Name or TOML file of a profile; may be given several times.")],
     out: Annotated[Path, typer.Option(help="Folder for trained profiles, findings and tables.")],
-    folds: Annotated[int, typer.Option(min=2, help="No anatomy is in two of them.")] = 5,
+    folds: Annotated[int, typer.Option(min=2, help="Number of folds; no anatomy is in two of them.")] = 5,
     config: Annotated[
-        str | None, typer.Option(help="How networks are trained [default: PROFILE-gpu or PROFILE-cpu].")
+        str | None, typer.Option(help="Training configuration [default: PROFILE-gpu or PROFILE-cpu].")
     ] = None,
-    pretrained: Annotated[Path | None, typer.Option(help="Weights that a classifier starts from.")] = None,
-    limit: Annotated[int, typer.Option(min=0, help="Only the first so many studies; 0: all.")] = 0,
+    pretrained: Annotated[Path | None, typer.Option(help="Weights with which the classifier starts.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Use only the first N studies; 0 uses all.")] = 0,
     kind: KindOption = None,
     device: Device = "auto",
     bootstrap: Draws = 1000,
 ) -> None:
-    """Train and measure by folds; print the two papers' tables. Stops and goes on where it was."""
+    """Cross-validate profiles and print the two papers' tables. A stopped run continues where it left off."""
     from pipeline.profile import load_profile
-    from training.crossval import Training, cross_validate
     from training.evaluation.cases import read_cohort
+    from training.evaluation.crossval import Training, cross_validate
     from training.evaluation.papers import paper_tables
     from training.evaluation.run import require_names
-    from training.evaluation.summary import Measured, summarise
+    from training.evaluation.summary import CohortMeasurement, summarise
     from training.evaluation.tables import report
 
     cases = read_cohort(cohort, limit, kind=kind)
@@ -100,7 +107,7 @@ def crossval(
     by_profile = {p.name: cross_validate(cases, p, out, folds=folds, how=how, device=device) for p in profiles}
     pooled = {name: [result for fold in by for result in fold] for name, by in by_profile.items()}
     summaries = [summarise(p.name, pooled[p.name], caveats=p.caveats, draws=bootstrap) for p in profiles]
-    measured = Measured.of(pooled[profiles[0].name])
+    measured = CohortMeasurement.of(pooled[profiles[0].name])
     papers = paper_tables(by_profile, measured.simulated)
     document = {
         "schema": "cmb-crossval/1",
@@ -113,6 +120,48 @@ def crossval(
     title = f"Cross-validation on {cohort.resolve().name}, {folds} folds by anatomy"
     (out / "crossval.md").write_text(report(title, measured, summaries, _command()) + f"\n{papers}\n", encoding="utf-8")
     typer.echo(f"{measured}\n\n{papers}\n\n{out / 'crossval.md'}")
+
+
+def calibrate(
+    dataset: Cohort,
+    out: Annotated[Path, typer.Option(help="Folder for the profile, its weights and the findings.")],
+    profile: Annotated[str, typer.Option(help="Name or TOML file of a trained profile.")] = "default",
+    name: Annotated[str | None, typer.Option(help="Name of the new profile [default: PROFILE-site].")] = None,
+    false_positives: Annotated[
+        float, typer.Option(min=0.01, help="False positives per study that the site accepts.")
+    ] = 0.5,
+    kind: KindOption = None,
+    device: Device = "auto",
+    bootstrap: Draws = 1000,
+) -> None:
+    """Set probabilities and thresholds of a trained profile to a site's labelled studies."""
+    from pipeline.profile import load_profile
+    from training.evaluation.calibration import shown_probability
+    from training.evaluation.cases import read_cohort
+    from training.evaluation.run import run_profile
+    from training.evaluation.site_calibration import calibrate_to, write_calibrated
+    from training.evaluation.tables import number, percent
+
+    recipe = load_profile(profile)
+    cases = read_cohort(dataset, kind=kind)
+    _make(out)
+    results = list(run_profile(cases, recipe, out / "findings", device=device, say=_say))
+    found = calibrate_to(results, false_positives, bootstrap)
+    made = write_calibrated(recipe, found, out, name or f"{recipe.name}-site")
+    typer.echo(
+        f"{found.studies} studies of {found.subjects} subjects; {found.found} of {found.visible} visible microbleeds "
+        "are among the candidates\n"
+        f"log odds: {found.offset:+.2f} + {found.slope:.2f} × those of {recipe.name}\n"
+        f"thresholds: possible {shown_probability(found.possible)}, definite {shown_probability(found.definite)}\n"
+        f"at possible: sensitivity {percent(found.sensitivity)} %, false positives per study "
+        f"{number(found.fp_per_study)} (optimistic: the same studies set the thresholds)"
+    )
+    if found.wanted > found.studies:
+        _say(
+            f"too few studies for narrow intervals: ±5 points of sensitivity and ±0.25 false positives take about "
+            f"{found.wanted} studies like these"
+        )
+    typer.echo(f"{out / made.name}.toml: digest {made.digest}")
 
 
 def _command() -> str:

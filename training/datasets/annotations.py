@@ -1,4 +1,4 @@
-"""Where are the bleeds that a DICOM segmentation or report marks? As points in patient coordinates."""
+"""Where are the microbleeds that a DICOM segmentation or report marks? As points in patient coordinates."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from pydicom import Dataset
 
 from pipeline.errors import InputError
 from pipeline.geometry import Geometry, Volume
-from training.datasets.record import REJECTED, Mark, marks_of_labels
+
+from .record import REJECTED, Mark, marks_of_labels
 
 MEASUREMENT_GROUP = "125007"
 DIAMETER = "81827009"
 TRACKING_UID = "112040"
 HEMORRHAGE = "50960005"
 SAME_PLACE_MM = 3.0
-"""What lies nearer to a bleed than this is not held against it."""
+"""What lies nearer to a microbleed than this is not held against it."""
 
 Points = NDArray[np.float64]
 
@@ -58,7 +59,7 @@ def _to_lps(rows: NDArray[np.intp], columns: NDArray[np.intp], groups: Dataset, 
 
 
 def marks_of_points(segments: Sequence[Points], geometry: Geometry) -> tuple[Mark, ...]:
-    """Bleeds of segments given by their voxels: what hangs together is one."""
+    """Microbleeds of segments given by their voxels: what hangs together is one."""
     labels = np.zeros(geometry.shape, np.uint16)
     for number, points in enumerate(segments, start=1):
         voxels = np.rint(geometry.to_ijk(points)[:, ::-1]).astype(int)
@@ -68,12 +69,12 @@ def marks_of_points(segments: Sequence[Points], geometry: Geometry) -> tuple[Mar
 
 
 def marks_of_segmentations(segmentations: Sequence[Dataset], geometry: Geometry) -> tuple[Mark, ...]:
-    """Bleeds of all segments of some segmentations."""
+    """Microbleeds of all segments of some segmentations."""
     return marks_of_points([p for s in segmentations for p in segment_points(s).values()], geometry)
 
 
 def marks_of_report(report: Dataset, segmentations: Sequence[Dataset], swi: Volume) -> tuple[Mark, ...]:
-    """Bleeds that the measurement groups of a TID 1500 report point at: a segment, or spatial coordinates.
+    """Microbleeds that the measurement groups of a TID 1500 report point at: a segment, or spatial coordinates.
 
     Groups with neither (totals) are passed over.
 
@@ -102,10 +103,10 @@ def marks_of_report(report: Dataset, segmentations: Sequence[Dataset], swi: Volu
 def rejected_marks(
     report: Dataset, segmentations: Sequence[Dataset], bleeds: Sequence[Mark], geometry: Geometry
 ) -> tuple[Mark, ...]:
-    """What the detector took for a bleed and the reader who verified `report` did not.
+    """What the detector took for a microbleed and the reader who verified `report` did not.
 
     These are segments of hemorrhage, made by the same software in the same study, that the report does not name, where
-    it has no bleed either.
+    it has no microbleed either.
     """
     if report.get("VerificationFlag") != "VERIFIED":
         return ()

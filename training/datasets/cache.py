@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from pipeline.errors import CmbError, InputError
 from pipeline.geometry import Acquisition, Geometry, Volume
-from pipeline.inputs import BRIGHTEST, Inputs, make_inputs
-from training.datasets.record import BLEED, Labelled, Mark, Record
+from pipeline.networks.inputs import BRIGHTEST, Inputs, make_inputs
+
+from .record import BLEED, LabelledStudy, Mark, Record
 
 SCHEMA = "cmb-training-study/1"
 GREY_STEP = BRIGHTEST / 255
@@ -78,9 +79,15 @@ class CachedStudy:
         """Voxel coordinates ``(n, 3)``, as (i, j, k), of marks."""
         return self.geometry.to_ijk(np.array([m.centre_lps_mm for m in marks], np.float64).reshape(-1, 3))
 
-    def bleeds(self, *, visible: bool = True) -> tuple[Mark, ...]:
-        """The bleeds, those a reader can see or those not."""
-        return tuple(m for m in self.marks if m.kind == BLEED and m.visible == visible)
+    def visible_bleeds(self) -> tuple[Mark, ...]:
+        """The microbleeds that a reader can see."""
+        return tuple(m for m in self.marks if m.kind == BLEED and m.visible)
+
+    def reference(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Patient coordinates ``(n, 3)`` of all microbleeds, and which of them a reader can see."""
+        bleeds = [m for m in self.marks if m.kind == BLEED]
+        centres = np.array([m.centre_lps_mm for m in bleeds], np.float64).reshape(-1, 3)
+        return centres, np.array([m.visible for m in bleeds], bool)
 
 
 def _grey(values: Bytes) -> NDArray[np.float32]:
@@ -88,7 +95,7 @@ def _grey(values: Bytes) -> NDArray[np.float32]:
 
 
 def cache_study(
-    record: Record, labelled: Labelled, brain: NDArray[np.bool_], *, coarse: int = 1, magnitude: bool = True
+    record: Record, labelled: LabelledStudy, brain: NDArray[np.bool_], *, coarse: int = 1, magnitude: bool = True
 ) -> CachedStudy:
     """Crop, normalise and quantise a study; see :func:`make_cache`."""
     inputs = make_inputs(labelled.acquisition, brain)
@@ -137,7 +144,7 @@ def read_study(path: Path) -> CachedStudy:
     Raises
     ------
     InputError
-        When the file is no study of a cache, or of another version.
+        When the file is not a cached study, or of another version.
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
@@ -153,7 +160,7 @@ def read_study(path: Path) -> CachedStudy:
                 swi, phase, magnitude, brain, stored["affine"],
             )  # fmt: skip
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"is no study of a cache ({error})", where=str(path)) from error
+        raise InputError(f"is not a cached study ({error})", where=str(path)) from error
 
 
 def find_cached(folders: Sequence[Path]) -> list[Path]:
@@ -161,9 +168,7 @@ def find_cached(folders: Sequence[Path]) -> list[Path]:
     found = {p.name: p for folder in folders for p in sorted(folder.rglob("*.npz")) if not p.name.startswith(".")}
     if not found:
         where = ", ".join(map(str, folders))
-        raise InputError(
-            "holds no study of a cache", where=where, do="make one with `cmbtrain cache DATASET --out DIR`"
-        )
+        raise InputError("holds no cached study", where=where, do="make one with `cmbtrain cache DATASET --out DIR`")
     return [found[name] for name in sorted(found)]
 
 
@@ -193,9 +198,9 @@ def make_cache(
     part_mb : int
         Largest size of a part, MiB.
     limit : int
-        At most so many studies; 0 for all.
+        Number of studies; 0 caches all.
     coarse : int
-        Keep every so many steps only: 4 halves the size and is still below the noise.
+        Keep every Nth intensity step: 4 halves the size, and its steps are still below the noise.
     magnitude : bool
         Whether it is kept.
     say : callable

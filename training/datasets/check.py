@@ -10,7 +10,8 @@ from itertools import combinations
 import numpy as np
 
 from pipeline.errors import CmbError
-from training.datasets.record import BLEED, Labelled, Record
+
+from .record import BLEED, LabelledStudy, Record
 
 THICKEST_MM = 5.0
 NEAREST_MM = 1.0
@@ -29,23 +30,25 @@ class Problem:
         return f"{'error' if self.error else 'note'}: {self.study}: {self.what}"
 
 
-def check(records: Sequence[Record]) -> Iterator[Problem]:
-    """Read every study; yield every problem."""
+def check(records: Sequence[Record], unused: Sequence[Problem] = ()) -> Iterator[Problem]:
+    """Read every study; yield every problem, and first those of labels that are not used."""
+    yield from unused
     bleeds = 0
     for record in records:
         try:
             labelled = record.read()
         except CmbError as error:
-            yield Problem(record.name, str(error))
+            place = "" if error.where == record.name else f"{error.where}: " if error.where else ""
+            yield Problem(record.name, f"{place}{error.what}" + (f"; {error.do}" if error.do else ""))
             continue
         yield from check_study(record.name, labelled)
         bleeds += sum(m.kind == BLEED and m.visible for m in labelled.marks)
     yield from check_splits(records)
     if not bleeds:
-        yield Problem("all", "not one bleed is marked")
+        yield Problem("all", "no microbleed is marked")
 
 
-def check_study(name: str, labelled: Labelled) -> Iterator[Problem]:
+def check_study(name: str, labelled: LabelledStudy) -> Iterator[Problem]:
     """Problems of one study that could be read."""
     acquisition = labelled.acquisition
     swi, geometry = acquisition.swi, acquisition.swi.geometry
@@ -64,7 +67,7 @@ def check_study(name: str, labelled: Labelled) -> Iterator[Problem]:
     yield from _check_marks(name, labelled)
 
 
-def _check_marks(name: str, labelled: Labelled) -> Iterator[Problem]:
+def _check_marks(name: str, labelled: LabelledStudy) -> Iterator[Problem]:
     geometry = labelled.acquisition.swi.geometry
     limit = np.array(geometry.shape[::-1]) - 0.5
     for mark in labelled.marks:
@@ -79,7 +82,7 @@ def _check_marks(name: str, labelled: Labelled) -> Iterator[Problem]:
     for a, b in combinations(bleeds, 2):
         if np.linalg.norm(np.subtract(a.centre_lps_mm, b.centre_lps_mm)) < NEAREST_MM:
             where = ", ".join(f"{v:.1f}" for v in a.centre_lps_mm)
-            yield Problem(name, f"two bleeds within {NEAREST_MM:g} mm at {where} mm: marked twice?", error=False)
+            yield Problem(name, f"two microbleeds within {NEAREST_MM:g} mm at {where} mm: marked twice?", error=False)
 
 
 def check_splits(records: Sequence[Record]) -> Iterator[Problem]:

@@ -1,7 +1,7 @@
-"""How is a spreadsheet of points read? As in Al-masni's data: slice, x, y of each bleed, one CSV a subject.
+"""How is a spreadsheet of points read? As in Al-masni's data: slice, x, y of each microbleed, one CSV a subject.
 
 ``Data/NAME`` is a folder of DICOM (SWI, phase, magnitude) or ``Data/NAME.nii[.gz]``, with ``NAME_phase`` and
-``NAME_magnitude`` beside it; ``Label/NAME.csv`` has a bleed a line.
+``NAME_magnitude`` beside it; ``Label/NAME.csv`` has a microbleed a line.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.errors import InputError
-from pipeline.geometry import Acquisition
-from training.datasets.record import Labelled, Mark, Record
+from pipeline.geometry import Acquisition, Geometry
+
+from .record import LabelledStudy, Mark, Record
+from .spreadsheet import delimiter_of
 
 COMPANIONS = ("_phase", "_magnitude")
 
@@ -23,7 +25,7 @@ def is_points(folder: Path) -> bool:
 
 
 def list_points(folder: Path) -> list[Record]:
-    """One record for each image of ``Data``; without a CSV a subject has no bleeds, and the check says so."""
+    """One record for each image of ``Data``; without a CSV a subject has no microbleeds, and the check says so."""
     if not is_points(folder):
         return []
     names = {p.name.split(".nii")[0] for p in (folder / "Data").iterdir() if not p.name.startswith(".")}
@@ -31,12 +33,12 @@ def list_points(folder: Path) -> list[Record]:
     return [Record(n, n, n, None, False, partial(_read, folder, n)) for n in subjects]
 
 
-def _read(folder: Path, name: str) -> Labelled:
+def _read(folder: Path, name: str) -> LabelledStudy:
     acquisition = _images(folder / "Data", name)
     table = folder / "Label" / f"{name}.csv"
     if not table.is_file():
-        raise InputError("there is no such table", where=str(table), do="a subject without bleeds has an empty one")
-    geometry = acquisition.swi.geometry
+        raise InputError("no such table", where=str(table), do="a subject without microbleeds has an empty one")
+    geometry = _numbered(folder / "Data", name, acquisition)
     marks = []
     for number, row in _rows(table):
         # Slices and pixels count from 1; x is the column, y the row.
@@ -45,15 +47,22 @@ def _read(folder: Path, name: str) -> Labelled:
             raise InputError(f"line {number}: slice, x, y {row[:3]} is outside the image", where=str(table))
         x, y, z = geometry.to_lps((i, j, k)).tolist()
         marks.append(Mark((x, y, z), diameter_mm=row[3] if len(row) > 3 else None))
-    return Labelled(acquisition, tuple(marks))
+    return LabelledStudy(acquisition, tuple(marks))
+
+
+def _numbered(folder: Path, name: str, acquisition: Acquisition) -> Geometry:
+    """The grid whose slices and pixels the table counts: the file's own, whatever way it is brought to axial slices."""
+    from .nifti import file_geometry, find_image
+
+    path = None if (folder / name).is_dir() else find_image(folder, name)
+    return acquisition.swi.geometry if path is None else file_geometry(path)
 
 
 def _rows(table: Path) -> list[tuple[int, list[float]]]:
     """Numbers of each line; a first line of words is a heading."""
     rows = []
     text = table.read_text(encoding="utf-8-sig")
-    separator = ";" if text.partition("\n")[0].count(";") > 1 else "\t" if "\t" in text.partition("\n")[0] else ","
-    for number, cells in enumerate(csv.reader(text.splitlines(), delimiter=separator), start=1):
+    for number, cells in enumerate(csv.reader(text.splitlines(), delimiter=delimiter_of(text)), start=1):
         filled = [cell.strip() for cell in cells if cell.strip()]
         if not filled:
             continue
@@ -71,10 +80,10 @@ def _rows(table: Path) -> list[tuple[int, list[float]]]:
 
 def _images(folder: Path, name: str) -> Acquisition:
     if (folder / name).is_dir():
-        from training.datasets.site import read_dicom
+        from .site import read_dicom
 
         return read_dicom(folder / name)
-    from training.datasets.nifti import find_image, read_nifti
+    from .nifti import find_image, read_nifti
 
     image = find_image(folder, name)
     if image is None:

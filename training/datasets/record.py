@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +14,19 @@ Point = tuple[float, float, float]
 BLEED = "bleed"
 NULL = "null"
 """An insertion that changes nothing: a place where nothing may be found."""
+VEIN = "vein"
+"""A place where a vein looks like a microbleed."""
+APART_FROM_VEINS_MM = 3.0
+"""A vein this near to anything else that is marked is not marked itself: one place has one name."""
 REJECTED = "rejected"
-"""What the detector took for a bleed and a reader did not: no bleed, whatever else it is."""
+"""What the detector took for a microbleed and a reader did not: no microbleed, whatever else it is."""
 USUAL_DIAMETER_MM = 4.0
 """Taken where a data set marks points only."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One bleed, mimic or null insertion.
+    """One microbleed, mimic or null insertion.
 
     Parameters
     ----------
@@ -33,7 +37,7 @@ class Mark:
     diameter_mm : float or None
         Apparent, in plane; None where it is not known.
     visible : bool
-        Whether a reader could see it: an invisible bleed is neither to be found nor to be punished.
+        Whether a reader could see it: an invisible microbleed is neither to be found nor to be punished.
     """
 
     centre_lps_mm: Point
@@ -48,7 +52,7 @@ class Mark:
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
+class LabelledStudy:
     """The images and marks of a study; `brain` is None unless the data set comes with one (masked images).
 
     `notes` are worth knowing before it is trained on.
@@ -87,12 +91,24 @@ class Record:
     anatomy: str
     split: str | None
     mimics_known: bool
-    read: Callable[[], Labelled]
+    read: Callable[[], LabelledStudy]
     simulated: bool = False
 
 
+def vein_marks(
+    centres: Sequence[Point], diameters_mm: Sequence[float | None], others: Sequence[Mark]
+) -> tuple[Mark, ...]:
+    """Marks of veins, less those at a microbleed or at another mimic that can be seen."""
+    taken = np.array([m.centre_lps_mm for m in others if m.kind == BLEED or (m.visible and m.kind != NULL)])
+    return tuple(
+        Mark(centre, VEIN, diameter)
+        for centre, diameter in zip(centres, diameters_mm, strict=True)
+        if not len(taken) or np.linalg.norm(taken - centre, axis=1).min() >= APART_FROM_VEINS_MM
+    )
+
+
 def marks_of_labels(labels: NDArray[np.integer], geometry: Geometry) -> tuple[Mark, ...]:
-    """Bleeds that are the connected components (26 neighbours) of each value of a label volume ``(k, j, i)``."""
+    """Microbleeds that are the connected components (26 neighbours) of each value of a label volume ``(k, j, i)``."""
     from scipy import ndimage
 
     marks = []

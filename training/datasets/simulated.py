@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.geometry import Acquisition, Geometry, Volume
-from training.datasets.record import Labelled, Mark, Record
+
+from .record import BLEED, LabelledStudy, Mark, Record, vein_marks
 
 TRUTH = "truth.json"
 SCHEMA = "cmb-simulated-truth/1"
@@ -34,6 +36,8 @@ def _hidden(path: Path) -> bool:
 def _record(path: Path) -> Record:
     try:
         document = json.loads(path.read_text())
+        if "schema" not in document:
+            return _plain_record(path, document)
         if document["schema"] != SCHEMA:
             raise InputError(f"has schema {document['schema']}, not {SCHEMA}", where=str(path))
         cohort = document["cohort"]["name"]
@@ -42,35 +46,68 @@ def _record(path: Path) -> Record:
             subject=f"{cohort}-{document['anatomy']}-{document['seeds']['head']}",
             anatomy=document["anatomy"],
             split=document["split"],
-            mimics_known=True,
+            mimics_known=bool(document.get("mimics_known", True)),
             read=partial(_read, path.parent, document),
             simulated=True,
         )
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise InputError(f"is no truth of a simulated study ({error})", where=str(path)) from error
+        raise InputError(f"is not the truth file of a simulated study ({error})", where=str(path)) from error
 
 
-def _read(folder: Path, document: dict[str, Any]) -> Labelled:
-    marks = tuple(_mark(entry) for entry in (*document["lesions"], *document["mimics"]))
-    return Labelled(_images(folder, document), marks)
+def _plain_record(path: Path, document: dict[str, Any]) -> Record:
+    """Take a truth file that states little more than the centres of microbleeds, as docs/evaluate.md describes it."""
+    name = str(document.get("study", path.parent.resolve().name))
+    subject = str(document.get("subject", name))
+    return Record(
+        name=name,
+        subject=subject,
+        anatomy=str(document.get("anatomy", subject)),
+        split=document.get("split"),
+        mimics_known="mimics" in document,
+        read=partial(_read, path.parent, {"mimics": [], **document, "lesions": document["lesions"]}),
+        simulated="simulated" in str(document.get("note", "")).lower(),
+    )
+
+
+def _read(folder: Path, document: dict[str, Any]) -> LabelledStudy:
+    inclusions = tuple(_mark(entry) for entry in (*document["lesions"], *document["mimics"]))
+    return LabelledStudy(_images(folder, document), (*inclusions, *_veins(document, inclusions)))
+
+
+def _veins(document: dict[str, Any], others: tuple[Mark, ...]) -> tuple[Mark, ...]:
+    """Veins that can be taken for microbleeds, which the truth lists under a key of their own."""
+    veins = [*document.get("end_on_veins", ()), *document.get("veins", ())]
+    centres = [_point(entry["centre_lps_mm"]) for entry in veins]
+    return vein_marks(centres, [2 * entry["radius_mm"] for entry in veins], others)
+
+
+def _point(values: Sequence[float]) -> tuple[float, float, float]:
+    x, y, z = map(float, values)
+    return x, y, z
 
 
 def _mark(entry: dict[str, Any]) -> Mark:
-    x, y, z = entry["centre_lps_mm"]
-    return Mark((x, y, z), entry["kind"], entry["apparent_diameter_mm"] or None, bool(entry["visible"]))
+    return Mark(
+        _point(entry["centre_lps_mm"]),
+        entry.get("kind", BLEED),
+        entry.get("apparent_diameter_mm") or None,
+        bool(entry.get("visible", True)),
+    )
 
 
 def _images(folder: Path, document: dict[str, Any]) -> Acquisition:
     if (folder / "arrays.npz").is_file():
         return _arrays(folder / "arrays.npz", document)
-    if (folder / "dicom").is_dir():
-        from training.datasets.site import read_dicom
+    if (folder / "dicom").is_dir() or any(folder.glob("*.dcm")):
+        from .site import read_dicom
 
-        return read_dicom(folder / "dicom")
+        return read_dicom(folder / "dicom" if (folder / "dicom").is_dir() else folder)
     if (folder / "nifti").is_dir():
-        from training.datasets.nifti import read_nifti
+        from .nifti import read_nifti
 
-        swi, phase, magnitude = (read_nifti(folder / "nifti" / f"{n}.nii.gz") for n in ("swi", "phase", "magnitude"))
+        swi = read_nifti(folder / "nifti" / "swi.nii.gz")
+        others = (folder / "nifti" / f"{name}.nii.gz" for name in ("phase", "magnitude"))
+        phase, magnitude = (read_nifti(path) if path.is_file() else None for path in others)
         return Acquisition(swi, phase, magnitude)
     raise InputError("has no images", where=str(folder), do="simulate with --format arrays, dicom or nifti")
 

@@ -2,7 +2,7 @@
 
 Of several the first in this order counts: ``lesions.csv`` at the top of the folder (for the studies it names), the
 newest report that a person verified, the newest report, all segmentations. What a person verified therefore decides
-which of the node's own segments are bleeds; the others are what a detector has to learn not to find.
+which of the node's own segments are microbleeds; the others are what a detector has to learn not to find.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import warnings
 from collections import defaultdict
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,15 +19,20 @@ from pydicom.errors import InvalidDicomError
 
 from pipeline.errors import InputError, NoSwiError
 from pipeline.geometry import Acquisition
-from pipeline.study import Study, find_files, pick, read_studies
-from pipeline.volume import read_acquisition
-from training.datasets.annotations import marks_of_report, marks_of_segmentations, rejected_marks
-from training.datasets.record import Labelled, Mark, Record
+from pipeline.read.study import Study, find_files, read_studies, select_series
+from pipeline.read.volume import read_acquisition
+
+from .annotations import marks_of_report, marks_of_segmentations, rejected_marks
+from .check import Problem
+from .record import BLEED, VEIN, LabelledStudy, Mark, Record
+from .spreadsheet import delimiter_of
 
 TABLE = "lesions.csv"
 SIMULATED = "SIMULATED IMAGE"
 """How the Image Comments of simulated images begin."""
 COLUMNS = ("study_instance_uid", "x", "y", "z")
+KINDS_OF_MARKS = (BLEED, "calcification", VEIN, "cavernoma", "iron", "other")
+"""What the column `kind` may say."""
 UNVERIFIED = "its marks are of a report that nobody verified: a detector would learn its own mistakes"
 
 
@@ -45,7 +51,7 @@ def read_dicom(folder: Path) -> Acquisition:
 
 
 def _acquire(study: Study) -> Acquisition:
-    chosen = pick(study, t2star=True)
+    chosen = select_series(study, t2star=True)
     if not chosen.analysable:
         raise NoSwiError(chosen.why, where=study.study_instance_uid)
     return read_acquisition(chosen)
@@ -61,11 +67,11 @@ def list_site(folder: Path) -> list[Record]:
     files = find_files(folder)
     studies, _ = read_studies(files)
     marked = _marked(files)
-    table = _read_table(folder / TABLE) if (folder / TABLE).is_file() else {}
+    table = _read_table(folder / TABLE).marks if (folder / TABLE).is_file() else {}
     records = []
     for study in studies:
         uid = study.study_instance_uid
-        if not pick(study, t2star=True).analysable:
+        if not select_series(study, t2star=True).analysable:
             continue
         header = _header(study.series[0].instances[0].path)
         person = str(getattr(header, "PatientID", "") or uid)
@@ -94,10 +100,10 @@ def _marked(files: list[Path]) -> dict[str, list[Path]]:
     return found
 
 
-def _read(study: Study, points: tuple[Mark, ...] | None, files: list[Path]) -> Labelled:
+def _read(study: Study, points: tuple[Mark, ...] | None, files: list[Path]) -> LabelledStudy:
     acquisition = _acquire(study)
     if points is not None:
-        return Labelled(acquisition, points)
+        return LabelledStudy(acquisition, points)
     objects = [dcmread(path) for path in files]
     segmentations = [o for o in objects if o.Modality == "SEG"]
     reports = [o for o in objects if o.Modality == "SR"]
@@ -106,9 +112,9 @@ def _read(study: Study, points: tuple[Mark, ...] | None, files: list[Path]) -> L
         bleeds = marks_of_report(report, segmentations, acquisition.swi)
         rejected = rejected_marks(report, segmentations, bleeds, acquisition.swi.geometry)
         verified = report.get("VerificationFlag") == "VERIFIED"
-        return Labelled(acquisition, (*bleeds, *rejected), notes=() if verified else (UNVERIFIED,))
+        return LabelledStudy(acquisition, (*bleeds, *rejected), notes=() if verified else (UNVERIFIED,))
     if segmentations:
-        return Labelled(acquisition, marks_of_segmentations(segmentations, acquisition.swi.geometry))
+        return LabelledStudy(acquisition, marks_of_segmentations(segmentations, acquisition.swi.geometry))
     raise InputError(
         "is not marked", where=study.study_instance_uid, do=f"add a report, a segmentation, or lines of {TABLE}"
     )
@@ -118,22 +124,67 @@ def _made(report: Dataset) -> tuple[str, str, str]:
     return str(report.get("ContentDate", "")), str(report.get("ContentTime", "")), str(report.SOPInstanceUID)
 
 
-def _read_table(path: Path) -> dict[str, tuple[Mark, ...]]:
-    """``study_instance_uid,x,y,z[,diameter_mm][,kind]`` (LPS); without x a line names a study that has none."""
+def unused_site_labels(folder: Path) -> list[Problem]:
+    """Lines of ``lesions.csv`` that are not used, and studies without images that can be: each with the reason."""
+    studies, _ = read_studies(find_files(folder))
+    selected = {s.study_instance_uid: select_series(s, t2star=True) for s in studies}
+    unused = [
+        Problem(uid, f"is left out: {chosen.why}", error=False)
+        for uid, chosen in selected.items()
+        if not chosen.analysable
+    ]
+    if not (folder / TABLE).is_file():
+        return unused
+    table = _read_table(folder / TABLE)
+    for uid, lines in table.lines.items():
+        if uid not in selected:
+            numbers = ", ".join(map(str, lines))
+            unused.append(Problem(f"{TABLE} line {numbers}", f"no study {uid} is in the folder"))
+    return [*table.unknown, *unused]
+
+
+@dataclass(frozen=True)
+class LesionTable:
+    """What ``lesions.csv`` says: marks and line numbers of each study, and the lines whose kind nobody knows."""
+
+    marks: dict[str, tuple[Mark, ...]]
+    lines: dict[str, list[int]]
+    unknown: tuple[Problem, ...]
+
+
+def _read_table(path: Path) -> LesionTable:
+    """``study_instance_uid,x,y,z[,diameter_mm][,kind]`` (LPS); without x a line names a study that has none.
+
+    Semicolons may stand for commas, and the numbers then may have decimal commas.
+    """
     marks: dict[str, list[Mark]] = {}
-    with path.open(encoding="utf-8-sig", newline="") as opened:
-        reader = csv.DictReader(opened)
-        missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
-        if missing:
-            raise InputError(f"has no column {', '.join(missing)}", where=str(path))
-        for number, row in enumerate(reader, start=2):
-            of_study = marks.setdefault(row["study_instance_uid"].strip(), [])
-            if not (row["x"] or "").strip():
-                continue
-            try:
-                x, y, z = (float(row[c]) for c in ("x", "y", "z"))
-                size = float(row["diameter_mm"]) if (row.get("diameter_mm") or "").strip() else None
-            except (TypeError, ValueError):
-                raise InputError(f"line {number} holds no numbers x, y, z", where=str(path)) from None
-            of_study.append(Mark((x, y, z), (row.get("kind") or "").strip() or "bleed", size))
-    return {uid: tuple(found) for uid, found in marks.items()}
+    lines: dict[str, list[int]] = {}
+    unknown = []
+    text = path.read_text(encoding="utf-8-sig")
+    delimiter = delimiter_of(text)
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
+    missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
+    if missing:
+        raise InputError(f"has no column {', '.join(missing)}", where=str(path))
+    for number, row in enumerate(reader, start=2):
+        uid = (row["study_instance_uid"] or "").strip()
+        of_study = marks.setdefault(uid, [])
+        lines.setdefault(uid, []).append(number)
+        if not (row["x"] or "").strip():
+            continue
+        kind = (row.get("kind") or "").strip() or BLEED
+        if kind not in KINDS_OF_MARKS:
+            known = ", ".join(KINDS_OF_MARKS)
+            unknown.append(Problem(f"{TABLE} line {number}", f"unknown kind {kind!r}; use one of {known}"))
+            continue
+        try:
+            x, y, z = (_number(row[c], delimiter) for c in ("x", "y", "z"))
+            size = _number(row["diameter_mm"], delimiter) if (row.get("diameter_mm") or "").strip() else None
+        except (TypeError, ValueError):
+            raise InputError(f"line {number} holds no numbers x, y, z", where=str(path)) from None
+        of_study.append(Mark((x, y, z), kind, size))
+    return LesionTable({uid: tuple(found) for uid, found in marks.items()}, lines, tuple(unknown))
+
+
+def _number(cell: str, delimiter: str) -> float:
+    return float(cell if delimiter == "," else cell.replace(",", "."))

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score, confusion_matrix
 
-from training.evaluation.bootstrap import Estimate, Resamples, Weights
-from training.evaluation.metrics import StudyResult
+from .bootstrap import Estimate, Resamples, Weights
+from .metrics import StudyResult
 
 LIMITS = (1, 5, 10)
 NAMES = ("0", "1–4", "5–9", "≥ 10")
 
 
 @dataclass(frozen=True)
-class Burden:
+class BurdenAgreement:
     """How true classes (rows) and reported classes (columns) agree; kappa is quadratically weighted (Cohen 1968)."""
 
     table: tuple[tuple[int, ...], ...]
@@ -27,16 +27,16 @@ class Burden:
 
 
 def burden_class(count: int) -> int:
-    """Class of a number of bleeds, 0 to 3."""
+    """Class of a number of microbleeds, 0 to 3."""
     return int(np.searchsorted(LIMITS, count, side="right"))
 
 
-def burden(results: Sequence[StudyResult], resamples: Resamples) -> Burden:
-    """Compare the classes of visible and of reported bleeds; a refused study counts as one without a report."""
+def burden(results: Sequence[StudyResult], resamples: Resamples) -> BurdenAgreement:
+    """Compare the classes of visible and of reported microbleeds; a refused study counts as one without a report."""
     true = np.array([burden_class(len(r.case.truth.visible)) for r in results], dtype=np.intp)
     said = np.array([burden_class(len(r.lesions)) for r in results], dtype=np.intp)
     table = confusion_matrix(true, said, labels=range(len(NAMES)))
-    return Burden(
+    return BurdenAgreement(
         tuple(tuple(int(n) for n in row) for row in table),
         resamples.estimate(lambda weights: weighted_kappa(true, said, weights)),
         resamples.estimate(lambda weights: float(weights @ (true == said) / weights.sum())),

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.matching import Judged, Verdict
+from .outcomes import JudgedMark, MarkOutcome
 
 BINS = 10
+NEAREST = 0.005
+"""No score is certain, so no probability is shown as 0.00 or 1.00."""
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Marks of similar probability: how many, their mean probability, and the share that are bleeds."""
+    """Marks of similar probability: how many, their mean probability, and the share that are microbleeds."""
 
     count: int
     probability: float
@@ -31,7 +33,7 @@ class Calibration:
     marks : int
         How many.
     error : float or None
-        Expected calibration error: mean distance between probability and share of bleeds, over ten bins of equal
+        Expected calibration error: mean distance between probability and share of microbleeds, over ten bins of equal
         width, weighted by their marks (Guo 2017).
     brier : float or None
         Mean squared distance of the probability from 0 or 1.
@@ -45,11 +47,18 @@ class Calibration:
     bins: tuple[Bin, ...]
 
 
-def calibration(judged: Sequence[Judged]) -> Calibration:
-    """Measure it; marks on bleeds that cannot be seen are left out."""
-    counted = [j for j in judged if j.verdict is not Verdict.NOT_COUNTED]
+def shown_probability(probability: float) -> str:
+    """A probability in two digits; one that would be rounded to 0 or 1 is shown as a limit."""
+    if probability < NEAREST:
+        return "< 0.01"
+    return "> 0.99" if probability >= 1 - NEAREST else f"{probability:.2f}"
+
+
+def calibration(judged: Sequence[JudgedMark]) -> Calibration:
+    """Measure it; marks on microbleeds that cannot be seen are left out."""
+    counted = [j for j in judged if j.verdict is not MarkOutcome.NOT_COUNTED]
     probability = np.array([j.mark.probability for j in counted], dtype=float)
-    bleed = np.array([j.verdict is Verdict.HIT for j in counted], dtype=float)
+    bleed = np.array([j.verdict is MarkOutcome.HIT for j in counted], dtype=float)
     if not counted:
         return Calibration(0, None, None, ())
     bins = _bins(probability, bleed)

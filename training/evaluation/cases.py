@@ -1,8 +1,8 @@
 """What is measured? Studies with a truth, and the answers that a profile gave to them.
 
 A cohort is any folder with a ``truth.json`` in the folder of every study, as ``cmbtrain simulate`` writes them; the
-images lie beside it or in its folder ``dicom``. Of any other labelled data set (:mod:`training.datasets`) the bleeds
-marked are the truth, and the images are taken as training reads them.
+images lie beside it or in its folder ``dicom``. In any other labelled data set
+(:mod:`training.datasets`) the marked microbleeds are the truth, and the images are taken as training reads them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import Any
 
 from pipeline.errors import InputError
 from training.datasets.kinds import open_dataset
-from training.datasets.record import BLEED, Record
-from training.datasets.record import Mark as Label
+from training.datasets.record import BLEED, Mark, Record
 
 Point = tuple[float, float, float]
 TRUTH_FILE = "truth.json"
@@ -25,8 +24,8 @@ END_ON_VEIN = "end-on vein"
 
 
 @dataclass(frozen=True)
-class Thing:
-    """A true bleed, or something that looks like one.
+class TruthObject:
+    """A true microbleed, or something that looks like one.
 
     Parameters
     ----------
@@ -51,17 +50,17 @@ class Thing:
 
 
 @dataclass(frozen=True)
-class Truth:
+class CaseTruth:
     """What is in one study, and what `visible` means there; `veins` are known places where one is seen end-on."""
 
-    bleeds: tuple[Thing, ...]
-    mimics: tuple[Thing, ...] = ()
-    rule: str = "every bleed of the reference counts"
-    veins: tuple[Thing, ...] = ()
+    bleeds: tuple[TruthObject, ...]
+    mimics: tuple[TruthObject, ...] = ()
+    rule: str = "every microbleed of the reference counts"
+    veins: tuple[TruthObject, ...] = ()
 
     @property
-    def visible(self) -> tuple[Thing, ...]:
-        """The bleeds to be found."""
+    def visible(self) -> tuple[TruthObject, ...]:
+        """The microbleeds to be found."""
         return tuple(bleed for bleed in self.bleeds if bleed.visible)
 
 
@@ -77,7 +76,7 @@ class Case:
         Whose head; what is drawn again by the bootstrap, and what training and test may not share.
     images : Path or None
         Folder of its DICOM files; None where `record` has them.
-    truth : Truth
+    truth : CaseTruth
         What is in it.
     simulated : bool
         Whether nobody was ever scanned.
@@ -93,7 +92,7 @@ class Case:
     subject: str
     anatomy: str
     images: Path | None
-    truth: Truth
+    truth: CaseTruth
     simulated: bool = False
     study_instance_uid: str = ""
     split: str = ""
@@ -101,7 +100,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Mark:
+class ReportedMark:
     """A place that was reported or scored."""
 
     centre_lps_mm: Point
@@ -109,16 +108,16 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Answer:
+class CaseFindings:
     """What of a ``findings.json`` is measured: `lesions` are reported, `candidates` all that were scored."""
 
-    lesions: tuple[Mark, ...]
-    candidates: tuple[Mark, ...]
+    lesions: tuple[ReportedMark, ...]
+    candidates: tuple[ReportedMark, ...]
     warnings: tuple[str, ...] = ()
     timing_s: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, document: Mapping[str, Any]) -> Answer:
+    def of(cls, document: Mapping[str, Any]) -> CaseFindings:
         """Read it from the document of schema cmb-findings/1."""
         return cls(
             tuple(map(_mark, document["lesions"])),
@@ -128,8 +127,8 @@ class Answer:
         )
 
 
-def _mark(entry: Mapping[str, Any]) -> Mark:
-    return Mark(_point(entry["centroid_lps_mm"]), float(entry["probability"]))
+def _mark(entry: Mapping[str, Any]) -> ReportedMark:
+    return ReportedMark(_point(entry["centroid_lps_mm"]), float(entry["probability"]))
 
 
 def _point(values: Sequence[float]) -> Point:
@@ -145,7 +144,7 @@ def read_cohort(folder: Path, limit: int = 0, split: str = "", kind: str | None 
     folder : Path
         A cohort, or a labelled data set.
     limit : int
-        Only the first so many, unless 0.
+        Number of studies, in order of their names; 0 reads all.
     split : str
         Only those of this split, and those that name none; all if empty.
     kind : str, optional
@@ -164,7 +163,7 @@ def read_cohort(folder: Path, limit: int = 0, split: str = "", kind: str | None 
     chosen = [one for one in found if not split or one.split in (None, "", split)]
     if not chosen:
         others = ", ".join(sorted({one.split or "" for one in found}))
-        raise InputError(f"no study of split {split}", where=str(folder), do=f"there is {others}")
+        raise InputError(f"no study of split {split}", where=str(folder), do=f"its splits are: {others}")
     cases = [one if isinstance(one, Case) else labelled_case(one) for one in chosen[: limit or None]]
     names = [case.name for case in cases]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -175,14 +174,14 @@ def read_cohort(folder: Path, limit: int = 0, split: str = "", kind: str | None 
 
 
 def labelled_case(record: Record) -> Case:
-    """Read the marks of a labelled study; what is marked and no bleed counts as a mimic."""
+    """Read the marks of a labelled study; what is marked and no microbleed counts as a mimic."""
     marks = record.read().marks
     return Case(
         name=record.name,
         subject=record.subject,
         anatomy=record.anatomy,
         images=None,
-        truth=Truth(
+        truth=CaseTruth(
             tuple(_labelled(mark) for mark in marks if mark.kind == BLEED),
             tuple(_labelled(mark) for mark in marks if mark.kind != BLEED),
         ),
@@ -192,8 +191,8 @@ def labelled_case(record: Record) -> Case:
     )
 
 
-def _labelled(mark: Label) -> Thing:
-    return Thing(mark.centre_lps_mm, mark.kind, mark.visible, mark.diameter_mm)
+def _labelled(mark: Mark) -> TruthObject:
+    return TruthObject(mark.centre_lps_mm, mark.kind, mark.visible, mark.diameter_mm)
 
 
 def _hidden(path: Path) -> bool:
@@ -213,10 +212,11 @@ def read_case(path: Path) -> Case:
         bleeds = tuple(_thing(entry, "bleed") for entry in document["lesions"])
         mimics = tuple(_thing(entry, "mimic") for entry in document.get("mimics", ()))
         veins = tuple(_thing({**entry, "kind": END_ON_VEIN}, "") for entry in document.get("end_on_veins", ()))
+        veins += tuple(_thing(entry, "vein") for entry in document.get("veins", ()))
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"is no truth file: {error}", where=str(path)) from error
+        raise InputError(f"is not a truth file: {error}", where=str(path)) from error
     except KeyError as error:
-        raise InputError(f"is no truth file: {error} is missing", where=str(path)) from error
+        raise InputError(f"is not a truth file: {error} is missing", where=str(path)) from error
     folder = path.parent
     name = str(document.get("study", folder.name))
     anatomy = str(document.get("anatomy", name))
@@ -226,16 +226,16 @@ def read_case(path: Path) -> Case:
         subject=str(document.get("subject", name if head is None else f"{anatomy}/{head}")),
         anatomy=anatomy,
         images=folder / "dicom" if (folder / "dicom").is_dir() else folder,
-        truth=Truth(bleeds, mimics, _rule(document.get("visible_means")), veins),
+        truth=CaseTruth(bleeds, mimics, _rule(document.get("visible_means")), veins),
         simulated="simulated" in f"{document.get('schema', '')} {document.get('note', '')}".lower(),
         study_instance_uid=str(document.get("study_instance_uid", "")),
         split=str(document.get("split") or ""),
     )
 
 
-def _thing(entry: Mapping[str, Any], kind: str) -> Thing:
+def _thing(entry: Mapping[str, Any], kind: str) -> TruthObject:
     diameter = entry.get("apparent_diameter_mm")
-    return Thing(
+    return TruthObject(
         centre_lps_mm=_point(entry["centre_lps_mm"]),
         kind=str(entry.get("kind", kind)),
         visible=bool(entry.get("visible", True)),
@@ -247,6 +247,6 @@ def _thing(entry: Mapping[str, Any], kind: str) -> Thing:
 
 def _rule(means: Mapping[str, float] | None) -> str:
     if not means:
-        return "a bleed counts when its truth file calls it visible"
+        return "a microbleed counts when its truth file calls it visible"
     limits = " and ".join(f"{name} ≥ {limit:g}" for name, limit in means.items())
-    return f"a bleed counts when it is visible in the noise-free image: {limits}"
+    return f"a microbleed counts when it is visible in the noise-free image: {limits}"

@@ -13,12 +13,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipeline.geometry import Acquisition, Volume
-from pipeline.pictures.windows import Window, phase_window, swi_window
-from training.evaluation.cases import Case, Point
-from training.evaluation.matching import Verdict
-from training.evaluation.metrics import StudyResult
-from training.evaluation.run import images_of
-from training.evaluation.tables import SIMULATED
+from pipeline.pictures.windows import GreyWindow, phase_window, swi_window
+
+from .calibration import shown_probability
+from .cases import Case, Point
+from .metrics import StudyResult
+from .outcomes import MarkOutcome
+from .run import images_of
+from .tables import SIMULATED
 
 COLUMNS = 8
 """Pictures of each kind."""
@@ -27,7 +29,7 @@ HALF_MM = 10.0
 
 
 @dataclass(frozen=True)
-class Shown:
+class GalleryItem:
     """A place to be shown, and the words below it."""
 
     case: Case
@@ -35,7 +37,7 @@ class Shown:
     words: str
 
 
-def choose(results: Sequence[StudyResult]) -> dict[str, list[Shown]]:
+def choose(results: Sequence[StudyResult]) -> dict[str, list[GalleryItem]]:
     """What is shown of the answers: found and missed ones evenly over their sizes, the surest false ones."""
     found, missed, false = [], [], []
     for result in results:
@@ -44,15 +46,17 @@ def choose(results: Sequence[StudyResult]) -> dict[str, list[Shown]]:
         bleeds, of_bleed = result.case.truth.bleeds, {j.bleed: j.mark for j in result.lesions}
         for n, bleed in enumerate(bleeds):
             if n in result.found:
-                words = f"{bleed.diameter_mm or 0:.1f} mm, p {of_bleed[n].probability:.2f}"
-                found.append((bleed.diameter_mm or 0.0, Shown(result.case, bleed.centre_lps_mm, words)))
+                words = f"{bleed.diameter_mm or 0:.1f} mm, p {shown_probability(of_bleed[n].probability)}"
+                found.append((bleed.diameter_mm or 0.0, GalleryItem(result.case, bleed.centre_lps_mm, words)))
         for bleed in result.missed:
             words = f"{bleed.diameter_mm or 0:.1f} mm {bleed.placement or bleed.region}"
-            missed.append((bleed.diameter_mm or 0.0, Shown(result.case, bleed.centre_lps_mm, words)))
+            missed.append((bleed.diameter_mm or 0.0, GalleryItem(result.case, bleed.centre_lps_mm, words)))
         for judged in result.lesions:
-            if judged.verdict is Verdict.FALSE:
+            if judged.verdict is MarkOutcome.FALSE:
                 mark = judged.mark
-                shown = Shown(result.case, mark.centre_lps_mm, f"{judged.lies_on}, p {mark.probability:.2f}")
+                shown = GalleryItem(
+                    result.case, mark.centre_lps_mm, f"{judged.lies_on}, p {shown_probability(mark.probability)}"
+                )
                 false.append((-mark.probability, shown))
     return {
         "found": _evenly(found),
@@ -61,7 +65,7 @@ def choose(results: Sequence[StudyResult]) -> dict[str, list[Shown]]:
     }
 
 
-def _evenly(ranked: Sequence[tuple[float, Shown]]) -> list[Shown]:
+def _evenly(ranked: Sequence[tuple[float, GalleryItem]]) -> list[GalleryItem]:
     ordered = [shown for _, shown in sorted(ranked, key=lambda one: one[0])]
     places = np.linspace(0, len(ordered) - 1, min(COLUMNS, len(ordered))).round().astype(int)
     return [ordered[n] for n in places]
@@ -115,7 +119,7 @@ def _draw(above: Any, below: Any, acquisition: Acquisition, at: Point) -> None:
         axes.set(xlim=(-HALF_MM, HALF_MM), ylim=(HALF_MM, -HALF_MM))
 
 
-def _grey(part: NDArray[np.float32], window: Window) -> NDArray[np.uint8]:
+def _grey(part: NDArray[np.float32], window: GreyWindow) -> NDArray[np.uint8]:
     return np.asarray(window.grey(part))
 
 

@@ -1,4 +1,4 @@
-"""Which bleeds are found, which are not, and what do false positives lie on?"""
+"""Which microbleeds are found, which are not, and what do false positives lie on?"""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from itertools import pairwise
 
 import numpy as np
 
-from training.evaluation.bootstrap import Estimate, Resamples
-from training.evaluation.cases import NULL, Thing
-from training.evaluation.matching import Verdict
-from training.evaluation.metrics import StudyResult, ratio
+from .bootstrap import Estimate, Resamples
+from .cases import NULL, TruthObject
+from .metrics import StudyResult, ratio
+from .outcomes import MarkOutcome
 
 SIZES_MM = (2.0, 3.0, 5.0)
-"""Limits between classes of apparent diameter; a bleed blooms to about twice its size."""
+"""Limits between classes of apparent diameter; a microbleed blooms to about twice its size."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Bleeds of one kind: how many there are, how many were found."""
+    """Microbleeds of one kind: how many there are, how many were found."""
 
     name: str
     bleeds: int
@@ -44,12 +44,12 @@ def size_classes() -> list[str]:
     return [f"< {SIZES_MM[0]:g} mm", *(f"{a:g}–{b:g} mm" for a, b in pairwise(SIZES_MM)), f"≥ {SIZES_MM[-1]:g} mm"]
 
 
-def size_class(bleed: Thing) -> str:
+def size_class(bleed: TruthObject) -> str:
     """Class of apparent diameter; empty when it is not known."""
     return "" if bleed.diameter_mm is None else size_classes()[bisect_right(SIZES_MM, bleed.diameter_mm)]
 
 
-BY: dict[str, Callable[[Thing], str]] = {
+BY: dict[str, Callable[[TruthObject], str]] = {
     "size": size_class,
     "region": lambda bleed: bleed.region,
     "placement": lambda bleed: bleed.placement,
@@ -57,9 +57,9 @@ BY: dict[str, Callable[[Thing], str]] = {
 
 
 def sensitivity_by(
-    results: Sequence[StudyResult], of: Callable[[Thing], str], resamples: Resamples, order: Sequence[str] = ()
+    results: Sequence[StudyResult], of: Callable[[TruthObject], str], resamples: Resamples, order: Sequence[str] = ()
 ) -> list[Group]:
-    """Sensitivity of each group of visible bleeds that `of` names; an empty name leaves a bleed out."""
+    """Sensitivity of each group of visible microbleeds that `of` names; an empty name leaves a microbleed out."""
     names = {name for r in results for bleed in r.case.truth.visible if (name := of(bleed))}
     groups = []
     for name in [*(n for n in order if n in names), *sorted(names - set(order))]:
@@ -72,7 +72,7 @@ def sensitivity_by(
 
 def false_kinds(results: Sequence[StudyResult], resamples: Resamples) -> list[FalseKind]:
     """What the reported false positives lie on, the most frequent first."""
-    each = [Counter(j.lies_on for j in r.lesions if j.verdict is Verdict.FALSE) for r in results]
+    each = [Counter(j.lies_on for j in r.lesions if j.verdict is MarkOutcome.FALSE) for r in results]
     truths = [r.case.truth for r in results]
     shown = Counter(m.kind for t in truths for m in (*t.mimics, *t.veins) if m.visible and m.kind != NULL)
     kinds = []

@@ -1,82 +1,51 @@
-"""Which mark is which bleed? Greedy by probability, within 5 mm, one mark a bleed (VALDO: Sudre et al. 2024)."""
+"""Which candidate is which microbleed? Greedy by score, within 5 mm, one candidate a microbleed (VALDO 2021).
+
+The rule is that of Sudre et al. 2024, Medical Image Analysis 91:103029. Training chooses epochs and thresholds by it,
+evaluation reports by it. It needs numpy alone, so it runs where there are no DICOM packages.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from math import dist
+import numpy as np
+from numpy.typing import NDArray
 
-from training.evaluation.cases import NULL, Mark, Point, Thing, Truth
-
-WITHIN_MM = 5.0
-VEIN_WITHIN_MM = 2.5
-"""End-on veins are many, so that one within 5 mm would often be there by chance."""
-DUPLICATE = "duplicate"
-NOTHING = "nothing inserted"
+Points = NDArray[np.float64]
+MATCH_MM = 5.0
+FREE = -1
+"""In place of a number: a candidate that is no microbleed."""
 
 
-class Verdict(StrEnum):
-    """What a mark turned out to be."""
+def match(
+    points: Points,
+    scores: NDArray[np.float64],
+    microbleeds: Points,
+    visible: NDArray[np.bool_],
+    within_mm: float = MATCH_MM,
+) -> NDArray[np.int64]:
+    """Number of the microbleed that each candidate is, or ``FREE``.
 
-    HIT = "hit"
-    FALSE = "false"
-    NOT_COUNTED = "not counted"
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A mark with its verdict.
+    A candidate takes the nearest microbleed within reach that no stronger candidate has taken, a visible one if there
+    is any. What the first n take does not depend on those after them, so one run serves every threshold.
 
     Parameters
     ----------
-    mark : Mark
-        What was marked.
-    verdict : Verdict
-        A bleed that cannot be seen, when marked, is not counted: neither found nor false.
-    bleed : int or None
-        Which bleed of the truth it is.
-    lies_on : str
-        For a false mark, what is there: kind of a mimic, ``end-on vein``, ``duplicate``, ``nothing inserted``.
+    points : ndarray, shape (n, 3)
+        Candidates, mm.
+    scores : ndarray, shape (n,)
+        The strongest candidate chooses first.
+    microbleeds : ndarray, shape (m, 3)
+        Their centres, mm.
+    visible : ndarray of bool, shape (m,)
+        Whether a reader could see them.
+    within_mm : float
+        A candidate farther away is not that microbleed.
     """
-
-    mark: Mark
-    verdict: Verdict
-    bleed: int | None = None
-    lies_on: str = ""
-
-
-def judge(marks: Sequence[Mark], truth: Truth, within_mm: float = WITHIN_MM) -> tuple[Judged, ...]:
-    """Judge all marks of a study, the most probable first.
-
-    What is judged of the first n marks does not depend on those after them, so one run serves every threshold.
-    A mark takes the nearest free visible bleed within reach, else the nearest free invisible one.
-    """
-    free = dict(enumerate(truth.bleeds))
-    judged = []
-    for mark in sorted(marks, key=lambda m: -m.probability):
-        reach = {
-            n: distance
-            for n, bleed in free.items()
-            if (distance := dist(bleed.centre_lps_mm, mark.centre_lps_mm)) <= within_mm
-        }
-        if not reach:
-            judged.append(Judged(mark, Verdict.FALSE, lies_on=_what_is_at(mark.centre_lps_mm, truth, within_mm)))
-            continue
-        nearest = min(reach, key=lambda n: (not free[n].visible, reach[n]))
-        verdict = Verdict.HIT if free.pop(nearest).visible else Verdict.NOT_COUNTED
-        judged.append(Judged(mark, verdict, nearest))
-    return tuple(judged)
-
-
-def _what_is_at(point: Point, truth: Truth, within_mm: float) -> str:
-    """The nearest thing that shows; a bleed there has been taken by a more probable mark."""
-    shown = [*truth.bleeds, *(m for m in truth.mimics if m.visible and m.kind != NULL)]
-    if (near := _nearest(point, shown, within_mm)) is not None:
-        return DUPLICATE if any(near is bleed for bleed in truth.bleeds) else near.kind
-    return NOTHING if (vein := _nearest(point, truth.veins, VEIN_WITHIN_MM)) is None else vein.kind
-
-
-def _nearest(point: Point, things: Sequence[Thing], within_mm: float) -> Thing | None:
-    near = min(things, key=lambda thing: dist(thing.centre_lps_mm, point), default=None)
-    return near if near is not None and dist(near.centre_lps_mm, point) <= within_mm else None
+    taken = np.full(len(points), FREE, np.int64)
+    free = np.ones(len(microbleeds), bool)
+    for n in np.argsort(-np.asarray(scores), kind="stable"):
+        distance = np.linalg.norm(microbleeds - points[n], axis=1)
+        reach = np.flatnonzero(free & (distance <= within_mm))
+        if reach.size:
+            taken[n] = reach[np.lexsort((distance[reach], ~visible[reach]))[0]]
+            free[taken[n]] = False
+    return taken

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from training.evaluation.matching import DUPLICATE, Judged, Verdict
-from training.evaluation.metrics import StudyResult
-from training.evaluation.tables import SIMULATED, table
+from .metrics import StudyResult
+from .outcomes import DUPLICATE, JudgedMark, MarkOutcome
+from .tables import SIMULATED, table
 
 NOT_SAID = "–"
 PATCH_THRESHOLD = 0.5
@@ -43,8 +43,8 @@ AFZAL_OTHERS = (
 
 
 @dataclass(frozen=True)
-class Patches:
-    """Scored candidates as patches: right and wrong of those with a bleed and of those without."""
+class PatchCounts:
+    """Scored candidates as patches: right and wrong of those with a microbleed and of those without."""
 
     right_bleeds: int
     missed_bleeds: int
@@ -52,11 +52,11 @@ class Patches:
     false_others: int
 
     @classmethod
-    def of(cls, judged: Sequence[Judged], threshold: float = PATCH_THRESHOLD) -> Patches:
-        """Count; more marks of a bleed that has one, and bleeds that cannot be seen, are left out."""
-        bleeds = [j.mark.probability >= threshold for j in judged if j.verdict is Verdict.HIT]
+    def of(cls, judged: Sequence[JudgedMark], threshold: float = PATCH_THRESHOLD) -> PatchCounts:
+        """Count; more marks of a microbleed that has one, and microbleeds that cannot be seen, are left out."""
+        bleeds = [j.mark.probability >= threshold for j in judged if j.verdict is MarkOutcome.HIT]
         others = [
-            j.mark.probability >= threshold for j in judged if j.verdict is Verdict.FALSE and j.lies_on != DUPLICATE
+            j.mark.probability >= threshold for j in judged if j.verdict is MarkOutcome.FALSE and j.lies_on != DUPLICATE
         ]
         return cls(sum(bleeds), len(bleeds) - sum(bleeds), len(others) - sum(others), sum(others))
 
@@ -68,18 +68,18 @@ class Patches:
 
     @property
     def specificity(self) -> float | None:
-        """Share of those without a bleed that are right."""
+        """Share of those without a microbleed that are right."""
         return _share(self.right_others, self.right_others + self.false_others)
 
     @property
     def sensitivity(self) -> float | None:
-        """Share of those with a bleed that are right."""
+        """Share of those with a microbleed that are right."""
         return _share(self.right_bleeds, self.right_bleeds + self.missed_bleeds)
 
 
-def patches_of(results: Sequence[StudyResult]) -> Patches:
+def patches_of(results: Sequence[StudyResult]) -> PatchCounts:
     """All scored candidates of some studies."""
-    return Patches.of([j for result in results for j in result.candidates])
+    return PatchCounts.of([j for result in results for j in result.candidates])
 
 
 def _share(part: int, whole: int) -> float | None:
@@ -113,14 +113,14 @@ def _fold(name: str, results: Sequence[StudyResult]) -> list[object]:
     bleeds = sum(len(result.case.truth.visible) for result in results)
     cells: list[object] = [name, len(results), bleeds]
     for stage in ([result.candidates for result in results], [result.lesions for result in results]):
-        hits = sum(j.verdict is Verdict.HIT for judged in stage for j in judged)
-        false = sum(j.verdict is Verdict.FALSE for judged in stage for j in judged)
+        hits = sum(j.verdict is MarkOutcome.HIT for judged in stage for j in judged)
+        false = sum(j.verdict is MarkOutcome.FALSE for judged in stage for j in judged)
         average = f"{false / len(results):.2f}" if results else NOT_SAID
         cells += [hits, _percent(_share(hits, bleeds)), false, average]
     return cells
 
 
-def afzal_table(patches: dict[str, Patches]) -> str:
+def afzal_table(patches: dict[str, PatchCounts]) -> str:
     """Table 1 of the paper: classification of patches, published and ours, by profile."""
     head = [
         "Performance Measurements", "Accuracy (%)", "Specificity (%)", "Sensitivity (%)",
@@ -135,14 +135,14 @@ def afzal_table(patches: dict[str, Patches]) -> str:
     return table(head, rows)
 
 
-def _ours(own: Patches | None) -> list[object]:
+def _ours(own: PatchCounts | None) -> list[object]:
     if own is None:
         return [NOT_SAID] * 4
     count = own.right_bleeds + own.missed_bleeds + own.right_others + own.false_others
     return [count, *map(_percent, (own.accuracy, own.specificity, own.sensitivity))]
 
 
-def afzal_comparison(patches: dict[str, Patches]) -> str:
+def afzal_comparison(patches: dict[str, PatchCounts]) -> str:
     """Table 2 of the paper: methods by accuracy and sensitivity, ours below."""
     rows: list[list[object]] = [
         [author, method, f"{accuracy:.2f}", f"{sensitivity:.2f}"]
@@ -163,7 +163,7 @@ def paper_tables(folds: Mapping[str, Sequence[Sequence[StudyResult]]], simulated
     patches = {profile: patches_of([r for fold in own for r in fold]) for profile, own in folds.items()}
     parts += [
         "## Afzal 2021, Table 1: patches",
-        f"Ours are all scored candidates at probability {PATCH_THRESHOLD:g}, nearly all without a bleed, so that "
+        f"Ours are all scored candidates at probability {PATCH_THRESHOLD:g}, nearly all without a microbleed, so that "
         "accuracy and specificity are easily high; read the sensitivity, and the end-to-end figures above.",
         afzal_table(patches),
         "## Afzal 2021, Table 2",

@@ -8,17 +8,17 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from training.evaluation.groups import size_classes
-from training.evaluation.summary import RATES, Measured, Summary
-from training.evaluation.tables import SIMULATED
+from .groups import size_classes
+from .summary import RATES, CohortMeasurement, EvaluationSummary
+from .tables import SIMULATED
 
 LEAST_FP = 0.05
 """Left end of the logarithmic axis of the FROC plot."""
 
 
-def write_plots(folder: Path, measured: Measured, summaries: Sequence[Summary]) -> list[Path]:
+def write_plots(folder: Path, measured: CohortMeasurement, summaries: Sequence[EvaluationSummary]) -> list[Path]:
     """Write ``froc.png``, ``sensitivity-by-size.png`` and ``calibration.png``."""
-    draw: dict[str, Callable[[Axes, Sequence[Summary]], None]] = {
+    draw: dict[str, Callable[[Axes, Sequence[EvaluationSummary]], None]] = {
         "froc": froc,
         "sensitivity-by-size": sensitivity_by_size,
         "calibration": reliability,
@@ -36,7 +36,7 @@ def write_plots(folder: Path, measured: Measured, summaries: Sequence[Summary]) 
     return paths
 
 
-def froc(axes: Axes, summaries: Sequence[Summary]) -> None:
+def froc(axes: Axes, summaries: Sequence[EvaluationSummary]) -> None:
     """Sensitivity against false positives per study, with the operating points and the intervals at the usual rates."""
     for n, summary in enumerate(summaries):
         colour = f"C{n}"
@@ -56,7 +56,7 @@ def froc(axes: Axes, summaries: Sequence[Summary]) -> None:
     axes.legend(loc="lower right")
 
 
-def sensitivity_by_size(axes: Axes, summaries: Sequence[Summary]) -> None:
+def sensitivity_by_size(axes: Axes, summaries: Sequence[EvaluationSummary]) -> None:
     """Sensitivity in each class of apparent diameter."""
     width = 0.8 / max(len(summaries), 1)
     counts: dict[str, int] = {}
@@ -79,8 +79,8 @@ def sensitivity_by_size(axes: Axes, summaries: Sequence[Summary]) -> None:
     axes.legend(once.values(), once.keys(), loc="upper left")
 
 
-def reliability(axes: Axes, summaries: Sequence[Summary]) -> None:
-    """Share of bleeds against probability, over all scored candidates."""
+def reliability(axes: Axes, summaries: Sequence[EvaluationSummary]) -> None:
+    """Share of microbleeds against probability, over all scored candidates."""
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--")
     for n, summary in enumerate(summaries):
         bins = summary.all_scores.bins
@@ -88,6 +88,6 @@ def reliability(axes: Axes, summaries: Sequence[Summary]) -> None:
         axes.plot(
             [b.probability for b in bins], [b.bleeds for b in bins], "o-", color=f"C{n}", label=summary.profile + error
         )
-    axes.set(xlabel="Probability", ylabel="Share that are bleeds", xlim=(0, 1), ylim=(0, 1))
+    axes.set(xlabel="Probability", ylabel="Share that are microbleeds", xlim=(0, 1), ylim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left")

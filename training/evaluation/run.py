@@ -15,11 +15,12 @@ from pipeline.errors import InputError, NoSwiError
 from pipeline.findings import Findings
 from pipeline.geometry import Acquisition
 from pipeline.profile import Profile
-from pipeline.study import Pick, find_files, pick, read_studies
-from pipeline.volume import read_acquisition
+from pipeline.read.study import SeriesSelection, find_files, read_studies, select_series
+from pipeline.read.volume import read_acquisition
 from training.datasets.record import Record
-from training.evaluation.cases import Answer, Case
-from training.evaluation.metrics import StudyResult
+
+from .cases import Case, CaseFindings
+from .metrics import StudyResult
 
 Say = Callable[[str], None]
 
@@ -34,7 +35,7 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def pick_case(case: Case, *, t2star: bool = False) -> Pick:
+def pick_case(case: Case, *, t2star: bool = False) -> SeriesSelection:
     """Find the images of a case; with `t2star`, a gradient echo where there is no SWI.
 
     Raises
@@ -53,7 +54,7 @@ def pick_case(case: Case, *, t2star: bool = False) -> Pick:
             where=str(case.images),
             do="" if studies else "simulate with --format dicom",
         )
-    chosen = pick(studies[0], t2star=t2star)
+    chosen = select_series(studies[0], t2star=t2star)
     if not chosen.analysable:
         raise NoSwiError(chosen.why, where=str(case.images))
     return chosen
@@ -107,7 +108,7 @@ def run_profile(
         except InputError as error:
             result = StudyResult.of(case, None, str(error))
         else:
-            result = StudyResult.of(case, Answer.of(document))
+            result = StudyResult.of(case, CaseFindings.of(document))
         say(_line(result, profile, "" if result.refused or new else ", analysed before"))
         yield result
 
@@ -149,7 +150,7 @@ def _line(result: StudyResult, profile: Profile, note: str) -> str:
     if result.refused:
         return f"{start}: refused, {result.refused}"
     visible, false = len(result.case.truth.visible), len(result.false)
-    return f"{start}: {result.hits} of {visible} visible bleeds, {false} false{note}"
+    return f"{start}: {result.hits} of {visible} visible microbleeds, {false} false{note}"
 
 
 def require_names(profiles: Sequence[Profile]) -> None:

@@ -8,23 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from training.evaluation.bootstrap import Estimate, Resamples
-from training.evaluation.burden import NAMES, Burden, burden
-from training.evaluation.calibration import Calibration, calibration
-from training.evaluation.groups import BY, FalseKind, Group, false_kinds, sensitivity_by, size_classes
-from training.evaluation.matching import Verdict
-from training.evaluation.metrics import Counts, Froc, StudyResult
+from .bootstrap import Estimate, Resamples
+from .burden import NAMES, BurdenAgreement, burden
+from .calibration import Calibration, calibration
+from .groups import BY, FalseKind, Group, false_kinds, sensitivity_by, size_classes
+from .metrics import DetectionCounts, StudyResult, froc_of
+from .outcomes import MarkOutcome
 
 RATES = (0.5, 1.0, 2.0, 8.0)
 """False positives per study at which sensitivity is quoted."""
 FEW_BLEEDS = 200
-"""With fewer visible bleeds a sensitivity of 95 % cannot be claimed."""
+"""With fewer visible microbleeds a sensitivity of 95 % cannot be claimed."""
 FEW_SUBJECTS = 20
 """With fewer subjects the bootstrap gives intervals that are too narrow."""
 
 
 @dataclass(frozen=True)
-class Measured:
+class CohortMeasurement:
     """The set that was measured on; the same for every profile."""
 
     studies: int
@@ -37,7 +37,7 @@ class Measured:
     rules: tuple[str, ...]
 
     @classmethod
-    def of(cls, results: Sequence[StudyResult]) -> Measured:
+    def of(cls, results: Sequence[StudyResult]) -> CohortMeasurement:
         """Count what is in the studies."""
         cases = [result.case for result in results]
         truths = [case.truth for case in cases]
@@ -56,12 +56,12 @@ class Measured:
         what = "simulated studies" if self.simulated else "studies"
         return (
             f"{self.studies} {what} of {self.subjects} subjects and {self.anatomies} anatomies, "
-            f"{self.visible} visible bleeds of {self.bleeds}"
+            f"{self.visible} visible microbleeds of {self.bleeds}"
         )
 
 
 @dataclass(frozen=True)
-class Summary:
+class EvaluationSummary:
     """All figures of one profile.
 
     Parameters
@@ -72,23 +72,23 @@ class Summary:
         ``sensitivity``, ``fp_per_study``, ``precision``, ``f1`` of the reported lesions, and of all scored candidates
         ``candidate_sensitivity`` and ``candidate_fp_per_study``: the ceiling of the stages after the first.
     at_rates : dict
-        Sensitivity at most at so many false positives per study, from all scored candidates.
+        Sensitivity at each of :data:`RATES`, from all scored candidates.
     curve : list of tuple
         FROC: false positives per study, sensitivity and threshold.
     groups : dict
         Sensitivity of the reported lesions by size, region and placement.
     false : list of FalseKind
         What false positives lie on.
-    burden : Burden
+    burden : BurdenAgreement
         Agreement of burden classes.
     all_scores, reported_scores : Calibration
         Reliability of all scored candidates, and of the reported lesions alone.
     not_counted : int
-        Reported bleeds that cannot be seen: neither found nor false.
+        Reported microbleeds that cannot be seen: neither found nor false.
     refused : dict
-        Studies that were refused, with the reason; their bleeds count as missed.
+        Studies that were refused, with the reason; their microbleeds count as missed.
     silent : tuple of str
-        Studies with visible bleeds, an empty answer, and no warning but the profile's usual caveats.
+        Studies with visible microbleeds, an empty answer, and no warning but the profile's usual caveats.
     seconds : dict
         Mean time of each stage.
     """
@@ -99,7 +99,7 @@ class Summary:
     curve: list[tuple[float, float, float]]
     groups: dict[str, list[Group]]
     false: list[FalseKind]
-    burden: Burden
+    burden: BurdenAgreement
     all_scores: Calibration
     reported_scores: Calibration
     not_counted: int
@@ -139,7 +139,7 @@ def by_study(results: Sequence[StudyResult]) -> dict[str, dict[str, Any]]:
             "false": [
                 {"centre_lps_mm": j.mark.centre_lps_mm, "probability": j.mark.probability, "lies_on": j.lies_on}
                 for j in r.lesions
-                if j.verdict is Verdict.FALSE
+                if j.verdict is MarkOutcome.FALSE
             ],
         }
         for r in results
@@ -157,7 +157,7 @@ def _flat(entry: dict[str, Any]) -> dict[str, Any]:
 
 def summarise(
     profile: str, results: Sequence[StudyResult], *, caveats: Sequence[str] = (), draws: int = 1000, seed: int = 0
-) -> Summary:
+) -> EvaluationSummary:
     """Measure everything.
 
     Parameters
@@ -172,13 +172,13 @@ def summarise(
         Resamples of the subjects, for the intervals.
     """
     resamples = Resamples([result.case.subject for result in results], draws, seed)
-    counts, froc = Counts.of(results), Froc(results)
+    counts, froc = DetectionCounts.of(results), froc_of(results)
     figures = {name: resamples.estimate(metric) for name, metric in counts.metrics().items()}
     ceiling = resamples.estimates(lambda weights: np.array([axis[-1] for axis in froc.curve(weights)[:2]]))
     figures["candidate_fp_per_study"], figures["candidate_sensitivity"] = ceiling
     rates = resamples.estimates(lambda weights: froc.sensitivity_at(RATES, weights))
     order = size_classes()
-    return Summary(
+    return EvaluationSummary(
         profile=profile,
         figures=figures,
         at_rates=dict(zip(RATES, rates, strict=True)),
@@ -188,7 +188,7 @@ def summarise(
         burden=burden(results, resamples),
         all_scores=calibration([j for r in results for j in r.candidates]),
         reported_scores=calibration([j for r in results for j in r.lesions]),
-        not_counted=sum(j.verdict is Verdict.NOT_COUNTED for r in results for j in r.lesions),
+        not_counted=sum(j.verdict is MarkOutcome.NOT_COUNTED for r in results for j in r.lesions),
         refused={r.case.name: r.refused for r in results if r.refused},
         silent=_silent(results, set(caveats)),
         seconds=_seconds(results),

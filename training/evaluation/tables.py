@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from training.evaluation.bootstrap import Estimate
-from training.evaluation.burden import NAMES
-from training.evaluation.groups import FalseKind, Group
-from training.evaluation.matching import WITHIN_MM
-from training.evaluation.summary import FEW_BLEEDS, FEW_SUBJECTS, RATES, Measured, Summary
+from .bootstrap import Estimate
+from .burden import NAMES
+from .groups import FalseKind, Group
+from .matching import MATCH_MM
+from .summary import FEW_BLEEDS, FEW_SUBJECTS, RATES, CohortMeasurement, EvaluationSummary
 
 Say = Callable[[Estimate], str]
 SIMULATED = "Figures on simulated images; they are no claim of clinical sensitivity."
@@ -43,7 +43,7 @@ def _row(cells: Sequence[object]) -> str:
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
-def report(title: str, measured: Measured, summaries: Sequence[Summary], command: str = "") -> str:
+def report(title: str, measured: CohortMeasurement, summaries: Sequence[EvaluationSummary], command: str = "") -> str:
     """The whole page: what was measured, how, and every table."""
     parts = [f"# {title}", *preamble(measured, command), "## Detection", main_table(summaries)]
     for by in ("size", "region", "placement"):
@@ -55,7 +55,7 @@ def report(title: str, measured: Measured, summaries: Sequence[Summary], command
     return "\n\n".join(parts) + "\n"
 
 
-def preamble(measured: Measured, command: str = "") -> list[str]:
+def preamble(measured: CohortMeasurement, command: str = "") -> list[str]:
     """What was measured on, and by which rules."""
     lines = [f"{str(measured)[0].upper()}{str(measured)[1:]}."]
     if measured.simulated:
@@ -63,21 +63,21 @@ def preamble(measured: Measured, command: str = "") -> list[str]:
     if command:
         lines.append(f"```\n{command}\n```")
     lines.append(
-        f"A mark counts for a bleed within {WITHIN_MM:g} mm of its centre, most probable first, one mark a bleed; "
-        f"{'; '.join(measured.rules)}; marks on other bleeds are neither found nor false. "
-        "In brackets: 95 % intervals, bootstrap over subjects. A refused study misses all of its bleeds."
+        f"A mark finds a microbleed within {MATCH_MM:g} mm of its centre. The most probable mark chooses first; each "
+        f"microbleed is found once; {'; '.join(measured.rules)}; marks on other microbleeds count neither as found nor "
+        "as false. In brackets: 95 % intervals, bootstrap over subjects. In a refused study every microbleed is missed."
     )
     if 1 < measured.subjects < FEW_SUBJECTS:
         lines.append(
             f"Beware: {measured.subjects} subjects cannot be drawn in many ways, so the intervals are too narrow."
         )
     if measured.visible < FEW_BLEEDS:
-        few = f"only {measured.visible} visible bleeds: too few to tell one good detector from another"
+        few = f"only {measured.visible} visible microbleeds: too few to tell one good detector from another"
         lines.append(f"Beware: {few} ({FEW_BLEEDS} are needed before a sensitivity of 95 % can be claimed).")
     return lines
 
 
-def main_table(summaries: Sequence[Summary]) -> str:
+def main_table(summaries: Sequence[EvaluationSummary]) -> str:
     """The figures everyone quotes, one profile a column."""
     rows: list[list[object]] = []
     say: dict[str, tuple[str, Say]] = {
@@ -100,8 +100,8 @@ def main_table(summaries: Sequence[Summary]) -> str:
     return table(["", *(s.profile for s in summaries)], rows)
 
 
-def group_table(by: str, summaries: Sequence[Summary]) -> str:
-    """Sensitivity of each group of bleeds."""
+def group_table(by: str, summaries: Sequence[EvaluationSummary]) -> str:
+    """Sensitivity of each group of microbleeds."""
     groups = [{group.name: group for group in summary.groups[by]} for summary in summaries]
     names = list(dict.fromkeys(name for of in groups for name in of))
     rows = [[name, groups[0][name].bleeds, *(_sensitivity(of.get(name)) for of in groups)] for name in names]
@@ -112,7 +112,7 @@ def _sensitivity(group: Group | None) -> str:
     return "–" if group is None else percent(group.sensitivity)
 
 
-def false_table(summaries: Sequence[Summary]) -> str:
+def false_table(summaries: Sequence[EvaluationSummary]) -> str:
     """Per kind: how many such things show, and false positives per study of each profile."""
     kinds = [{kind.name: kind for kind in summary.false} for summary in summaries]
     names = list(dict.fromkeys(name for of in kinds for name in of))
@@ -127,7 +127,7 @@ def _false(kind: FalseKind | None) -> str:
     return "0.00" if kind is None else number(kind.per_study)
 
 
-def burden_table(summaries: Sequence[Summary]) -> str:
+def burden_table(summaries: Sequence[EvaluationSummary]) -> str:
     """True class by reported class, in studies."""
     rows = [
         [f"{summary.profile}: true {name}", *row]
@@ -137,8 +137,8 @@ def burden_table(summaries: Sequence[Summary]) -> str:
     return table(["bleeds", *(f"reported {name}" for name in NAMES)], rows)
 
 
-def calibration_table(summaries: Sequence[Summary]) -> str:
-    """Calibration errors; the scored candidates are nearly all far from any bleed, so theirs is easily small."""
+def calibration_table(summaries: Sequence[EvaluationSummary]) -> str:
+    """Calibration errors; the scored candidates are nearly all far from any microbleed, so theirs is easily small."""
     rows = []
     for summary in summaries:
         for which, one in (("scored", summary.all_scores), ("reported", summary.reported_scores)):
@@ -147,14 +147,14 @@ def calibration_table(summaries: Sequence[Summary]) -> str:
     return table(["", "marks", "expected calibration error", "Brier score"], rows)
 
 
-def seconds_table(summaries: Sequence[Summary]) -> str:
+def seconds_table(summaries: Sequence[EvaluationSummary]) -> str:
     """Mean time of each stage, on the machine of the run."""
     stages = [*dict.fromkeys(stage for s in summaries for stage in s.seconds if stage != "total"), "total"]
     rows = [[s.profile, *(f"{s.seconds.get(stage, 0):.1f}" for stage in stages)] for s in summaries]
     return table(["profile", *stages], rows)
 
 
-def _notes(summaries: Sequence[Summary]) -> list[str]:
+def _notes(summaries: Sequence[EvaluationSummary]) -> list[str]:
     notes = [f"- {s.profile} refused {name}: {why}" for s in summaries for name, why in s.refused.items()]
     notes += [f"- {s.profile} answered {name} with nothing, and no warning" for s in summaries for name in s.silent]
     return ["## Refused and silent", "\n".join(notes)] if notes else []

@@ -6,10 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from pipeline.classifiers._learned import FURTHEST
+from pipeline.classifiers.probability import FURTHEST
 
 Values = NDArray[np.float64]
 RIDGE = 1e-2
+
+
+def fit_line(odds: Values, truth: NDArray[np.bool_]) -> tuple[float, float]:
+    """Offset and slope of the log odds that fit what happened; the slope is at least 0."""
+    offset, slope, _ = fit_calibration(odds, np.zeros_like(odds), truth)
+    return offset, slope
 
 
 def fit_calibration(own: Values, candidate: Values, truth: NDArray[np.bool_]) -> tuple[float, float, float]:
@@ -21,7 +27,7 @@ def fit_calibration(own: Values, candidate: Values, truth: NDArray[np.bool_]) ->
     Returns
     -------
     tuple of float
-        As :func:`pipeline.classifiers._learned.calibrate` takes them; neutral when there is only one class.
+        As :func:`pipeline.classifiers.probability.calibrate` takes them; neutral when there is only one class.
     """
     positive, negative = int(truth.sum()), int((~truth).sum())
     if not positive or not negative:

@@ -27,6 +27,7 @@ class Augmentation(Parameters):
     brightness: float = Field(0.1, ge=0, lt=1, description="Grey values times 1 ± this")
     noise: float = Field(0.04, ge=0, description="Largest standard deviation, in brain medians")
     phase_scale: float = Field(0.3, ge=0, lt=1, description="Phase times 1 ± this: field strength and echo time differ")
+    reweight: float = Field(0.0, ge=0, le=1, description="Share of samples whose SWI is made again")
     soften: float = Field(
         0.0, ge=0, le=1, description="Share of samples blurred, as by larger voxels or thicker slices"
     )
@@ -47,10 +48,13 @@ class StageConfig(Parameters):
     schedule: Literal["cosine", "steps", "constant"] = "cosine"
     warmup: int = Field(100, ge=0, description="Batches in which the learning rate rises")
     validate_every: int = Field(1, gt=0, description="Epochs between validations")
-    validation_studies: int = Field(0, ge=0, description="At most so many; 0: all")
-    positive_share: float = Field(0.5, gt=0, lt=1, description="Share of samples with a bleed in them")
+    validation_studies: int = Field(0, ge=0, description="At most this many; 0 uses all")
+    positive_share: float = Field(0.5, gt=0, lt=1, description="Share of samples with a microbleed in them")
     mimic_share: float = Field(0.2, ge=0, lt=1, description="Share of samples with a mimic or a null insertion")
-    bleed_weight: float = Field(1.0, gt=0, description="Weight of a bleed in the classifier's loss")
+    small_weight: float = Field(2.0, gt=0, description="How much more often a microbleed below 2 mm is drawn")
+    balance: float = Field(0.0, ge=0, le=1, description="Share of the classifier's other samples drawn evenly by kind")
+    average: float = Field(0.0, ge=0, lt=1, description="Decay of the moving average of the weights; 0 keeps none")
+    bleed_weight: float = Field(1.0, gt=0, description="Weight of a microbleed in the classifier's loss")
     crop: tuple[int, int, int] = Field((16, 96, 96), description="Voxels (k, j, i) of a detector's sample")
     freeze: bool = Field(False, description="Train the replaced last layers only (transfer)")
     augmentation: Augmentation = Augmentation()
@@ -59,10 +63,10 @@ class StageConfig(Parameters):
 class MiningConfig(Parameters):
     """How the second stage's samples are found with the first."""
 
-    candidates: int = Field(200, gt=0, description="At most so many from a study, the strongest")
-    match_mm: float = Field(3.0, gt=0, description="A candidate this near to a bleed is one")
+    candidates: int = Field(200, gt=0, description="Kept from each study, the strongest first")
+    match_mm: float = Field(3.0, gt=0, description="A candidate this near to a microbleed is one")
     ignore_mm: float = Field(6.0, gt=0, description="Candidates between the two distances are left out")
-    add_bleeds: bool = Field(True, description="Also the marked bleeds that no candidate found")
+    add_bleeds: bool = Field(True, description="Also the marked microbleeds that no candidate found")
 
 
 class FitConfig(Parameters):
@@ -71,7 +75,10 @@ class FitConfig(Parameters):
     seed: int = Field(1, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = Field(1, gt=0, description="GPUs; more than one train with DDP")
-    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = Field(
+        "auto",
+        description="auto: bf16-mixed where the GPU, or the processor with AVX-512, computes it fast, else 32-true",
+    )
     workers: int = Field(0, ge=0, description="Processes that prepare samples")
     pretrained: Literal["none", "imagenet"] = Field("none", description="Start of a transfer network")
     validation_share: float = Field(0.2, gt=0, lt=1, description="Of the heads, where the data set has no split")
@@ -96,7 +103,7 @@ def load_config(name_or_path: str) -> FitConfig:
         return FitConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
-        raise InputError("there is no such configuration", where=name_or_path, do=f"use {known}, or a file") from None
+        raise InputError("no such configuration", where=name_or_path, do=f"use {known}, or a file") from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"is not TOML: {error}", where=str(path)) from error
     except ValidationError as error:

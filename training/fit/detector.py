@@ -12,21 +12,22 @@ from torch.utils.data import DataLoader
 
 from pipeline.candidates import Candidate, heatmap, yolo
 from pipeline.errors import InputError
-from pipeline.inputs import Inputs
+from pipeline.networks.inputs import Inputs
 from pipeline.networks.yolo import YoloNet
 from training.datasets.cache import CachedStudy
-from training.fit.config import StageConfig
-from training.fit.job import Job, required
-from training.fit.modules import DetectorModule, HeatmapModule, YoloModule
-from training.fit.samples import Crops, Slices, box_sides, collate_slices, heatmap_grids, slice_grids
-from training.fit.targets import fit_anchors
-from training.fit.trainer import train
-from training.fit.weights import save_weights
+
+from .config import StageConfig
+from .modules import DetectorModule, HeatmapModule, YoloModule
+from .samples import CropDataset, SliceDataset, box_sides, collate_slices, on_grid, slice_grids, training_channels
+from .targets import fit_anchors
+from .trainer import train
+from .training_run import TrainingRun, required
+from .weights import save_weights
 
 Prepared = tuple[DetectorModule, DataLoader[Any]]
 
 
-def fit_detector(job: Job, path: Path) -> None:
+def fit_detector(job: TrainingRun, path: Path) -> None:
     """Train the first stage of a profile and write its weights, with the validation score in their header."""
     stage = required(job.config.detector, "detector")
     job.seed()
@@ -40,13 +41,13 @@ def fit_detector(job: Job, path: Path) -> None:
     job.say(f"detector: validation score {score:.3f}, {path.name}, SHA-256 {sha[:8]}…")
 
 
-def _validation_studies(job: Job, stage: StageConfig) -> list[CachedStudy]:
-    """Studies the best epoch is chosen with: those with bleeds first, where not all are used."""
-    ranked = sorted(job.split.validation, key=lambda s: (not s.bleeds(), s.name))
+def _validation_studies(job: TrainingRun, stage: StageConfig) -> list[CachedStudy]:
+    """Studies the best epoch is chosen with: those with microbleeds first, where not all are used."""
+    ranked = sorted(job.split.validation, key=lambda s: (not s.visible_bleeds(), s.name))
     return ranked[: stage.validation_studies] if stage.validation_studies else ranked
 
 
-def _heatmap(job: Job, stage: StageConfig, studies: list[CachedStudy]) -> Prepared:
+def _heatmap(job: TrainingRun, stage: StageConfig, studies: list[CachedStudy]) -> Prepared:
     parameters = heatmap.Parameters(**job.profile.candidates.parameters)
     # Mirroring doubles the time of a validation and hardly changes which epoch is best.
     reading = parameters.model_copy(update={"mirror": False})
@@ -56,17 +57,18 @@ def _heatmap(job: Job, stage: StageConfig, studies: list[CachedStudy]) -> Prepar
 
     network = heatmap.build(parameters)
     job.begin(network, "candidates")
-    samples = Crops(heatmap_grids(job.split.train, parameters), stage)
-    module = HeatmapModule(parameters, network, stage, job.config.seed, locate, studies)
+    channels = training_channels(parameters.channels, stage.augmentation)
+    samples = CropDataset([on_grid(s, parameters.step_mm, channels) for s in job.split.train], stage)
+    module = HeatmapModule(parameters, channels, network, stage, job.config.seed, locate, studies)
     return module, job.loader(samples, stage.batch)
 
 
-def _yolo(job: Job, stage: StageConfig, studies: list[CachedStudy]) -> Prepared:
+def _yolo(job: TrainingRun, stage: StageConfig, studies: list[CachedStudy]) -> Prepared:
     parameters = yolo.Parameters(**job.profile.candidates.parameters)
     grids = slice_grids(job.split.train, parameters)
     sides = box_sides(grids)
     if not sides.size:
-        raise InputError("there is no visible bleed in the training studies")
+        raise InputError("there is no visible microbleed in the training studies")
     network = cast("YoloNet", yolo.build(parameters))
     network.set_anchors(fit_anchors(sides))
     job.begin(network, "candidates")
@@ -75,7 +77,10 @@ def _yolo(job: Job, stage: StageConfig, studies: list[CachedStudy]) -> Prepared:
         return yolo.locate(network, inputs, parameters, device)
 
     module = YoloModule(network, stage, job.config.seed, locate, studies)
-    return module, job.loader(Slices(grids, stage), stage.batch, collate_fn=collate_slices)
+    return module, job.loader(SliceDataset(grids, stage), stage.batch, collate_fn=collate_slices)
 
 
-_PREPARE: dict[str, Callable[[Job, StageConfig, list[CachedStudy]], Prepared]] = {"heatmap": _heatmap, "yolo": _yolo}
+_PREPARE: dict[str, Callable[[TrainingRun, StageConfig, list[CachedStudy]], Prepared]] = {
+    "heatmap": _heatmap,
+    "yolo": _yolo,
+}

@@ -1,4 +1,4 @@
-"""How wrong was a network? One loss a kind of network, each with the imbalance of bleeds against everything else."""
+"""How wrong was a network? One loss for each kind of network, which allows for how rare microbleeds are."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torchvision.ops import box_iou
 
-from pipeline.classifiers._learned import bleed_odds
+from pipeline.classifiers.probability import bleed_odds
 from pipeline.networks.heatmap import KINDS
 from pipeline.networks.yolo import YoloNet
-from training.fit.targets import UNKNOWN
+
+from .targets import UNKNOWN
 
 ALPHA, BETA = 2.0, 4.0
 """Of the penalty-reduced focal loss (Zhou 2019, equation 1)."""
@@ -31,7 +32,7 @@ def heatmap_loss(logits: Tensor, maps: Tensor, mimics_known: Tensor) -> Tensor:
     maps : Tensor, shape (n, kinds + 1, k, j, i)
         From :func:`training.fit.targets.draw_heatmaps`; near the last channel's peaks nothing counts.
     mimics_known : Tensor of bool, shape (n,)
-        Where false only the map of bleeds counts.
+        Where false only the map of microbleeds counts.
     """
     wanted, hidden = maps[:, : len(KINDS)], maps[:, len(KINDS) :]
     chance = logits.sigmoid().clamp(1e-5, 1 - 1e-5)
@@ -40,23 +41,23 @@ def heatmap_loss(logits: Tensor, maps: Tensor, mimics_known: Tensor) -> Tensor:
     quiet = (1 - centre) * (1 - wanted) ** BETA * chance**ALPHA * (1 - chance).log() * (1 - hidden) ** BETA
     counts = torch.ones_like(logits[:, :, :1, :1, :1])
     counts[:, 1:] = mimics_known.to(logits.dtype)[:, None, None, None, None]
-    # Mimics are there to help with bleeds, so each of their maps counts half.
+    # Mimics are there to help with microbleeds, so each of their maps counts half.
     counts[:, 1:] *= 0.5
     return -((found + quiet) * counts).sum() / (centre * counts).sum().clamp(min=1)
 
 
 def classifier_loss(logits: Tensor, classes: Tensor, bleed: int, weight: float) -> Tensor:
-    """Cross entropy; where the class of a place that is no bleed is unknown, only "no bleed" is asked for.
+    """Cross entropy; where the class of a place that is no microbleed is unknown, only "no microbleed" is asked for.
 
     Parameters
     ----------
     logits : Tensor, shape (n, classes)
     classes : Tensor of int, shape (n,)
-        ``UNKNOWN`` (−1) for no bleed, kind unknown.
+        ``UNKNOWN`` (−1) for no microbleed, kind unknown.
     bleed : int
-        Class of a bleed.
+        Class of a microbleed.
     weight : float
-        Of a bleed, against 1 for all others.
+        Of a microbleed, against 1 for all others.
     """
     unknown = classes == UNKNOWN
     known = F.cross_entropy(logits, classes.clamp(min=0), reduction="none")
@@ -70,7 +71,7 @@ def yolo_loss(network: YoloNet, raw: Tensor, boxes: list[Tensor]) -> Tensor:
 
     The published squared error of the confidence goes with weights that know images: from fresh ones it drives every
     cell to nothing, where its slope is gone, too. The quality focal loss (Li 2020, arXiv:2006.04388, equation 1)
-    wants the same, the overlap of box and bleed, and keeps its slope.
+    wants the same, the overlap of box and microbleed, and keeps its slope.
 
     Parameters
     ----------

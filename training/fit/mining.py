@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,23 +14,24 @@ from torch import Tensor
 
 from pipeline.candidates import Candidate
 from pipeline.classifiers import cnn3d
-from pipeline.classifiers._learned import candidate_odds, centres_of
-from pipeline.inputs import prepare
+from pipeline.classifiers.probability import candidate_odds, centres_of
+from pipeline.measure.candidate_regions import find_regions
 from pipeline.networks.heatmap import KINDS
+from pipeline.networks.inputs import prepare
 from pipeline.profile import Profile
-from pipeline.regions import find_regions
 from training.datasets.cache import CachedStudy
 from training.datasets.record import REJECTED, Mark
-from training.fit.config import MiningConfig
-from training.fit.matching import Matched, match
-from training.fit.targets import NO_POINT, NOTHING, UNKNOWN, kind_of
+from training.evaluation.froc import CountedCandidates
+
+from .config import MiningConfig
+from .targets import NO_POINT, NOTHING, UNKNOWN, kind_of
 
 SKIP = -3
-"""Class of a candidate that is too near to a bleed to be none, and too far to be it."""
+"""Class of a candidate that is too near to a microbleed to be none, and too far to be it."""
 
 
 @dataclass(frozen=True, eq=False)
-class Mined:
+class MinedCandidates:
     """Candidates of some studies.
 
     Parameters
@@ -43,6 +46,8 @@ class Mined:
         Which study each is from.
     points : ndarray, shape (n, 3)
         Patient coordinates.
+    sizes : ndarray, shape (n,)
+        Diameter of the microbleed that each is, mm; infinite for the others.
     """
 
     patches: Tensor
@@ -50,6 +55,7 @@ class Mined:
     odds: NDArray[np.float64]
     study: NDArray[np.int64]
     points: NDArray[np.float64]
+    sizes: NDArray[np.float64]
 
     def classes(self, method: str) -> Tensor:
         """Classes as a method tells them apart: two, or all kinds."""
@@ -66,49 +72,91 @@ def mine(
     device: str,
     *,
     training: bool,
+    keep: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
-) -> Mined:
+) -> MinedCandidates:
     """Propose candidates in every study, filter them by the profile's shapes, and cut their patches.
 
-    With `training`, marked bleeds that no candidate found and null insertions are added; figures are never drawn from
-    such a set.
+    With `training`, marked microbleeds that no candidate found and null insertions are added; figures are never
+    drawn from such a set. What was mined is kept in the folder `keep`, so that a training that continues in another
+    sitting does not mine again.
     """
-    assert profile.classifier is not None  # noqa: S101 - nothing to mine for without one
-    method = profile.classifier.module
-    parameters = method.Parameters(**profile.classifier.parameters)
+    settings = f"{profile.digest}\0{config.model_dump_json()}\0{training}"
+    folder = None if keep is None else keep / hashlib.sha256(settings.encode()).hexdigest()[:16]
     parts = []
     for n, study in enumerate(studies):
-        acquisition = study.acquisition()
-        proposed = profile.candidates.call("propose", acquisition, study.brain, device=device)
-        regions = find_regions(proposed, acquisition, study.brain, profile)
-        candidates = [r.region.candidate for r in regions]
-        candidates = sorted(candidates, key=lambda c: -c.score)[: config.candidates]
-        kinds = name_candidates(study, centres_of(candidates), config)
-        if training:
-            candidates, kinds = add_marks(study, candidates, kinds, config)
-        say(f"{study.name}: {len(candidates)} candidates, {(kinds == 0).sum()} at bleeds")
-        if candidates:
-            centres = centres_of(candidates)
-            patches = method.cut(prepare(acquisition, study.brain), centres, parameters).half()
-            points = study.geometry.to_lps(centres)
-            parts.append(Mined(patches, kinds, candidate_odds(candidates), np.full(len(kinds), n), points))
+        path = None if folder is None else folder / f"{study.name}.npz"
+        if path is not None and path.is_file():
+            mined = _read(path)
+        else:
+            mined = _mine_study(study, profile, config, device, training=training)
+            if path is not None:
+                _write(mined, path)
+        say(f"{study.name}: {len(mined.kinds)} candidates, {(mined.kinds == 0).sum()} at microbleeds")
+        if len(mined.kinds):
+            parts.append(replace(mined, study=np.full(len(mined.kinds), n)))
     return _join(parts)
 
 
-def _join(parts: Sequence[Mined]) -> Mined:
+def _mine_study(
+    study: CachedStudy, profile: Profile, config: MiningConfig, device: str, *, training: bool
+) -> MinedCandidates:
+    assert profile.classifier is not None  # noqa: S101 - nothing to mine for without one
+    method = profile.classifier.module
+    parameters = method.Parameters(**profile.classifier.parameters)
+    acquisition = study.acquisition()
+    proposed = profile.candidates.call("propose", acquisition, study.brain, device=device)
+    regions = find_regions(proposed, acquisition, study.brain, profile)
+    candidates = sorted((r.region.candidate for r in regions), key=lambda c: -c.score)[: config.candidates]
+    kinds = name_candidates(study, centres_of(candidates), config)
+    if training:
+        candidates, kinds = add_marks(study, candidates, kinds, config)
+    if not candidates:
+        return _join([])
+    centres = centres_of(candidates)
+    points = study.geometry.to_lps(centres)
+    patches = method.cut(prepare(acquisition, study.brain), centres, parameters).half()
+    nowhere = np.zeros(len(kinds), np.int64)
+    return MinedCandidates(patches, kinds, candidate_odds(candidates), nowhere, points, _sizes(study, points, kinds))
+
+
+def _sizes(study: CachedStudy, points: NDArray[np.float64], kinds: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Diameter of the nearest visible microbleed of each candidate that is one."""
+    sizes = np.full(len(points), np.inf)
+    bleeds = study.visible_bleeds()
+    centres = np.array([m.centre_lps_mm for m in bleeds]).reshape(-1, 3)
+    for n in np.flatnonzero(kinds == 0):
+        sizes[n] = bleeds[int(np.linalg.norm(centres - points[n], axis=1).argmin())].size_mm
+    return sizes
+
+
+_ARRAYS = ("kinds", "odds", "study", "points", "sizes")
+
+
+def _write(mined: MinedCandidates, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as opened:
+        arrays = {name: getattr(mined, name) for name in _ARRAYS}
+        np.savez(opened, allow_pickle=False, patches=mined.patches.numpy(), **arrays)
+    partial.replace(path)
+
+
+def _read(path: Path) -> MinedCandidates:
+    with np.load(path, allow_pickle=False) as stored:
+        return MinedCandidates(torch.from_numpy(stored["patches"]), *(stored[name] for name in _ARRAYS))
+
+
+def _join(parts: Sequence[MinedCandidates]) -> MinedCandidates:
     if not parts:
-        return Mined(torch.empty(0), np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64), np.empty((0, 3)))
-    return Mined(
-        torch.cat([p.patches for p in parts]),
-        np.concatenate([p.kinds for p in parts]),
-        np.concatenate([p.odds for p in parts]),
-        np.concatenate([p.study for p in parts]),
-        np.concatenate([p.points for p in parts]),
-    )
+        none, nothing = np.empty(0), np.empty(0, np.int64)
+        return MinedCandidates(torch.empty(0), nothing, none, nothing, none.reshape(0, 3), none)
+    joined = {name: np.concatenate([getattr(p, name) for p in parts]) for name in _ARRAYS}
+    return MinedCandidates(torch.cat([p.patches for p in parts]), **joined)
 
 
 def name_candidates(study: CachedStudy, centres: NDArray[np.float64], config: MiningConfig) -> NDArray[np.int64]:
-    """Kind of each candidate, by the nearest mark; what a reader rejected is no bleed, even near to one."""
+    """Kind of each candidate, by the nearest mark; what a reader rejected is no microbleed, even near to one."""
     points = study.geometry.to_lps(centres.reshape(-1, 3))
     named = np.full(len(points), NOTHING if study.mimics_known else UNKNOWN, np.int64)
     kinds = np.array([kind_of(m) for m in study.marks], np.int64)
@@ -134,7 +182,7 @@ def name_candidates(study: CachedStudy, centres: NDArray[np.float64], config: Mi
 def add_marks(
     study: CachedStudy, candidates: list[Candidate], kinds: NDArray[np.int64], config: MiningConfig
 ) -> tuple[list[Candidate], NDArray[np.int64]]:
-    """Add the visible bleeds that were missed, the places of null insertions, and what a reader rejected."""
+    """Add the visible microbleeds that were missed, the places of null insertions, and what a reader rejected."""
     centres = study.geometry.to_lps(centres_of(candidates)).reshape(-1, 3)
     extra: list[Candidate] = []
     extra_kinds: list[int] = []
@@ -148,7 +196,7 @@ def add_marks(
 
 
 def _missed(mark: Mark, proposed: bool, found: bool, config: MiningConfig) -> int | None:
-    """Class under which a mark is added, if it is: when it was not proposed, or not as a bleed."""
+    """Class under which a mark is added, if it is: when it was not proposed, or not as a microbleed."""
     kind = kind_of(mark)
     if mark.kind == REJECTED:
         return None if proposed else UNKNOWN
@@ -157,13 +205,11 @@ def _missed(mark: Mark, proposed: bool, found: bool, config: MiningConfig) -> in
     return 0 if kind == 0 and config.add_bleeds and not found else None
 
 
-def match_mined(mined: Mined, scores: NDArray[np.float64], studies: Sequence[CachedStudy]) -> list[Matched]:
-    """Match mined candidates, with scores, to the bleeds of their studies."""
-    matched = []
-    for n, study in enumerate(studies):
-        of_study = mined.study == n
-        visible, hidden = (
-            np.array([m.centre_lps_mm for m in study.bleeds(visible=v)]).reshape(-1, 3) for v in (True, False)
-        )
-        matched.append(match(mined.points[of_study], scores[of_study], visible, hidden))
-    return matched
+def score_mined(
+    mined: MinedCandidates, scores: NDArray[np.float64], studies: Sequence[CachedStudy]
+) -> list[CountedCandidates]:
+    """Mined candidates, with scores, as each study's FROC curve counts them."""
+    return [
+        CountedCandidates.of(mined.points[mined.study == n], scores[mined.study == n], *study.reference())
+        for n, study in enumerate(studies)
+    ]

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics.functional.classification import binary_average_precision
 
 from pipeline.candidates import Candidate, heatmap
-from pipeline.classifiers._learned import bleed_odds
-from pipeline.inputs import Inputs
+from pipeline.classifiers.probability import bleed_odds
 from pipeline.networks.heatmap import FOLD
+from pipeline.networks.inputs import Inputs
 from pipeline.networks.yolo import YoloNet
-from training.augmentation import SIX, augment_volumes, six_fold
 from training.datasets.cache import CachedStudy
-from training.fit.config import StageConfig
-from training.fit.losses import classifier_loss, heatmap_loss, yolo_loss
-from training.fit.matching import Matched, froc, match
-from training.fit.samples import inputs_of
-from training.fit.targets import draw_heatmaps
+from training.evaluation.froc import CountedCandidates, Froc
 
+from .augmentation import SIX, augment_volumes, six_fold
+from .config import StageConfig
+from .losses import classifier_loss, heatmap_loss, yolo_loss
+from .samples import inputs_of
+from .targets import draw_heatmaps
+
+RATES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""False positives a study at which sensitivity is averaged."""
 SCORE = "validation_score"
 """What the best epoch is chosen by; larger is better."""
 SIGMA_MM = 1.2
@@ -39,6 +43,20 @@ class StageModule(lightning.LightningModule):
     def __init__(self, network: nn.Module, config: StageConfig, seed: int) -> None:
         super().__init__()
         self.network, self.config, self.seed = network, config, seed
+        self.averaged: AveragedModel | None = None
+        if config.average:
+            self.averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True)
+
+    @property
+    def kept(self) -> nn.Module:
+        """The network that is validated and kept: with the moving average of the weights, if there is one."""
+        averaged: nn.Module = self.network if self.averaged is None else self.averaged.module
+        return averaged
+
+    def on_train_batch_end(self, _outputs: Any, _batch: Any, _index: int) -> None:
+        """Bring the moving average up to date."""
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.network)
 
     def on_train_start(self) -> None:
         """Give every process of a distributed run samples of its own."""
@@ -78,36 +96,34 @@ class DetectorModule(StageModule):
         super().__init__(network, config, seed)
         self._locate = locate
         self._studies = validation
-        self._matched: list[Matched] = []
+        self._scored: list[CountedCandidates] = []
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation."""
-        self._matched = []
+        self._scored = []
 
     def validation_step(self, batch: Tensor, _index: int) -> None:
         """Find candidates in one study."""
         study = self._studies[int(batch)]
-        candidates = self._locate(self.network, inputs_of(study), self.device)
+        candidates = self._locate(self.kept, inputs_of(study), self.device)
         points = study.geometry.to_lps(np.array([c.ijk for c in candidates]).reshape(-1, 3))
-        visible, hidden = (
-            np.array([m.centre_lps_mm for m in study.bleeds(visible=v)]).reshape(-1, 3) for v in (True, False)
-        )
-        self._matched.append(match(points, np.array([c.score for c in candidates]), visible, hidden))
+        scores = np.array([c.score for c in candidates], np.float64)
+        self._scored.append(CountedCandidates.of(points, scores, *study.reference()))
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean sensitivity over false-positive rates, and two of them."""
-        curve = froc(self._matched)
+        curve = np.nan_to_num(Froc(self._scored).sensitivity_at(RATES))
         self.log(SCORE, float(np.mean(curve)), prog_bar=True, rank_zero_only=True)
-        self.log("sensitivity_at_1_fp", curve[1], rank_zero_only=True)
-        self.log("sensitivity_at_32_fp", curve[-1], rank_zero_only=True)
+        self.log("sensitivity_at_1_fp", float(curve[1]), rank_zero_only=True)
+        self.log("sensitivity_at_32_fp", float(curve[-1]), rank_zero_only=True)
 
 
 class HeatmapModule(DetectorModule):
-    """The centre heat map."""
+    """The centre heat map; `channels` of the crops are those of the network and any that only augmentation needs."""
 
-    def __init__(self, parameters: heatmap.Parameters, *args: Any) -> None:
+    def __init__(self, parameters: heatmap.Parameters, channels: Sequence[str], *args: Any) -> None:
         super().__init__(*args)
-        self.parameters_of_method = parameters
+        self.parameters_of_method, self.channels = parameters, channels
 
     def on_after_batch_transfer(self, batch: Any, _loader: int) -> Any:
         """Vary the crops on the device they train on."""
@@ -116,12 +132,13 @@ class HeatmapModule(DetectorModule):
         with torch.autocast(batch["image"].device.type, enabled=False):
             images, points = augment_volumes(
                 batch["image"].float(),
-                self.parameters_of_method.channels,
+                self.channels,
                 self.config.augmentation,
                 self.parameters_of_method.step_mm[0],
                 batch["points"],
             )
-        return {**batch, "image": images, "points": points}
+        seen = len(self.parameters_of_method.channels)
+        return {**batch, "image": images[:, :seen], "points": points}
 
     def training_step(self, batch: dict[str, Tensor], _index: int) -> Tensor:
         """Loss of a batch of crops."""
@@ -156,7 +173,7 @@ class ClassifierModule(StageModule):
     channels : tuple of str
         Of the patches.
     bleed : int
-        Class of a bleed.
+        Class of a microbleed.
     """
 
     def __init__(
@@ -195,7 +212,7 @@ class ClassifierModule(StageModule):
 
     def validation_step(self, batch: dict[str, Tensor], _index: int) -> None:
         """Log odds of a batch."""
-        self._odds.append(bleed_odds(self.network(batch["patch"]).float(), self._bleed).cpu())
+        self._odds.append(bleed_odds(self.kept(batch["patch"]).float(), self._bleed).cpu())
         self._truth.append((batch["class"] == self._bleed).cpu())
 
     def on_validation_epoch_end(self) -> None:

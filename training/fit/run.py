@@ -11,11 +11,12 @@ from typing import Any
 
 from pipeline.errors import InputError
 from training.datasets.cache import CachedStudy
-from training.fit.classifier import fit_classifier, start_network
-from training.fit.detector import fit_detector
-from training.fit.job import Job, required
-from training.fit.recipe import commit, recipe_digest
-from training.fit.weights import header_of, sha256_of, start_from_imagenet, with_weights
+
+from .classifier import fit_classifier, start_network
+from .detector import fit_detector
+from .recipe import commit, recipe_digest
+from .training_run import TrainingRun, required
+from .weights import header_of, sha256_of, start_from_imagenet, with_weights
 
 FITTED = "fitted.json"
 SCHEMA = "cmb-fitted/1"
@@ -23,7 +24,7 @@ _SETTINGS = "settings.json"
 _START = "start.json"
 
 
-def fit(job: Job) -> dict[str, Any]:
+def fit(job: TrainingRun) -> dict[str, Any]:
     """Train every learned stage of a profile that is not trained in `job.out` yet.
 
     Returns
@@ -62,13 +63,13 @@ def fit(job: Job) -> dict[str, Any]:
     return document
 
 
-def _learned(job: Job) -> dict[str, str]:
+def _learned(job: TrainingRun) -> dict[str, str]:
     """Methods of the stages that learn."""
     stages = {"candidates": job.profile.candidates, "classifier": job.profile.classifier}
     return {n: s.method for n, s in stages.items() if s is not None and getattr(s.module, "LEARNED", False)}
 
 
-def _claim(job: Job) -> None:
+def _claim(job: TrainingRun) -> None:
     """Mark the folder with what is trained in it, so that a run goes on only with the same."""
     names = sorted(s.name for side in job.split for s in side)
     settings = {"config": job.config.model_dump(mode="json"), "recipe": recipe_digest(job.profile), "studies": names}
@@ -84,7 +85,7 @@ def _claim(job: Job) -> None:
     path.write_text(json.dumps({"sha256": mark, **settings}, indent=1) + "\n")
 
 
-def _start(job: Job) -> dict[str, str]:
+def _start(job: TrainingRun) -> dict[str, str]:
     """What the networks start from: files with their SHA-256; none for random numbers. Decided once for a run."""
     path = job.out / _START
     if not path.is_file():
@@ -96,7 +97,7 @@ def _start(job: Job) -> dict[str, str]:
     return known
 
 
-def _imagenet(job: Job) -> dict[str, str]:
+def _imagenet(job: TrainingRun) -> dict[str, str]:
     """The file of ImageNet weights, if they are wanted and can be had, and the start of its SHA-256, from its name."""
     if job.config.pretrained != "imagenet" or job.profile.classifier is None:
         return {}
@@ -110,7 +111,7 @@ def _imagenet(job: Job) -> dict[str, str]:
     return {name: Path(name).stem.rsplit("-", 1)[-1]}
 
 
-def _about(job: Job, start: dict[str, str]) -> dict[str, Any]:
+def _about(job: TrainingRun, start: dict[str, str]) -> dict[str, Any]:
     """What the weights come from, for their model card."""
     return {
         "schema": SCHEMA,
@@ -129,6 +130,6 @@ def _side(studies: Sequence[CachedStudy]) -> dict[str, Any]:
     return {
         "studies": len(studies),
         "anatomies": sorted({s.anatomy for s in studies}),
-        "visible_bleeds": sum(len(s.bleeds()) for s in studies),
+        "visible_bleeds": sum(len(s.visible_bleeds()) for s in studies),
         "sha256": hashlib.sha256("\n".join(sorted(s.name for s in studies)).encode()).hexdigest(),
     }

@@ -17,14 +17,18 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import Dataset
 
-from pipeline.candidates import heatmap, yolo
-from pipeline.inputs import Inputs, make_inputs
-from training.augmentation import vary_slice
+from pipeline.candidates import yolo
+from pipeline.networks.inputs import Inputs, make_inputs
 from training.datasets.cache import CachedStudy
-from training.datasets.record import Mark
-from training.fit.config import StageConfig
-from training.fit.targets import NO_POINT, box_side_px, boxes_of_slice, kind_of
+from training.datasets.record import BLEED, Mark
 
+from .augmentation import vary_slice
+from .config import Augmentation, StageConfig
+from .reweighting import NEEDED
+from .targets import NO_POINT, box_side_px, boxes_of_slice, kind_of
+
+SMALL_MM = 2.0
+"""Microbleeds of a smaller apparent diameter are missed most often; see `small_weight`."""
 MOST_POINTS = 24
 """Of one crop."""
 BRAIN_SAMPLES = 4000
@@ -72,45 +76,63 @@ def on_grid(
     )
 
 
-class _Chooser:
-    """Draws a study and a place in it: a bleed, a mimic or null insertion, or anywhere in the brain."""
+Place = tuple[int, int]
+
+
+class SamplePlaces:
+    """Draws a study and a place in it: a visible microbleed, a mimic or null insertion, or anywhere in the brain.
+
+    A mimic is drawn by its kind first, so that the rare ones are seen as often as the many veins.
+    """
 
     def __init__(self, studies: Sequence[GridStudy], config: StageConfig) -> None:
         self.studies = studies
-        places = [(s, n) for s, study in enumerate(studies) for n in range(len(study.marks))]
-        bleeds = {(s, n) for s, n in places if studies[s].kinds[n] == 0}
-        self.bleeds = sorted(bleeds)
-        self.others = [p for p in places if p not in bleeds]
+        self.bleeds: list[Place] = []
+        self.mimics: dict[str, list[Place]] = {}
+        for s, study in enumerate(studies):
+            for n, mark in enumerate(study.marks):
+                if study.kinds[n] == 0:
+                    self.bleeds.append((s, n))
+                elif mark.kind != BLEED:
+                    self.mimics.setdefault(mark.kind, []).append((s, n))
+        small = [studies[s].marks[n].size_mm < SMALL_MM for s, n in self.bleeds]
+        self._weights = torch.where(torch.tensor(small), config.small_weight, 1.0) if small else torch.ones(0)
         self.shares = config.positive_share, config.mimic_share
 
-    def __call__(self) -> tuple[int, NDArray[np.float64]]:
+    def draw(self) -> tuple[int, NDArray[np.float64]]:
+        """A study, and grid coordinates ``(i, j, k)``."""
         draw = torch.rand(1).item()
         bleed, mimic = self.shares
-        for places, below in ((self.bleeds, bleed), (self.others, bleed + mimic)):
-            if draw < below and places:
-                s, n = places[_integer(len(places))]
-                return s, self.studies[s].points[n]
+        if draw < bleed and self.bleeds:
+            return self._at(self.bleeds[int(torch.multinomial(self._weights, 1).item())])
+        if draw < bleed + mimic and self.mimics:
+            places = list(self.mimics.values())[_integer(len(self.mimics))]
+            return self._at(places[_integer(len(places))])
         s = _integer(len(self.studies))
         return s, self.studies[s].brain[_integer(len(self.studies[s].brain))]
+
+    def _at(self, place: Place) -> tuple[int, NDArray[np.float64]]:
+        s, n = place
+        return s, self.studies[s].points[n]
 
 
 def _integer(n: int) -> int:
     return int(torch.randint(n, (1,)).item())
 
 
-class Crops(Dataset[dict[str, Tensor]]):
+class CropDataset(Dataset[dict[str, Tensor]]):
     """Crops for the heat-map network, each with the marks in it."""
 
     def __init__(self, studies: Sequence[GridStudy], config: StageConfig) -> None:
         self.studies, self.crop = studies, config.crop
         self.length = config.steps * config.batch
-        self.choose = _Chooser(studies, config)
+        self.places = SamplePlaces(studies, config)
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, _index: int) -> dict[str, Tensor]:
-        s, centre = self.choose()
+        s, centre = self.places.draw()
         study = self.studies[s]
         shape = np.array(study.values.shape[1:])
         crop = np.array(self.crop)
@@ -133,7 +155,7 @@ class Crops(Dataset[dict[str, Tensor]]):
 
 
 def _within(study: GridStudy, low: NDArray[np.int64], crop: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Marks in or just beside a crop as ``(k, j, i)`` in it, bleeds first, and their kinds; of a fixed number."""
+    """Marks in or just beside a crop as ``(k, j, i)`` in it, microbleeds first, and their kinds; of a fixed number."""
     at = study.points[:, ::-1] - low if len(study.marks) else np.empty((0, 3))
     near = np.flatnonzero(((at > -4) & (at < crop + 4)).all(1) & (study.kinds != NO_POINT))
     near = near[np.argsort(study.kinds[near], kind="stable")][:MOST_POINTS]
@@ -142,19 +164,19 @@ def _within(study: GridStudy, low: NDArray[np.int64], crop: NDArray[np.int64]) -
     return torch.from_numpy(points), torch.from_numpy(kinds)
 
 
-class Slices(Dataset[tuple[Tensor, Tensor]]):
-    """Slices for the 2D detector, each with the boxes of the bleeds it shows."""
+class SliceDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Slices for the 2D detector, each with the boxes of the microbleeds it shows."""
 
     def __init__(self, studies: Sequence[GridStudy], config: StageConfig) -> None:
         self.studies, self.crop, self.settings = studies, config.crop[1:], config.augmentation
         self.length = config.steps * config.batch
-        self.choose = _Chooser(studies, config)
+        self.places = SamplePlaces(studies, config)
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, _index: int) -> tuple[Tensor, Tensor]:
-        s, centre = self.choose()
+        s, centre = self.places.draw()
         study = self.studies[s]
         k = int(np.clip(round(centre[2]), 0, study.values.shape[1] - 1))
         image = study.values[:, k].float()
@@ -187,13 +209,13 @@ def collate_slices(batch: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, list[Ten
 
 
 def box_sides(studies: Sequence[GridStudy]) -> NDArray[np.float64]:
-    """Edges of the boxes of all bleeds, pixels."""
+    """Edges of the boxes of all microbleeds, pixels."""
     return np.array(
         [box_side_px(m, s.step_mm[0]) for s in studies for m, k in zip(s.marks, s.kinds, strict=True) if k == 0]
     )
 
 
-class Patches(Dataset[dict[str, Any]]):
+class PatchDataset(Dataset[dict[str, Any]]):
     """Patches around candidates, with their classes."""
 
     def __init__(self, patches: Tensor, classes: Tensor) -> None:
@@ -206,9 +228,10 @@ class Patches(Dataset[dict[str, Any]]):
         return {"patch": self.patches[index], "class": self.classes[index]}
 
 
-def heatmap_grids(studies: Sequence[CachedStudy], parameters: heatmap.Parameters) -> list[GridStudy]:
-    """Studies on the grid of the heat-map network."""
-    return [on_grid(s, parameters.step_mm, parameters.channels) for s in studies]
+def training_channels(channels: Sequence[str], settings: Augmentation) -> tuple[str, ...]:
+    """Channels of the crops: those of the network, then what another scanner's SWI is made of."""
+    extra = [name for name in NEEDED if name not in channels] if settings.reweight else []
+    return (*channels, *extra)
 
 
 def slice_grids(studies: Sequence[CachedStudy], parameters: yolo.Parameters) -> list[GridStudy]:

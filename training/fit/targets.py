@@ -16,17 +16,17 @@ from training.datasets.record import BLEED, NULL, REJECTED, Mark
 
 NO_POINT = -1
 UNSEEN = -2
-"""Kind of a bleed that no reader could see: neither found nor punished."""
+"""Kind of a microbleed that no reader could see: neither found nor punished."""
 NOTHING = CLASSES.index("nothing")
 UNKNOWN = -1
-"""Class of a place that is no bleed, in a data set that does not say what it is."""
+"""Class of a place that is no microbleed, in a data set that does not say what it is."""
 _OTHER = KINDS.index("other")
 
 
 def kind_of(mark: Mark) -> int:
-    """Number of a mark's map: :data:`KINDS`; ``UNSEEN`` for a hidden bleed.
+    """Number of a mark's map: :data:`KINDS`; ``UNSEEN`` for a hidden microbleed.
 
-    ``NO_POINT`` for what nothing shows, and for what a reader rejected: no map but that of bleeds is told of it.
+    ``NO_POINT`` for what nothing shows, and for what a reader rejected: no map but that of microbleeds is told of it.
     """
     if mark.kind in (NULL, REJECTED) or (mark.kind != BLEED and not mark.visible):
         return NO_POINT
@@ -56,7 +56,7 @@ def draw_heatmaps(
     Returns
     -------
     Tensor, shape (n, kinds + 1, k, j, i)
-        Exactly 1 at the voxel nearest to a centre; the last channel is where a hidden bleed lies.
+        Exactly 1 at the voxel nearest to a centre; the last channel is where a hidden microbleed lies.
     """
     fold = points.new_tensor([1, FOLD, FOLD])
     centres = ((points + 0.5) / fold - 0.5).round()
@@ -75,23 +75,23 @@ def draw_heatmaps(
 
 
 def box_side_px(mark: Mark, step_mm: float) -> float:
-    """Edge of a bleed's box: its diameter and a rim of a millimetre."""
+    """Edge of a microbleed's box: its diameter and a rim of a millimetre."""
     return max((mark.size_mm + 2.0) / step_mm, 4.0)
 
 
 def boxes_of_slice(
     points: NDArray[np.float64], marks: Sequence[Mark], k: int, slice_mm: float, step_mm: float
 ) -> NDArray[np.float32]:
-    """Boxes ``(n, 4)`` as x1, y1, x2, y2 (pixel edges at whole numbers) of the bleeds that a slice shows.
+    """Boxes ``(n, 4)`` as x1, y1, x2, y2 (pixel edges at whole numbers) of the microbleeds that a slice shows.
 
     Parameters
     ----------
     points : ndarray, shape (n, 3)
         Centres ``(i, j, k)`` on the grid of the slices.
     marks : sequence of Mark
-        The bleeds.
+        The microbleeds.
     k : int
-        The slice; it shows a bleed whose sphere it cuts, or whose centre lies nearest to it.
+        The slice; it shows a microbleed whose sphere it cuts, or whose centre lies nearest to it.
     slice_mm, step_mm : float
         Between slices, and between pixels.
     """

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
@@ -17,17 +17,19 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from pipeline.errors import CmbError
-from training.fit.config import FitConfig, StageConfig
-from training.fit.modules import SCORE, StageModule
+from pipeline.networks.loading import channels_last
+
+from .config import FitConfig, StageConfig
+from .modules import SCORE, StageModule
 
 Say = Callable[[str], None]
 
 
-class Unfinished(CmbError):  # noqa: N818 - nothing is wrong: the same command goes on
+class TrainingInterrupted(CmbError):  # noqa: N818 - nothing is wrong: the same command goes on
     """The time was up before the last epoch."""
 
 
-class Lines(Callback):
+class ProgressLines(Callback):
     """A line for each validation, where there is no terminal for a bar."""
 
     def __init__(self, stage: str, say: Say) -> None:
@@ -60,20 +62,23 @@ def train(
 
     Raises
     ------
-    Unfinished
+    TrainingInterrupted
         When `minutes` were up first.
     """
     _be_quiet()
+    on_gpu = config.device != "cpu" and torch.cuda.is_available()
+    if not on_gpu:
+        channels_last(module.network)
     kept = folder / "checkpoints"
     best = ModelCheckpoint(kept, "best", monitor=SCORE, mode="max", enable_version_counter=False)
     each = ModelCheckpoint(kept, "last", enable_version_counter=False, save_on_train_epoch_end=True)
     timer = Timer(timedelta(minutes=minutes)) if minutes else None
-    callbacks: list[Callback] = [best, each, LearningRateMonitor("step"), Lines(folder.name, say)]
+    callbacks: list[Callback] = [best, each, LearningRateMonitor("step"), ProgressLines(folder.name, say)]
     trainer = lightning.Trainer(
         accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[config.device],
         devices=config.devices,
         strategy="ddp" if config.devices > 1 else "auto",
-        precision=config.precision,
+        precision=fast_precision(on_gpu) if config.precision == "auto" else config.precision,
         max_epochs=stage.epochs,
         check_val_every_n_epoch=min(stage.validate_every, stage.epochs),
         num_sanity_val_steps=0,
@@ -90,10 +95,18 @@ def train(
     trainer.fit(module, samples, validation, ckpt_path=last if last.is_file() else None, weights_only=True)
     if trainer.current_epoch < stage.epochs:
         done = f"{folder.name} stopped after {trainer.current_epoch} of {stage.epochs} epochs"
-        raise Unfinished(done, do="run the same command again to go on")
+        raise TrainingInterrupted(done, do="the same command continues")
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
     module.load_state_dict(state)
+    if module.averaged is not None:
+        module.network.load_state_dict(module.averaged.module.state_dict())
     return float(best.best_model_score or 0.0)
+
+
+def fast_precision(on_gpu: bool) -> Literal["32-true", "bf16-mixed"]:
+    """The fastest of the precisions that train alike: a processor without AVX-512 is 12 times slower in bfloat16."""
+    fast = torch.cuda.is_bf16_supported() if on_gpu else torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return "bf16-mixed" if fast else "32-true"
 
 
 def _be_quiet() -> None:

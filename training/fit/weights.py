@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from pipeline.errors import InputError
 from pipeline.networks.loading import CALIBRATION
 from pipeline.networks.transfer import Backbone, last_layer
+from pipeline.networks.weights import Weights
 from pipeline.profile import Profile
-from pipeline.weights import Weights
 
 
 def save_weights(

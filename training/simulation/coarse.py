@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from training.simulation.anatomy.source import Anatomy
+from training.simulation.anatomy.tissue_maps import Anatomy
 
 Float32 = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Sampled:
+class SampledGrid:
     """A quantity on a grid in MNI space.
 
     Parameters
@@ -40,7 +40,7 @@ class Sampled:
 
 @dataclass(frozen=True, eq=False)
 class CoarseAnatomy:
-    """Tissue of an anatomy as fractions (0–1) of voxels of about 1 mm; `origin_mm` and `step_mm` as in `Sampled`."""
+    """Tissue fractions (0–1) of an anatomy in voxels of about 1 mm; `origin_mm` and `step_mm` as in `SampledGrid`."""
 
     csf: Float32
     grey: Float32
@@ -48,9 +48,9 @@ class CoarseAnatomy:
     origin_mm: Floats
     step_mm: float
 
-    def sampled(self, array: Float32) -> Sampled:
+    def sampled(self, array: Float32) -> SampledGrid:
         """An array of the same shape as a quantity with places."""
-        return Sampled(array, self.origin_mm, self.step_mm)
+        return SampledGrid(array, self.origin_mm, self.step_mm)
 
 
 def coarse(anatomy: Anatomy) -> CoarseAnatomy:

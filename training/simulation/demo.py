@@ -1,4 +1,4 @@
-"""Which study comes with the node? A small Siemens-like SWI of the ICBM152 head with bleeds and mimics at known places.
+"""Which study comes with the node? A small Siemens-like SWI with microbleeds and mimics at known places.
 
 It is small so that it can be bundled: coarse voxels, air outside the head set to zero, few grey levels, JPEG-LS
 without loss.
@@ -7,7 +7,7 @@ without loss.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,18 @@ from pydicom.uid import JPEGLSLossless
 from scipy import ndimage
 
 from pipeline.errors import CmbError
-from training.simulation.anatomy import AnatomyRef, load_anatomy
-from training.simulation.head import HeadParameters, Slab
-from training.simulation.inclusion import Inclusion, Kind, Point, Sphere
-from training.simulation.protocol import Protocol
-from training.simulation.scene import Scene, SceneParameters, make_scene
-from training.simulation.sites import Sites
-from training.simulation.study import Images, SimulatedStudy, simulate
+from training.simulation.cohort.studies import used_parameters
 from training.simulation.writers.identity import SIMULATED, Patient, StudyIdentity
 from training.simulation.writers.vendors import Packing, write_dicom
+
+from .anatomy import AnatomyRef, load_anatomy
+from .head import Slab
+from .head_parameters import HeadParameters
+from .inclusion import Inclusion, InclusionKind, Point, Sphere
+from .protocol import Protocol
+from .scene import Scene, SceneParameters, make_scene
+from .sites import Sites
+from .study import Images, SimulatedStudy, simulate
 
 SEED = 20250102
 SLAB = Slab(fov_mm=(168.0, 210.0, 128.8), fine_mm=0.7)
@@ -42,8 +45,8 @@ BLEEDS = (
     ((44.0, -30.0, -8.0), 0.9, 1.5),
 )
 MIMICS = (
-    (Kind.CALCIFICATION, (1.0, -28.0, 2.0), 1.6, -1.6, 0.3),
-    (Kind.CALCIFICATION, (-20.0, -2.0, 0.0), 1.2, -1.4, 0.4),
+    (InclusionKind.CALCIFICATION, (1.0, -28.0, 2.0), 1.6, -1.6, 0.3),
+    (InclusionKind.CALCIFICATION, (-20.0, -2.0, 0.0), 1.2, -1.4, 0.4),
 )
 PATIENT = Patient("Demo^Simulated", "CMB-DEMO-1", "19510304", "F", "074Y")
 
@@ -59,7 +62,7 @@ def _inclusions(scene: Scene) -> tuple[Inclusion, ...]:
     made = []
     for mni, radius, chi in BLEEDS:
         at = _place(scene, mni)
-        made.append(Inclusion(Kind.BLEED, (Sphere(at, radius, chi, 0.85),), *sites.region(at), "demo"))
+        made.append(Inclusion(InclusionKind.BLEED, (Sphere(at, radius, chi, 0.85),), *sites.region(at), "demo"))
     for kind, mni, radius, chi, density in MIMICS:
         at = _place(scene, mni)
         made.append(Inclusion(kind, (Sphere(at, radius, chi, density),), *sites.region(at), "demo"))
@@ -86,7 +89,7 @@ def truth_document(study: SimulatedStudy) -> dict[str, Any]:
     """What ``truth.json`` of the demo says."""
     lesions = [e.to_json() for e in study.truth.entries if e.inclusion.kind.is_lesion]
     mimics = [e.to_json() for e in study.truth.entries if not e.inclusion.kind.is_lesion]
-    parameters = {"head": asdict(HEAD), "slab": asdict(SLAB), "protocol": asdict(PROTOCOL), "anatomy": "icbm152"}
+    parameters = used_parameters({"head": HEAD, "slab": SLAB, "protocol": PROTOCOL}) | {"anatomy": "icbm152"}
     return {"note": SIMULATED, "lesions": lesions, "mimics": mimics, "seed": SEED, "parameters": parameters}
 
 
@@ -96,15 +99,15 @@ def make_demo(folder: Path) -> SimulatedStudy:
     Raises
     ------
     CmbError
-        If a bleed of the list does not come out visible.
+        If a microbleed of the list does not come out visible.
     """
     scene = make_scene(load_anatomy(AnatomyRef("icbm152")), SceneParameters(head=HEAD, slab=SLAB), SEED)
     study = simulate(scene, PROTOCOL, _inclusions(scene), SEED)
-    hidden = [e for e in study.truth.of(Kind.BLEED) if not e.seen.visible]
+    hidden = [e for e in study.truth.of(InclusionKind.BLEED) if not e.seen.visible]
     if hidden:
         where = hidden[0].inclusion.centre_lps_mm
         raise CmbError(
-            f"{len(hidden)} bleeds of the demo are not visible, the first at {where}", do="move or enlarge it"
+            f"{len(hidden)} microbleeds of the demo are not visible, the first at {where}", do="move or enlarge it"
         )
     study = replace(study, images=_without_air(study.images))
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,17 +1,19 @@
 """How do scanners make SWI of magnitude and phase? High-pass phase, mask, and minimum-intensity projection.
 
-The homodyne filter and the mask are the pipeline's own; scanners that unwrap first are imitated here.
+The homodyne filter and the linear mask are the pipeline's own; the other filters and masks are imitated here.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.restoration import unwrap_phase
 
-from pipeline.swi import high_pass_phase, phase_mask
-from training.simulation.protocol import PhaseFilter, SwiFilter
+from pipeline.read.swi import high_pass_phase, phase_mask
+
+from .protocol import MaskShape, PhaseFilter, SwiFilter
 
 Complex64 = NDArray[np.complex64]
 Float32 = NDArray[np.float32]
@@ -40,12 +42,41 @@ def filtered_phase(image: Complex64, how: SwiFilter, spacing_mm: tuple[float, fl
     """High-pass phase by the protocol's filter, radians, paramagnetic positive."""
     if how.kind is PhaseFilter.UNWRAP:
         return unwrapped_phase(image, how.sigma_mm, spacing_mm)
-    return high_pass_phase(np.angle(image), np.abs(image), how.width)
+    if how.kind is PhaseFilter.HOMODYNE:
+        return high_pass_phase(np.angle(image), np.abs(image), how.width)
+    frequency = [np.abs(scipy.fft.fftfreq(n, 1 / n)) for n in image.shape[1:]]
+    if how.kind is PhaseFilter.BUTTERWORTH:
+        window = 1 / (1 + (np.hypot(frequency[0][:, None], frequency[1][None]) / (how.width / 4)) ** 4)
+    else:
+        extent = [n * step for n, step in zip(image.shape[1:], spacing_mm[1::-1], strict=True)]
+        axes = [np.exp(-2 * (np.pi * how.sigma_mm * f / fov) ** 2) for f, fov in zip(frequency, extent, strict=True)]
+        window = np.outer(*axes)
+    return np.stack([_divided(one, window.astype(np.float32)) for one in image])
 
 
-def weighted(magnitude: Float32, phase: Float32, power: int) -> Float32:
-    """SWI: magnitude times the phase mask to the `power` (Haacke 2004)."""
-    return np.asarray(magnitude * phase_mask(phase) ** power, dtype=np.float32)
+def _divided(image: Complex64, window: Float32) -> Float32:
+    """Phase of one slice over its own low-pass."""
+    low = scipy.fft.ifft2(scipy.fft.fft2(image) * window)
+    return np.asarray(np.angle(image * np.conj(low)), dtype=np.float32)
+
+
+def shaped_mask(phase: Float32, shape: MaskShape) -> Float32:
+    """Phase mask: 1 where blood does not show, falling to 0 at π; a triangle falls with either sign of the phase."""
+    turn = np.clip(phase, 0, np.pi) / np.pi
+    if shape is MaskShape.COSINE:
+        mask = np.cos(np.pi / 2 * turn) ** 2
+    elif shape is MaskShape.SIGMOID:
+        mask = 1 / (1 + np.exp(10 * (turn - 0.4)))
+    elif shape is MaskShape.TRIANGLE:
+        mask = 1 - np.clip(np.abs(phase), 0, np.pi) / np.pi
+    else:
+        return phase_mask(phase)
+    return np.asarray(mask, dtype=np.float32)
+
+
+def weighted(magnitude: Float32, phase: Float32, how: SwiFilter) -> Float32:
+    """SWI: magnitude times the phase mask to a power (Haacke 2004)."""
+    return np.asarray(magnitude * shaped_mask(phase, how.mask or MaskShape.LINEAR) ** how.power, dtype=np.float32)
 
 
 def minimum_projection(swi: Float32, slices: int) -> Float32:

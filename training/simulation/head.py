@@ -6,15 +6,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from pipeline.errors import InputError
 from pipeline.geometry import Geometry
+from pipeline.sitk_images import to_sitk
 from training.simulation.anatomy.nuclei import draw_nuclei
-from training.simulation.anatomy.source import Anatomy
-from training.simulation.tissue import Tissue, TissueState, draw_tissue_state
+from training.simulation.anatomy.tissue_maps import Anatomy
+
+from .head_parameters import HeadParameters
+from .tissue import Tissue, TissueState, draw_tissue_state
 
 UInt8 = NDArray[np.uint8]
 _FIELD_STEP_MM = 2.0
@@ -42,53 +45,12 @@ class Slab:
         """The fine grid, centred on the isocentre, axes rotated by `oblique_deg` from LPS."""
         n = [round(f / self.fine_mm) for f in self.fov_mm]
         if min(n) < 8:
-            raise InputError(f"a field of view of {self.fov_mm} mm is too small", do="enlarge it")
+            raise InputError(f"a field of view of {self.fov_mm} mm is too small", do="make it larger")
         direction = Rotation.from_euler("xyz", self.oblique_deg, degrees=True).as_matrix()
         affine = np.eye(4)
         affine[:3, :3] = direction * self.fine_mm
         affine[:3, 3] = -affine[:3, :3] @ ((np.array(n) - 1) / 2)
         return Geometry((n[2], n[1], n[0]), affine)
-
-
-@dataclass(frozen=True)
-class HeadParameters:
-    """What makes one head differ from the anatomy it comes from. Lengths in mm, angles in degrees."""
-
-    age: float = 70.0
-    pose_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    shift_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    scale: tuple[float, float, float] = (0.93, 0.93, 0.93)
-    shear: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    warp_mm: float = 1.3
-    atrophy_mm: float = 0.3
-    iron: float = 1.0
-    oxygenation: float = 0.63
-    haematocrit: float = 0.42
-    white_lesions: int = 6
-    perivascular_spaces: int = 25
-    mirror: bool = False
-
-
-def draw_head(rng: np.random.Generator) -> HeadParameters:
-    """Parameters of a random adult head; atrophy, iron and white-matter lesions grow with age."""
-    age = float(np.clip(rng.normal(70, 11), 35, 93))
-    old = (age - 35) / 58
-    common = rng.normal(0.935, 0.025)
-    return HeadParameters(
-        age=round(age, 1),
-        pose_deg=tuple(np.clip(rng.normal((4, 0, 0), (7, 3, 4)), -18, 18).round(2).tolist()),
-        shift_mm=tuple(rng.normal((0, 0, 0), (2, 3, 3)).round(2).tolist()),
-        scale=tuple((common * rng.normal(1, 0.02, 3)).round(4).tolist()),
-        shear=tuple(rng.normal(0, 0.015, 3).round(4).tolist()),
-        warp_mm=round(float(rng.uniform(0.7, 1.3)), 3),
-        atrophy_mm=round(float(np.clip(rng.normal(0.15 + 0.6 * old, 0.2), 0, 1.1)), 3),
-        iron=round(float(np.clip(rng.normal(0.55 + 0.75 * old, 0.15), 0.5, 1.5)), 3),
-        oxygenation=round(float(rng.uniform(0.55, 0.72)), 3),
-        haematocrit=round(float(rng.uniform(0.37, 0.46)), 3),
-        white_lesions=int(rng.poisson(1 + 14 * old**2)),
-        perivascular_spaces=int(rng.poisson(10 + 40 * old)),
-        mirror=bool(rng.random() < 0.5),
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,10 +146,15 @@ class DisplacementMap:
         z, y, x = np.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
         points = np.stack([x, y, z], axis=-1)
         total = points @ self.matrix.T + self.offset - points + np.moveaxis(self.displacement, 0, -1)
-        image = sitk.GetImageFromArray(total, isVector=True)
-        image.SetSpacing((self.step,) * 3)
-        image.SetOrigin(self.origin.tolist())
-        return sitk.DisplacementFieldTransform(image)
+        grid = Geometry((k, j, i), _upright(self.step, self.origin))
+        return sitk.DisplacementFieldTransform(to_sitk(total, grid))
+
+
+def _upright(step: float, origin: ArrayLike) -> NDArray[np.float64]:
+    """Affine of a grid along the axes of the patient."""
+    affine = np.diag((step, step, step, 1.0))
+    affine[:3, 3] = origin
+    return affine
 
 
 def _affine(p: HeadParameters) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -227,6 +194,8 @@ def displacement(anatomy: Anatomy, p: HeadParameters, grid: Geometry, rng: np.ra
     shape = tuple(int(n) for n in np.ceil((high - low) / _FIELD_STEP_MM)[::-1].astype(int) + 1)
     matrix, offset = _affine(p)
     warp = np.stack([_smooth_noise(rng, shape, 8.0, p.warp_mm) for _ in range(3)])
+    if p.bend_mm is not None:
+        warp += np.stack([_smooth_noise(rng, shape, 18.0, p.bend_mm) for _ in range(3)])
     axes = [low[n] + _FIELD_STEP_MM * np.arange(shape[2 - n]) for n in range(3)]
     z, y, x = np.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
     points = np.stack([x.ravel(), y.ravel(), z.ravel()], axis=1)
@@ -236,21 +205,11 @@ def displacement(anatomy: Anatomy, p: HeadParameters, grid: Geometry, rng: np.ra
     return DisplacementMap(matrix, offset, warp.astype(np.float32), low)
 
 
-def to_sitk(array: NDArray[np.generic], geometry: Geometry) -> sitk.Image:
-    """A SimpleITK image of an array (k, j, i) on `geometry`."""
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(geometry.spacing)
-    image.SetOrigin(geometry.affine[:3, 3].tolist())
-    image.SetDirection(geometry.direction.ravel().tolist())
-    return image
-
-
 def _resample(
     array: UInt8, spacing: float, origin: tuple[float, ...], grid: Geometry, how: sitk.Transform, order: int
 ) -> UInt8:
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing((spacing,) * 3)
-    image.SetOrigin(origin)
+    depth, height, width = array.shape
+    image = to_sitk(array, Geometry((depth, height, width), _upright(spacing, origin)))
     k, j, i = grid.shape
     method = sitk.sitkLinear if order else sitk.sitkNearestNeighbor
     resampled = sitk.Resample(

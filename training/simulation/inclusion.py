@@ -1,4 +1,4 @@
-"""What is a bleed or a mimic made of? Unions of susceptibility spheres, whatever they are called."""
+"""What is a microbleed or a mimic made of? Unions of susceptibility spheres, whatever they are called."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pipeline.errors import InputError
 
 Point = tuple[float, float, float]
 R2STAR_HZ_PER_PPM_AT_3T = 137.0
-"""Relaxation rate that ferric iron adds inside a bleed, per ppm of its susceptibility (Liu 2012; scaled with field)."""
+"""Relaxation rate that ferric iron adds, per ppm of a microbleed's susceptibility (Liu 2012; scaled with field)."""
 
 
-class Kind(StrEnum):
+class InclusionKind(StrEnum):
     """What an inclusion stands for."""
 
     BLEED = "bleed"
@@ -25,7 +25,7 @@ class Kind(StrEnum):
     @property
     def is_lesion(self) -> bool:
         """Whether a detector should find it."""
-        return self is Kind.BLEED
+        return self is InclusionKind.BLEED
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class Sphere:
 
 @dataclass(frozen=True)
 class Inclusion:
-    """One bleed, mimic or null insertion.
+    """One microbleed, mimic or null insertion.
 
     Parameters
     ----------
-    kind : Kind
+    kind : InclusionKind
         What it stands for; the insertion does not look at it.
     spheres : tuple of Sphere
         Its substance: where they overlap, it is counted once.
@@ -74,7 +74,7 @@ class Inclusion:
         How its site was drawn: anywhere, cortex, edge, vein, …
     """
 
-    kind: Kind
+    kind: InclusionKind
     spheres: tuple[Sphere, ...]
     region: str = ""
     location: str = ""

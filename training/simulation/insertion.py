@@ -16,7 +16,9 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from pipeline.geometry import Geometry
-from training.simulation.inclusion import Inclusion
+
+from .inclusion import Inclusion
+from .tissue import GYROMAGNETIC_MHZ_PER_T
 
 Complex64 = NDArray[np.complex64]
 _REACH_PHASE = 0.01
@@ -43,11 +45,11 @@ class Physics:
     @property
     def radians_per_ppm(self) -> float:
         """Phase at the echo time of a field shift of 1 ppm."""
-        return 2 * math.pi * 42.577 * self.field_strength_t * self.echo_time_ms * 1e-3
+        return 2 * math.pi * GYROMAGNETIC_MHZ_PER_T * self.field_strength_t * self.echo_time_ms * 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class Change:
+class SignalChange:
     """What one inclusion changes: a box of complex differences to add to the signal.
 
     Parameters
@@ -118,7 +120,7 @@ def reach_mm(inclusion: Inclusion, physics: Physics) -> float:
 
 def change(
     signal: Complex64, grid: Geometry, inclusion: Inclusion, physics: Physics, *, sample_mm: float = 0.13
-) -> Change | None:
+) -> SignalChange | None:
     """What `inclusion` would change in `signal`.
 
     Parameters
@@ -166,7 +168,7 @@ def change(
     delta = _difference(
         np.ascontiguousarray(signal[box]), low, spacing, samples, spheres, decay, b0, physics.radians_per_ppm, 4.0
     )
-    return Change(box, delta)
+    return SignalChange(box, delta)
 
 
 def insert(signal: Complex64, grid: Geometry, inclusions: Iterable[Inclusion], physics: Physics) -> Complex64:

@@ -8,11 +8,13 @@ from itertools import pairwise
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
-from scipy.signal.windows import tukey
+from scipy import ndimage
+from scipy.signal.windows import gaussian, hamming, kaiser, tukey
 
 from pipeline.errors import InputError
 from pipeline.geometry import Geometry
-from training.simulation.protocol import Protocol, Sequence
+
+from .protocol import Apodisation, Protocol, Sequence
 
 Complex64 = NDArray[np.complex64]
 Float32 = NDArray[np.float32]
@@ -53,6 +55,8 @@ def matrix(grid: Geometry, protocol: Protocol) -> Matrix:
     image = (int(n[0]), 2 * round(n[1] * protocol.zero_fill / 2), 2 * round(n[2] * protocol.zero_fill / 2))
     if protocol.zero_fill == 1:
         image = (int(n[0]), int(n[1]), int(n[2]))
+    if protocol.slice_fill is not None and protocol.sequence is Sequence.SWI_3D:
+        image = (2 * round(n[0] * protocol.slice_fill / 2), image[1], image[2])
     return Matrix((int(n[0]), int(n[1]), int(n[2])), image)
 
 
@@ -88,13 +92,43 @@ def sample(signal: Complex64, grid: Geometry, protocol: Protocol, *, workers: in
     """
     nk, nj, ni = matrix(grid, protocol).acquired
     if protocol.sequence is Sequence.T2STAR_2D:
-        edges = np.round(np.linspace(0, grid.shape[0], nk + 1)).astype(int)
-        planes = [signal[a:b].mean(axis=0) for a, b in pairwise(edges)]
-        data = np.stack(planes).astype(np.complex64)
+        data = _slices(signal, nk, protocol.slice_width)
     else:
+        if protocol.slab_edge is not None:
+            signal = signal * _slab(grid.shape[0], protocol.slab_edge)[:, None, None]
         data = _crop(signal, 0, nk, workers)
     data = _crop(data, 1, nj, workers)
     return _crop(data, 2, ni, workers)
+
+
+def _slices(signal: Complex64, n: int, width: float | None) -> Complex64:
+    """Planes of a 2D sequence: means over rectangular slices, or Gaussian slices that overlap their neighbours."""
+    edges = np.round(np.linspace(0, len(signal), n + 1)).astype(int)
+    if width is not None:
+        sigma = width * len(signal) / n / 2.355
+        blurred = ndimage.gaussian_filter1d(signal, sigma, axis=0, mode="nearest")
+        middles = np.clip(((edges[:-1] + edges[1:] - 1) / 2).round().astype(int), 0, len(signal) - 1)
+        return np.asarray(blurred[middles], dtype=np.complex64)
+    return np.stack([signal[a:b].mean(axis=0) for a, b in pairwise(edges)]).astype(np.complex64)
+
+
+def _slab(n: int, edge: float) -> Float32:
+    """Excitation along the slab: flat, with raised-cosine ends that fall to a third."""
+    return np.asarray(1 / 3 + 2 / 3 * tukey(n, min(2 * edge, 1.0)), dtype=np.float32)
+
+
+def _taper(n: int, protocol: Protocol) -> Float32:
+    """Window of one axis, unshifted; `protocol.window` says how strongly it tapers."""
+    kind, share = protocol.apodisation or Apodisation.TUKEY, protocol.window
+    if kind is Apodisation.TUKEY:
+        window = tukey(n + 1, share)
+    elif kind is Apodisation.HAMMING:
+        window = 1 - share + share * hamming(n + 1)
+    elif kind is Apodisation.GAUSSIAN:
+        window = gaussian(n + 1, n / (4 * share + 0.5) / 2)
+    else:
+        window = kaiser(n + 1, 6 * share)
+    return scipy.fft.ifftshift(window[:n]).astype(np.float32)
 
 
 def _filter(shape: tuple[int, int, int], protocol: Protocol) -> tuple[Float32, Float32, Float32]:
@@ -102,7 +136,7 @@ def _filter(shape: tuple[int, int, int], protocol: Protocol) -> tuple[Float32, F
     windows = []
     fractions = (protocol.partial_fourier[1], protocol.partial_fourier[0], 1.0)
     for axis, (n, sampled) in enumerate(zip(shape, fractions, strict=True)):
-        w = scipy.fft.ifftshift(tukey(n + 1, protocol.window)[:n]).astype(np.float32)
+        w = _taper(n, protocol)
         if axis == 0 and protocol.sequence is Sequence.T2STAR_2D:
             w = np.ones(n, dtype=np.float32)
             sampled = 1.0
@@ -132,6 +166,15 @@ def move(
     for j in range(nj):
         ramp = kz[:, None] * path[j, 2] + ky[j] * path[j, 1] + kx[None, :] * path[j, 0]
         kspace[:, j, :] *= np.exp(-2j * np.pi * ramp).astype(np.complex64)
+    return kspace
+
+
+def pulsate(kspace: Complex64, amount: float, rng: np.random.Generator) -> Complex64:
+    """Modulate the phase-encoding lines (j) as pulsation does, in place: ghosts along j."""
+    nj = kspace.shape[1]
+    line = np.argsort(np.argsort(scipy.fft.fftfreq(nj), kind="stable"))
+    wave = 1 + amount * np.cos(2 * np.pi * line / rng.uniform(4, 24) + rng.uniform(0, 2 * np.pi))
+    kspace *= wave.astype(np.float32)[None, :, None]
     return kspace
 
 

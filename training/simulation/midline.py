@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from training.simulation.anatomy.source import Anatomy
-from training.simulation.coarse import Sampled, coarse
+from training.simulation.anatomy.tissue_maps import Anatomy
+
+from .coarse import SampledGrid, coarse
 
 Floats = NDArray[np.float64]
 
@@ -33,11 +34,11 @@ class OwnMidline:
 
     Parameters
     ----------
-    tissue : Sampled
+    tissue : SampledGrid
         White matter, and half of the grey, as fractions.
     """
 
-    tissue: Sampled
+    tissue: SampledGrid
 
     def __call__(self, mni: ArrayLike) -> Floats:
         """Coordinate x (mm) of the midline at the y and z of points ``(n, 3)``; 0 where there is no tissue."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
 from pipeline.errors import InputError
+
+from .tissue import GYROMAGNETIC_MHZ_PER_T
 
 
 class Sequence(StrEnum):
@@ -29,6 +32,45 @@ class PhaseFilter(StrEnum):
 
     HOMODYNE = "homodyne"
     UNWRAP = "unwrap"
+    GAUSSIAN = "gaussian"
+    BUTTERWORTH = "butterworth"
+
+
+class MaskShape(StrEnum):
+    """How the phase mask falls from 1 to 0."""
+
+    LINEAR = "linear"
+    COSINE = "cosine"
+    SIGMOID = "sigmoid"
+    TRIANGLE = "triangle"
+
+
+class Apodisation(StrEnum):
+    """Which window tapers k-space."""
+
+    TUKEY = "tukey"
+    HAMMING = "hamming"
+    GAUSSIAN = "gaussian"
+    KAISER = "kaiser"
+
+
+@dataclass(frozen=True)
+class NoiseModel:
+    """How noise differs from white noise that is the same everywhere.
+
+    Parameters
+    ----------
+    exponent : float
+        Its amplitude falls as the spatial frequency to the minus this; negative values make it rise.
+    g_factor : float
+        Largest local amplification by parallel imaging (Pruessmann 1999), at least 1.
+    acceleration : int
+        Factor of the parallel imaging along j: the number of bands of amplified noise.
+    """
+
+    exponent: float = 0.0
+    g_factor: float = 1.0
+    acceleration: int = 2
 
 
 @dataclass(frozen=True)
@@ -38,15 +80,18 @@ class SwiFilter:
     Parameters
     ----------
     kind : PhaseFilter
-        Homodyne division (Noll 1991, Haacke 2004) or unwrapping and a Gaussian high-pass.
+        Complex division by a low-passed image, whose window is Hann (homodyne; Noll 1991, Haacke 2004), Gaussian or
+        Butterworth; or unwrapping and a Gaussian high-pass.
     width : int
-        Width of the Hann window in k-space samples (homodyne).
+        Width of the Hann or Butterworth window in k-space samples.
     sigma_mm : float
-        Of the Gaussian (unwrap).
+        Of the Gaussian.
     power : int
-        How often the phase mask multiplies the magnitude.
+        How often the phase mask multiplies the magnitude; 0 leaves the magnitude as it is.
     mip_mm : float
         Thickness of the minimum-intensity projection.
+    mask : MaskShape or None
+        Shape of the phase mask; linear without it.
     """
 
     kind: PhaseFilter = PhaseFilter.HOMODYNE
@@ -54,6 +99,7 @@ class SwiFilter:
     sigma_mm: float = 2.5
     power: int = 4
     mip_mm: float = 16.0
+    mask: MaskShape | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +130,20 @@ class Protocol:
         Size of random head movement during the scan.
     shading : float
         Strength of the receive profile left in the image, 0–1.
+    apodisation : Apodisation or None
+        Window of k-space; Tukey without it.
+    noise : NoiseModel or None
+        White noise, the same everywhere, without it.
+    bias : float or None
+        Spread of the logarithm of a local receive profile of no particular form.
+    slab_edge : float or None
+        Share of the slab at either end over which the excitation falls off (3D).
+    slice_width : float or None
+        Full width at half maximum of a Gaussian slice over the slice distance (2D); rectangular slices without it.
+    slice_fill : float or None
+        Interpolation across slices by zero-filling (3D), 1 to 2.
+    ghost : float or None
+        Relative modulation of the phase-encoding lines by pulsation.
     """
 
     name: str = "swi"
@@ -101,6 +161,13 @@ class Protocol:
     zero_fill: float = 1.0
     motion_mm: float = 0.0
     shading: float = 0.25
+    apodisation: Apodisation | None = None
+    noise: NoiseModel | None = None
+    bias: float | None = None
+    slab_edge: float | None = None
+    slice_width: float | None = None
+    slice_fill: float | None = None
+    ghost: float | None = None
 
     def __post_init__(self) -> None:
         self._check_timing()
@@ -109,7 +176,7 @@ class Protocol:
     def _check_timing(self) -> None:
         where = f"protocol {self.name!r}"
         if not 0.2 <= self.field_strength_t <= 12:
-            raise InputError(f"field strength {self.field_strength_t} T", where=where, do="use 1.5, 3 or 7 T or so")
+            raise InputError(f"field strength {self.field_strength_t} T", where=where, do="use about 1.5, 3 or 7 T")
         if not 0 < self.echo_time_ms < self.repetition_time_ms:
             raise InputError(
                 f"echo time {self.echo_time_ms} ms does not fit in a repetition time of {self.repetition_time_ms} ms",
@@ -131,8 +198,12 @@ class Protocol:
             raise InputError("window outside 0–1 or zero filling outside 1–2", where=where, do="correct the protocol")
         if self.motion_mm < 0 or not 0 <= self.shading <= 1:
             raise InputError("negative motion or shading outside 0–1", where=where, do="correct the protocol")
+        if self.slice_fill is not None and not 1 <= self.slice_fill <= 2:
+            raise InputError("interpolation across slices outside 1–2", where=where, do="correct the protocol")
+        if self.noise is not None and (self.noise.g_factor < 1 or self.noise.acceleration < 1):
+            raise InputError("g-factor or acceleration below 1", where=where, do="correct the protocol")
 
     @property
     def radians_per_ppm(self) -> float:
         """Phase at the echo time of a field shift of 1 ppm."""
-        return 2 * 3.141592653589793 * 42.577 * self.field_strength_t * self.echo_time_ms * 1e-3
+        return 2 * math.pi * GYROMAGNETIC_MHZ_PER_T * self.field_strength_t * self.echo_time_ms * 1e-3

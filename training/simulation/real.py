@@ -1,6 +1,9 @@
-"""How are bleeds and mimics put into a real scan? By the same insertion, into a user's own magnitude and phase.
+"""How are microbleeds and mimics put into a real scan? By the same insertion, into a user's own magnitude and phase.
 
-Synthetic bleeds on real backgrounds are the most useful training data a site can make of its scans without bleeds.
+A gradient echo without phase is taken as it is: its magnitude is what is read, and is changed by the loss of signal.
+
+Synthetic microbleeds on real backgrounds are the most useful training data that a site can make of scans without
+any.
 """
 
 from __future__ import annotations
@@ -17,18 +20,21 @@ from scipy import ndimage
 from pipeline.brain import extract_brain
 from pipeline.errors import InputError
 from pipeline.geometry import Geometry, Volume
-from pipeline.study import find_files, pick, read_studies
-from pipeline.swi import high_pass_phase, phase_mask
-from pipeline.volume import read_acquisition
-from training.simulation.filters import minimum_projection
-from training.simulation.inclusion import Inclusion, Kind, Point
-from training.simulation.insertion import Physics, insert
-from training.simulation.lesions import LesionParameters, draw_inclusions
-from training.simulation.protocol import Protocol, SwiFilter, Vendor
-from training.simulation.study import Images, SimulatedStudy
-from training.simulation.truth import judge
+from pipeline.read.study import find_files, read_studies, select_series
+from pipeline.read.swi import high_pass_phase, phase_mask
+from pipeline.read.volume import read_acquisition
+
+from .filters import minimum_projection
+from .inclusion import Inclusion, InclusionKind, Point
+from .insertion import Physics, insert
+from .lesion_sampling import LesionParameters, draw_inclusions
+from .protocol import Protocol, SwiFilter, Vendor
+from .study import Images, SimulatedStudy
+from .truth import judge
 
 Float32 = NDArray[np.float32]
+COHORT = "inserted"
+"""What stands for the cohort in the truth of a study with insertions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +45,9 @@ class RealScan:
     ----------
     name : str
         For messages and truth.
-    magnitude, phase : ndarray of float32, shape (k, j, i)
-        Phase in radians, paramagnetic positive.
+    magnitude : ndarray of float32, shape (k, j, i)
+    phase : ndarray of float32 or None
+        Radians, paramagnetic positive; none of a T2*-weighted magnitude alone.
     swi : ndarray of float32 or None
         The scanner's own weighted image, if there is one: it is kept where nothing is inserted.
     filtered : bool
@@ -55,7 +62,7 @@ class RealScan:
 
     name: str
     magnitude: Float32
-    phase: Float32
+    phase: Float32 | None
     swi: Float32 | None
     filtered: bool
     geometry: Geometry
@@ -79,14 +86,14 @@ def _nifti(path: Path) -> tuple[Float32, Geometry]:
 
 
 def read_nifti_scan(
-    magnitude: Path, phase: Path, *, field_strength_t: float, echo_time_ms: float, phase_scale: float = 1.0
+    magnitude: Path, phase: Path | None, *, field_strength_t: float, echo_time_ms: float, phase_scale: float = 1.0
 ) -> RealScan:
-    """Read a pair of NIfTI files.
+    """Read a pair of NIfTI files, or the magnitude alone.
 
     Parameters
     ----------
     magnitude, phase : Path
-        3D images on the same grid.
+        3D images on the same grid; without a phase, the magnitude is a T2*-weighted gradient echo.
     field_strength_t, echo_time_ms : float
         Of the scan; NIfTI does not say.
     phase_scale : float
@@ -98,6 +105,9 @@ def read_nifti_scan(
         If they cannot be read, differ in grid, or the phase is not in radians.
     """
     size, grid = _nifti(magnitude)
+    name, physics = magnitude.name.split(".")[0], Physics(field_strength_t, echo_time_ms)
+    if phase is None:
+        return RealScan(name, size, None, None, False, grid, physics)
     angle, other = _nifti(phase)
     if not grid.matches(other):
         raise InputError("magnitude and phase are not on the same grid", where=str(phase), do="give a matching pair")
@@ -108,8 +118,7 @@ def read_nifti_scan(
             where=str(phase),
             do="give --phase-scale",
         )
-    physics = Physics(field_strength_t, echo_time_ms)
-    return RealScan(magnitude.name.split(".")[0], size, angle, None, False, grid, physics)
+    return RealScan(name, size, angle, None, False, grid, physics)
 
 
 def read_dicom_scan(folder: Path) -> RealScan:
@@ -123,16 +132,16 @@ def read_dicom_scan(folder: Path) -> RealScan:
     studies, _ = read_studies(find_files(folder))
     if len(studies) != 1:
         raise InputError(f"{len(studies)} studies, not one", where=str(folder), do="give one study at a time")
-    acquisition = read_acquisition(pick(studies[0]))
+    acquisition = read_acquisition(select_series(studies[0]))
     if acquisition.phase is None or acquisition.magnitude is None:
         raise InputError("needs magnitude and phase as well as SWI", where=str(folder), do="send all three series")
     te, b0 = acquisition.echo_time_ms, acquisition.field_strength_t
     if te is None or b0 is None:
         raise InputError(
-            "the headers name no echo time or field strength", where=str(folder), do="use NIfTI and say them"
+            "the headers name no echo time or field strength", where=str(folder), do="use NIfTI files and give both"
         )
     swi = acquisition.swi
-    chosen = pick(studies[0]).swi
+    chosen = select_series(studies[0]).swi
     vendor = {"ge": Vendor.GE, "philips": Vendor.PHILIPS, "uih": Vendor.UNITED_IMAGING}.get(
         chosen.vendor if chosen else ""
     )
@@ -153,7 +162,7 @@ class BrainSites:
 
     def __init__(self, brain: NDArray[np.bool_], grid: Geometry) -> None:
         distance = ndimage.distance_transform_edt(brain, sampling=grid.spacing[::-1])
-        self._grid = grid
+        self._grid, self._brain = grid, brain
         self._deep = np.flatnonzero((distance > 3).ravel())
         self._edge = np.flatnonzero(((distance > 1.5) & (distance <= 5)).ravel())
         if self._deep.size == 0:
@@ -165,6 +174,15 @@ class BrainSites:
         k, j, i = np.unravel_index(int(pool[rng.integers(pool.size)]), self._grid.shape)
         at = self._grid.to_lps(np.array([i, j, k]) + rng.uniform(-0.5, 0.5, 3))
         return float(at[0]), float(at[1]), float(at[2])
+
+    def near(self, at: Point, spread_mm: float, rng: np.random.Generator) -> Point | None:
+        """A random site of the brain around a point, normally distributed; ``None`` if twenty tries leave the brain."""
+        for _ in range(20):
+            moved = np.array(at) + spread_mm * rng.standard_normal(3)
+            voxel = np.round(self._grid.to_ijk(moved)[::-1]).astype(int)
+            if np.all(voxel >= 0) and np.all(voxel < self._grid.shape) and self._brain[tuple(voxel)]:
+                return float(moved[0]), float(moved[1]), float(moved[2])
+        return None
 
     def region(self, _at: Point) -> tuple[str, str, str]:
         """Not known."""
@@ -193,17 +211,20 @@ def insert_into(
     """Put `inclusions` into a scan.
 
     The scanner's own SWI is multiplied by the change that the inclusions make to magnitude and phase mask; without
-    one, the SWI is made.
+    one, the SWI is made. Without a phase, the magnitude stands for the SWI, and the phase of the result is 0.
     """
-    before = (scan.magnitude * np.exp(1j * scan.phase)).astype(np.complex64)
+    angle = np.zeros_like(scan.magnitude) if scan.phase is None else scan.phase
+    before = (scan.magnitude * np.exp(1j * angle)).astype(np.complex64)
     after = insert(before, scan.geometry, inclusions, scan.physics)
     changed = after != before
-    raw = np.where(changed, np.angle(after), scan.phase).astype(np.float32)
+    raw = np.where(changed, np.angle(after), angle).astype(np.float32)
     magnitude = np.where(changed, np.abs(after), scan.magnitude).astype(np.float32)
-    if scan.filtered:
-        old, new = scan.phase, raw
+    if scan.phase is None:
+        raw = angle  # whose mask is 1 everywhere
+    if scan.filtered or scan.phase is None:
+        old, new = angle, raw
     else:
-        old = high_pass_phase(scan.phase, scan.magnitude, width)
+        old = high_pass_phase(angle, scan.magnitude, width)
         new = high_pass_phase(raw, magnitude, width)
     made_old, made_new = scan.magnitude * _weight(old, power), magnitude * _weight(new, power)
     if scan.swi is None:
@@ -220,7 +241,7 @@ def insert_into(
         scan.geometry, magnitude * scale, new, raw, swi * scale, minimum_projection(swi * scale, slices), slices
     )
     protocol = Protocol(
-        name="inserted",
+        name=COHORT,
         field_strength_t=scan.physics.field_strength_t,
         echo_time_ms=scan.physics.echo_time_ms,
         repetition_time_ms=scan.physics.echo_time_ms + 10,
@@ -236,9 +257,30 @@ def _brain(scan: RealScan) -> NDArray[np.bool_]:
 
 
 def insert_random(scan: RealScan, parameters: LesionParameters, seed: int) -> SimulatedStudy:
-    """Put a random patient's bleeds and mimics into a scan; the same seed puts the same."""
+    """Put a random patient's microbleeds and mimics into a scan; the same seed puts the same."""
     brain = _brain(scan)
     sites = BrainSites(brain, scan.geometry)
     inclusions = draw_inclusions(sites, parameters, np.random.default_rng([seed, 8]))
-    anywhere = tuple(i for i in inclusions if i.kind is not Kind.IRON)  # it belongs in nuclei, which are not known here
+    anywhere = tuple(
+        i for i in inclusions if i.kind is not InclusionKind.IRON
+    )  # it belongs in nuclei, which are not known here
     return insert_into(scan, anywhere, seed, brain=brain)
+
+
+def truth_of(scan: RealScan, study: SimulatedStudy) -> dict[str, Any]:
+    """The document ``truth.json``: as of a simulated study, but what else the real scan shows is not known."""
+    entries = study.truth.entries
+    return {
+        "schema": "cmb-simulated-truth/1",
+        "study": f"{scan.name}-{study.seed}",
+        "anatomy": scan.name,
+        "split": None,
+        "mimics_known": False,
+        "lesions": [e.to_json() for e in entries if e.inclusion.kind.is_lesion],
+        "mimics": [e.to_json() for e in entries if not e.inclusion.kind.is_lesion],
+        "seeds": {"head": scan.name, "study": study.seed},
+        "cohort": {"name": COHORT},
+        "parameters": {
+            "protocol": {"echo_time_ms": scan.physics.echo_time_ms, "field_strength_t": scan.physics.field_strength_t}
+        },
+    }

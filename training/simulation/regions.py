@@ -1,8 +1,8 @@
 """Which part of the brain is a point in? The one parcellation of MNI space into the regions of MARS (Gregoire 2009).
 
 Boundaries are planes and boxes read off the ICBM152 template, and the analytic nuclei of the simulated heads: good
-enough to name the lobe or structure of a bleed, not an atlas. The truth of simulated studies and the region map that
-the pipeline ships (:mod:`training.region_map`) both come from here.
+enough to name the lobe or structure of a microbleed, not an atlas. The truth of simulated studies and the region map
+that the pipeline ships (:mod:`training.region_map`) both come from here.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from training.simulation.anatomy.nuclei import CAUDATE, ELLIPSOIDS, Ellipsoid
-from training.simulation.anatomy.source import Anatomy
-from training.simulation.coarse import Sampled, coarse
-from training.simulation.tissue import Tissue
+from training.simulation.anatomy.tissue_maps import Anatomy
+
+from .coarse import SampledGrid, coarse
+from .tissue import Tissue
 
 REGIONS = ("lobar", "deep", "infratentorial")
 PARCELS: Final = (
@@ -198,7 +199,7 @@ def ventricular(mni: ArrayLike) -> Bools:
     return np.asarray((x < 38) & (y > -40) & (y < 55) & (z > -5) & (z < 32) & (x + np.maximum(z - 12, 0) < 40))
 
 
-def anatomy_depth(anatomy: Anatomy) -> Sampled:
+def anatomy_depth(anatomy: Anatomy) -> SampledGrid:
     """How far (mm) from its cortex the points of an anatomy lie."""
     head = coarse(anatomy)
     fluid = np.argwhere(head.csf > 0.5)

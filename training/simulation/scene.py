@@ -10,12 +10,16 @@ from numba import njit, prange
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from training.simulation.anatomy.source import Anatomy
-from training.simulation.field import dipole_field, shim
-from training.simulation.head import Head, HeadParameters, Slab, make_head, to_sitk
-from training.simulation.texture import texture_block
-from training.simulation.tissue import Tissue
-from training.simulation.veins import Generator, VeinImage, VeinParameters, VeinTree, grow_veins, rasterise
+from pipeline.sitk_images import to_sitk
+from training.simulation.anatomy.tissue_maps import Anatomy
+from training.simulation.veins.short import ShortVeins, ShortVeinTree, grow_short_veins
+
+from .field import dipole_field, shim
+from .head import Head, Slab, make_head
+from .head_parameters import HeadParameters
+from .texture import texture_block
+from .tissue import Tissue
+from .veins import Generator, VeinImage, VeinParameters, VeinTree, grow_veins, join, rasterise, territory
 
 Float32 = NDArray[np.float32]
 
@@ -48,6 +52,7 @@ class SceneParameters:
     generator: Generator = Generator.DRAINAGE
     veins: VeinParameters = field(default_factory=VeinParameters)
     texture: Texture = field(default_factory=Texture)
+    short_veins: ShortVeins | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +69,8 @@ class Scene:
         ΔB/B0 without lesions, shimmed.
     grain : ndarray of float32, shape (128, 128, 128)
         Periodic texture of unit variance.
+    short_veins : ShortVeinTree or None
+        Veins that stand alone, which `tree` holds as well.
     """
 
     parameters: SceneParameters
@@ -73,6 +80,7 @@ class Scene:
     veins: VeinImage
     field_ppm: Float32
     grain: Float32
+    short_veins: ShortVeinTree | None = None
 
 
 @njit(parallel=True, cache=True)
@@ -143,6 +151,11 @@ def make_scene(anatomy: Anatomy, parameters: SceneParameters, seed: int, *, work
     """Build the head, its veins and its field; the same seed builds the same scene."""
     head = make_head(anatomy, parameters.head, parameters.slab, seed)
     tree = grow_veins(head, parameters.generator, parameters.veins, seed)
+    short = None
+    if parameters.short_veins is not None:
+        normal = head.geometry.direction[:, 2]
+        short = grow_short_veins(territory(head), normal, parameters.short_veins, np.random.default_rng([seed, 10]))
+        tree = join([tree, short.tree])
     veins, artery = _split_vessels(head, rasterise(tree, head.geometry))
     rng = np.random.default_rng([seed, 3])
     grain = texture_block(rng, parameters.texture.exponent)
@@ -163,4 +176,4 @@ def make_scene(anatomy: Anatomy, parameters: SceneParameters, seed: int, *, work
     )
     shift += dipole_field(chi, head.geometry.spacing, head.b0, workers=workers)
     shim(shift, head.brain())
-    return Scene(parameters, seed, head, tree, veins, shift, grain)
+    return Scene(parameters, seed, head, tree, veins, shift, grain, short)

@@ -6,10 +6,11 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from training.simulation.protocol import Protocol
-from training.simulation.scene import Scene
-from training.simulation.tissue import Tissue, TissueTable, tissue_table
 from training.simulation.veins.raster import dephasing
+
+from .protocol import Protocol
+from .scene import Scene
+from .tissue import Tissue, TissueTable, tissue_table
 
 Complex64 = NDArray[np.complex64]
 FAT_SHIFT_PPM = -3.4

@@ -1,4 +1,4 @@
-"""Where in a head can a bleed or a mimic lie?"""
+"""Where in a head can a microbleed or a mimic lie?"""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from training.simulation.inclusion import Point
-from training.simulation.regions import REGIONS, cortical_depth, region_of
-from training.simulation.scene import Scene
-from training.simulation.tissue import Tissue
 from training.simulation.veins.territory import territory
+
+from .inclusion import Point
+from .regions import REGIONS, cortical_depth, region_of
+from .scene import Scene
+from .tissue import Tissue
 
 _FAR_MM = 60.0
 
@@ -112,6 +113,16 @@ class Sites:
         at = self._grid.to_lps(np.array([i, j, k]) + rng.uniform(-0.5, 0.5, 3))
         return float(at[0]), float(at[1]), float(at[2])
 
+    def near(self, at: Point, spread_mm: float, rng: np.random.Generator) -> Point | None:
+        """A random site of the brain around a point, normally distributed; ``None`` if twenty tries leave the brain."""
+        for _ in range(20):
+            moved = np.array(at) + spread_mm * rng.standard_normal(3)
+            voxel = np.round(self._grid.to_ijk(moved)[::-1]).astype(int)
+            inside = bool(np.all(voxel >= 0)) and bool(np.all(voxel < self._grid.shape))
+            if inside and self._masks["anywhere"][tuple(voxel)]:
+                return float(moved[0]), float(moved[1]), float(moved[2])
+        return None
+
     def _lay(self, at: ArrayLike) -> tuple[NDArray[np.float64], float]:
         """MNI coordinates of a point in patient coordinates, and its distance from the cortex."""
         voxel = np.round(self._grid.to_ijk(at)[::-1]).astype(int)
@@ -131,7 +142,7 @@ class Sites:
 
 
 def _strata(mni: ArrayLike, depth_mm: ArrayLike) -> NDArray[np.uint8]:
-    """Index into :data:`REGIONS`, coarsely: what shares are drawn by, so that a seed keeps its bleeds.
+    """Index into :data:`REGIONS`, coarsely: what shares are drawn by, so that a seed keeps its microbleeds.
 
     The truth names places by :func:`training.simulation.regions.region_of`, whose boundaries may get better.
     """

@@ -8,14 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import Geometry
-from training.simulation.filters import filtered_phase, minimum_projection, weighted
-from training.simulation.inclusion import Inclusion
-from training.simulation.insertion import Physics, insert
-from training.simulation.kspace import add_noise, coil, image_geometry, matrix, move, reconstruct, sample
-from training.simulation.protocol import Protocol, Sequence
-from training.simulation.scene import Scene
-from training.simulation.signal import fine_signal, white_matter_level
-from training.simulation.truth import Truth, judge
+
+from .filters import filtered_phase, minimum_projection, weighted
+from .inclusion import Inclusion
+from .insertion import Physics, insert
+from .kspace import add_noise, coil, image_geometry, matrix, move, pulsate, reconstruct, sample
+from .noise import colour, g_factor, local_bias
+from .protocol import Protocol, Sequence
+from .scene import Scene
+from .signal import fine_signal, white_matter_level
+from .truth import SimulatedTruth, judge
 
 Float32 = NDArray[np.float32]
 Complex64 = NDArray[np.complex64]
@@ -55,7 +57,7 @@ class SimulatedStudy:
     """Images with their truth and everything that made them."""
 
     images: Images
-    truth: Truth
+    truth: SimulatedTruth
     protocol: Protocol
     scene_name: str
     seed: int
@@ -68,7 +70,7 @@ def make_images(image: Complex64, geometry: Geometry, protocol: Protocol) -> Ima
         phase, swi = raw, magnitude
     else:
         phase = filtered_phase(image, protocol.filter, geometry.spacing)
-        swi = weighted(magnitude, phase, protocol.filter.power)
+        swi = weighted(magnitude, phase, protocol.filter)
     slices = max(1, min(image.shape[0], round(protocol.filter.mip_mm / geometry.spacing[2])))
     return Images(geometry, magnitude, phase, raw, swi, minimum_projection(swi, slices), slices)
 
@@ -98,14 +100,23 @@ def simulate(
     for kspace in (without, with_):
         rng.bit_generator.state = state  # the head moves the same way with and without
         move(kspace, (spacing[0], spacing[1], spacing[2]), protocol.motion_mm, rng)
-    profile = coil(matrix(grid, protocol).image, protocol.shading, rng)
+        if protocol.ghost is not None:
+            pulsate(kspace, protocol.ghost, rng)
+    shape = matrix(grid, protocol).image
+    profile = coil(shape, protocol.shading, rng)
+    if protocol.bias is not None:
+        profile *= local_bias(shape, protocol.bias, rng)
 
-    def show(kspace: Complex64) -> Images:
-        image = reconstruct(kspace, grid, protocol, workers=workers) * profile / np.float32(level)
-        return make_images(image, geometry, protocol)
+    def image_of(kspace: Complex64) -> Complex64:
+        return np.asarray(reconstruct(kspace, grid, protocol, workers=workers) * profile / np.float32(level))
 
-    clean_with, clean_without = show(with_).swi, show(without).swi
+    clean_with, clean_without = (make_images(image_of(kspace), geometry, protocol).swi for kspace in (with_, without))
     truth = judge(inclusions, clean_with, clean_without, 1 / protocol.snr, geometry)
     del clean_with, clean_without, without
-    images = show(add_noise(with_, level / protocol.snr, protocol, rng))
-    return SimulatedStudy(images, truth, protocol, scene.head.name, seed)
+    if protocol.noise is None:
+        image = image_of(add_noise(with_, level / protocol.snr, protocol, rng))
+    else:
+        white = add_noise(np.zeros_like(with_), level / protocol.snr, protocol, rng)
+        noise = colour(white, protocol.noise.exponent, planar=protocol.sequence is Sequence.T2STAR_2D)
+        image = image_of(with_) + image_of(noise) * g_factor(shape, protocol.noise, rng)
+    return SimulatedStudy(make_images(image, geometry, protocol), truth, protocol, scene.head.name, seed)

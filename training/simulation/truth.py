@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.geometry import Geometry
-from training.simulation.inclusion import Inclusion, Kind
+
+from .inclusion import Inclusion, InclusionKind
 
 Float32 = NDArray[np.float32]
 VISIBLE_CONTRAST = 0.25
@@ -25,7 +26,7 @@ _TISSUE_LEVEL = 0.3
 
 
 @dataclass(frozen=True)
-class Seen:
+class Visibility:
     """How an inclusion shows in the SWI.
 
     Parameters
@@ -53,7 +54,7 @@ class Seen:
     apparent_volume_mm3: float
 
 
-NOT_SEEN = Seen(False, 0.0, 0.0, 0.0, 0.0, 0.0)
+NOT_SEEN = Visibility(False, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class TruthEntry:
     """One inclusion with what is seen of it; `label` is its value in the mask (0 when no voxel shows it)."""
 
     inclusion: Inclusion
-    seen: Seen
+    seen: Visibility
     label: int
 
     def to_json(self) -> dict[str, Any]:
@@ -83,13 +84,13 @@ class TruthEntry:
 
 
 @dataclass(frozen=True, eq=False)
-class Truth:
+class SimulatedTruth:
     """All inclusions of a study and their visible mask.
 
     Parameters
     ----------
     entries : tuple of TruthEntry
-        Bleeds, mimics and null insertions.
+        Microbleeds, mimics and null insertions.
     labels : ndarray of uint16, shape (k, j, i)
         Label of the inclusion each voxel shows, else 0.
     """
@@ -97,7 +98,7 @@ class Truth:
     entries: tuple[TruthEntry, ...]
     labels: NDArray[np.uint16]
 
-    def of(self, *kinds: Kind) -> tuple[TruthEntry, ...]:
+    def of(self, *kinds: InclusionKind) -> tuple[TruthEntry, ...]:
         """Entries of some kinds."""
         return tuple(e for e in self.entries if e.inclusion.kind in kinds)
 
@@ -123,7 +124,7 @@ def _own_part(
 
 
 def _tissue_around(swi_without: Float32, own: NDArray[np.bool_]) -> Float32:
-    """Values of the window's tissue: not bone, air or a sinus, which nobody compares a bleed with."""
+    """Values of the window's tissue: not bone, air or a sinus, which nobody compares a microbleed with."""
     values = swi_without[own]
     if values.size == 0:
         return values
@@ -132,7 +133,7 @@ def _tissue_around(swi_without: Float32, own: NDArray[np.bool_]) -> Float32:
 
 def _see(
     swi_without: Float32, drop: Float32, own: NDArray[np.bool_], noise_sd: float, grid: Geometry
-) -> tuple[Seen, NDArray[np.bool_]]:
+) -> tuple[Visibility, NDArray[np.bool_]]:
     """What is seen of one inclusion in its window, and its mask."""
     peak = float(drop[own].max(initial=0.0))
     around = _tissue_around(swi_without, own)
@@ -150,7 +151,7 @@ def _see(
     contrast, cnr = peak / surround, mean / max(noise_sd, 1e-9)
     conspicuity = mean / max(spread, 1e-9)
     visible = contrast >= VISIBLE_CONTRAST and cnr >= VISIBLE_CNR and conspicuity >= VISIBLE_CONSPICUITY
-    seen = Seen(
+    seen = Visibility(
         bool(visible),
         contrast,
         cnr,
@@ -163,7 +164,7 @@ def _see(
 
 def judge(
     inclusions: tuple[Inclusion, ...], swi_with: Float32, swi_without: Float32, noise_sd: float, grid: Geometry
-) -> Truth:
+) -> SimulatedTruth:
     """Truth of a study.
 
     Parameters
@@ -191,4 +192,4 @@ def judge(
         label = n + 1 if mask.any() else 0
         labels[box][mask] = label
         entries.append(TruthEntry(inclusion, seen, label))
-    return Truth(tuple(entries), labels)
+    return SimulatedTruth(tuple(entries), labels)

@@ -12,15 +12,15 @@ import numpy as np
 from pydicom import Dataset
 
 from node.archive import Archive
-from node.config import Settings
-from node.filing import Filing
 from node.ledger import Ledger, Priority, PriorRequest
-from node.prior_settings import DicomWebPacs
 from node.priors.dicom_qr import QueryRetrieve
 from node.priors.dicomweb import DicomWeb
-from node.priors.fetching import Fetcher
-from node.priors.source import Source
-from node.receiver import Receiver
+from node.priors.fetcher import Fetcher
+from node.priors.source import PriorSource
+from node.receive.ingest import Ingest
+from node.receive.receiver import Receiver
+from node.settings import Settings
+from node.settings.priors import DicomWebPacs
 from tests.dicom_factory import Patient, encode, siemens_swi, write
 from tests.node.receiving import send
 from tests.orthanc import Orthanc, free_port, run_orthanc
@@ -62,19 +62,19 @@ class Site:
         for series in self.ledger.series(uid):
             self.ledger.settle_series(series.series_instance_uid, "quiet")
 
-    def dicom(self, port: int, ae_title: str = AE_TITLE, **more: Any) -> Source:
+    def dicom(self, port: int, calling: str = AE_TITLE, **more: Any) -> PriorSource:
         """A PACS on this port, asked by C-FIND and C-MOVE."""
         asked = {"ae_title": "ORTHANC", "host": "127.0.0.1", "port": port, **more}
         settings = self.settings.model_validate({**self.settings.model_dump(), "priors": {"dicom": asked}})
         assert settings.priors.dicom is not None
-        return QueryRetrieve(settings.priors.dicom, ae_title)
+        return QueryRetrieve(settings.priors.dicom, calling)
 
-    def dicomweb(self, url: str, **more: Any) -> Source:
+    def dicomweb(self, url: str, **more: Any) -> PriorSource:
         """A PACS asked by QIDO-RS and WADO-RS."""
         limit = self.settings.receiver.max_instance_bytes
-        return DicomWeb(DicomWebPacs(url=url, **more), Filing(self.ledger, self.archive, limit))
+        return DicomWeb(DicomWebPacs(url=url, **more), Ingest(self.ledger, self.archive, limit))
 
-    def ask(self, source: Source, uid: str, **priors: Any) -> PriorRequest:
+    def ask(self, source: PriorSource, uid: str, **priors: Any) -> PriorRequest:
         """Work on the one request that is due, and return what became of it."""
         settings = self.settings.model_copy(update={"priors": self.settings.priors.model_copy(update=priors)})
         assert Fetcher(settings, self.ledger, source).work("asker")

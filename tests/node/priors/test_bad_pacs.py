@@ -20,11 +20,14 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from node.ledger import PriorState
-from node.prior_settings import DicomPacs
 from node.priors.dicom_qr import QueryRetrieve
-from node.priors.source import MOST_ANSWERS, Bounds, SourceError
+from node.priors.source import MOST_ANSWERS, SourceError, TransferLimits
+from node.settings.priors import DicomPacs
 from tests.dicom_factory import encode
-from tests.node.priors.site import Site, running_site, study, uid_of
+
+from .site import Site, running_site, study, uid_of
+
+pytestmark = pytest.mark.slow
 
 PRIOR = study("prior", "20240503")
 QUERY, MOVE = StudyRootQueryRetrieveInformationModelFind, StudyRootQueryRetrieveInformationModelMove
@@ -64,8 +67,8 @@ def refuses(code: int) -> Callable[[Any], Iterator[Any]]:
     return handle
 
 
-def bounds(seconds: float = 30) -> Bounds:
-    return Bounds(time.monotonic() + seconds, lambda: "", 4000)
+def bounds(seconds: float = 30) -> TransferLimits:
+    return TransferLimits(time.monotonic() + seconds, lambda: "", 4000)
 
 
 def asked(port: int) -> QueryRetrieve:
@@ -111,7 +114,7 @@ def test_a_pacs_that_answers_for_ever_is_not_listened_to() -> None:
             found.SeriesInstanceUID = f"1.2.{number}"
             yield 0xFF00, found
 
-    with pacs(endless, refuses(0xA702)) as port, pytest.raises(SourceError, match="too much"):
+    with pacs(endless, refuses(0xA702)) as port, pytest.raises(SourceError, match="too many matches"):
         asked(port).series("1.2.3")
 
 

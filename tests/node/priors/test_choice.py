@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.ledger import Study
-from node.priors.choice import Window, day_of, shortlist, wanted_series, window
+from node.ledger import StudyRecord
+from node.priors.choice import DateWindow, day_of, shortlist, wanted_series, window
 from node.priors.source import FoundSeries, FoundStudy
-from pipeline.recognition import load_rules
+from pipeline.read.recognition import load_rules
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-STUDY = Study(
+STUDY = StudyRecord(
     study_instance_uid="1.2.3", patient_id="P1", issuer_of_patient_id="", patient_name="Doe^Jane",
     patient_birth_date="19500101", patient_sex="F", accession_number="", study_date="20260301", study_time="101500",
     study_description="", referring_physician="", revision=1, routed_revision=None, why="", current_job_id=None,
     first_received_at=NOW, last_received_at=NOW, removed_at=None, fetched=False, held_since=None,
 )  # fmt: skip
-DAYS = Window(date(2016, 3, 1), date(2026, 3, 1))
+DAYS = DateWindow(date(2016, 3, 1), date(2026, 3, 1))
 PRIOR = FoundStudy("1.2.4", "P1", "", "19500101", "20240503", "090000", ("MR", "SR"))
 
 
@@ -30,9 +30,9 @@ PRIOR = FoundStudy("1.2.4", "P1", "", "19500101", "20240503", "090000", ("MR", "
         ({"patient_id": "P10"}, "another patient ID"),
         ({"patient_id": ""}, "another patient ID"),
         ({"study_date": ""}, "no date"),
-        ({"study_date": "20260302"}, "another date"),
-        ({"study_date": "20260301", "study_time": "101500"}, "another date"),
-        ({"study_date": "20160229"}, "another date"),
+        ({"study_date": "20260302"}, "a date outside the range"),
+        ({"study_date": "20260301", "study_time": "101500"}, "a date outside the range"),
+        ({"study_date": "20160229"}, "a date outside the range"),
         ({"modalities": ("CT",)}, "no MR images"),
     ],
 )

@@ -9,10 +9,12 @@ import pytest
 
 from node.ledger import JobState, Ledger, NewJob, PriorCounts, Priority, PriorState, StudyState
 from node.ledger.correction import Correction
-from node.prior_settings import PriorsSettings
 from node.priors.waiting import catch_up, look, still_waits
+from node.settings.priors import PriorsSettings
 from tests.node.conftest import Clock
 from tests.node.ledger_factory import analyse, deliver, open_job, receive, settle_and_route, uid
+
+pytestmark = pytest.mark.slow
 
 PACS = PriorsSettings.model_validate(
     {"dicom": {"ae_title": "PACS", "host": "pacs", "port": 104}, "wait_s": 100, "stat_wait_s": 5}
@@ -65,7 +67,7 @@ def test_a_study_without_a_pacs_to_ask_and_without_earlier_ones_waits_for_nothin
 
 def test_a_study_waits_until_the_pacs_was_asked_and_the_fetched_study_is_analysed(ledger: Ledger, clock: Clock) -> None:
     arrives(ledger, clock)
-    assert outlook(ledger).waits_for == "the PACS is asked for earlier studies"
+    assert outlook(ledger).waits_for == "the PACS is queried for earlier studies"
     assert ledger.worklist()[0].state is StudyState.HELD
     assert still_waits(ledger, ledger.study(uid("present")))
     fetched(ledger, "prior", "20240503")
@@ -93,7 +95,7 @@ def test_a_study_waits_no_longer_than_the_settings_say(
     assert still_waits(ledger, ledger.study(uid("present")))
     clock.forward(1)
     assert not still_waits(ledger, ledger.study(uid("present")))
-    assert outlook(ledger).notes == (f"no comparison: the PACS had not given the earlier studies after {waits_s} s",)
+    assert outlook(ledger).notes == (f"no comparison: the PACS had not sent the earlier studies after {waits_s} s",)
     assert ledger.prior_request(uid("present")).late  # type: ignore[union-attr]
 
 
@@ -102,7 +104,7 @@ def test_a_pacs_that_cannot_be_asked_is_told_of_in_the_result(ledger: Ledger, cl
     outlook(ledger)
     assert ledger.claim_prior_request("asker", 30) is not None
     ledger.put_off_prior_request(uid("present"), "asker", "it is down", None)
-    assert outlook(ledger).notes == ("no comparison: the PACS could not give earlier studies (it is down)",)
+    assert outlook(ledger).notes == ("no comparison: the earlier studies could not be fetched (it is down)",)
 
 
 def test_an_older_study_of_the_ledger_is_compared_with_when_the_pacs_fails(ledger: Ledger, clock: Clock) -> None:
@@ -112,7 +114,7 @@ def test_an_older_study_of_the_ledger_is_compared_with_when_the_pacs_fails(ledge
     ledger.claim_prior_request("asker", 30)
     ledger.put_off_prior_request(uid("present"), "asker", "it is down", None)
     (note,) = outlook(ledger).notes
-    assert note.startswith("compared with what the node has: the PACS could not")
+    assert note.startswith("compared with an older study that the node has: the earlier studies could not")
 
 
 def test_two_studies_that_are_sent_together_are_analysed_in_the_order_of_their_dates(
@@ -237,7 +239,7 @@ def test_requests_are_claimed_by_urgency_and_taken_back_from_the_silent(ledger: 
 
 
 @pytest.mark.parametrize(
-    ("asked_for", "state", "after_s", "is_fetched"),
+    ("requested", "state", "after_s", "is_fetched"),
     [
         (None, PriorState.ASKED, 0, True),
         (True, PriorState.ASKED, 0, True),
@@ -250,7 +252,7 @@ def test_requests_are_claimed_by_urgency_and_taken_back_from_the_silent(ledger: 
     ],
 )
 def test_an_image_is_told_to_be_fetched_or_sent(
-    ledger: Ledger, clock: Clock, asked_for: bool | None, state: PriorState | None, after_s: float, is_fetched: bool
+    ledger: Ledger, clock: Clock, requested: bool | None, state: PriorState | None, after_s: float, is_fetched: bool
 ) -> None:
     arrives(ledger, clock)
     outlook(ledger)
@@ -259,5 +261,5 @@ def test_an_image_is_told_to_be_fetched_or_sent(
         if state is not PriorState.ASKED:
             ledger.end_prior(uid("present"), "asker", uid("prior"), state, "", PriorCounts())
     clock.forward(after_s)
-    receive(ledger, "prior", clock(), study_date="20240503", asked_for=asked_for)
+    receive(ledger, "prior", clock(), study_date="20240503", requested=requested)
     assert ledger.study(uid("prior")).fetched is is_fetched

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.change import ChangeParameters, Pose, Prior, Reference, Scan, compare
+from pipeline.change import ChangeParameters, Pose, Prior, ReferenceImage, ScanParameters, compare
 from pipeline.change.compare import GONE, THRESHOLDS, UNGRADED, judge
 from pipeline.detect import Detection
-from pipeline.documents import read_findings
 from pipeline.findings import (
     Certainty,
     ChangeOverTime,
@@ -22,9 +21,13 @@ from pipeline.findings import (
     SeriesUsed,
     Trend,
     Verification,
+    read_findings,
 )
 from pipeline.geometry import Acquisition, Volume
-from tests.pipeline.change.heads import SWI, box, demo_reference, rigid
+
+from .heads import SWI, box, demo_reference, rigid
+
+pytestmark = pytest.mark.slow
 
 DEFAULT = ChangeParameters()
 HERE = Pose(np.eye(4), 0.95, 0.1, 1.0)
@@ -46,7 +49,8 @@ def found(*places: Place, probability: float = 0.9, first: int = 1, **more: Any)
 
 
 def compared(
-    now: Findings, then: Findings, *, here: Reference | None = None, there: Reference | None = None, pose: Pose = HERE,
+    now: Findings, then: Findings, *, here: ReferenceImage | None = None, there: ReferenceImage | None = None,
+    pose: Pose = HERE,
     parameters: ChangeParameters = DEFAULT,
 ) -> tuple[Findings, ChangeOverTime]:  # fmt: skip
     here, there = here or box(), there or box()
@@ -87,7 +91,7 @@ def test_a_bleed_that_the_earlier_scan_does_not_show_is_not_counted_as_new() -> 
     now, change = compared(found(A, (0.0, 0.0, -25.0)), found(), there=box(below_mm=-10))
     assert [one.trend for one in now.lesions] == [Trend.NEW, None]
     assert (change.new, change.undecided) == (1, (2,))
-    assert "microbleed 2 not counted as new: the earlier scan does not show the place" in change.caveats
+    assert "microbleed 2 not counted as new: the images of the prior study do not show this location" in change.caveats
 
 
 def test_a_bleed_that_the_earlier_reading_had_below_its_threshold_is_not_counted_as_new() -> None:
@@ -95,7 +99,7 @@ def test_a_bleed_that_the_earlier_reading_had_below_its_threshold_is_not_counted
     then = found(candidates=(faint, ScoredCandidate(B, 0.01)))
     now, change = compared(found(A, B), then)
     assert [one.trend for one in now.lesions] == [None, Trend.NEW]  # 0.01 is nothing
-    assert "microbleed 1 not counted as new: the earlier reading has a candidate below its threshold there" in (
+    assert "microbleed 1 not counted as new: the prior study has a candidate below the threshold there" in (
         change.caveats
     )
 
@@ -118,7 +122,7 @@ def test_an_earlier_bleed_that_cannot_be_judged_now_is_not_called_gone() -> None
     assert [one.tracking_uid for one in change.unclear] == ["2.25.1", "2.25.2", "2.25.3"]
     said = [caveat for caveat in change.caveats if "not counted as no longer seen" in caveat]
     assert len(said) == 3
-    assert all(caveat.startswith("1 earlier microbleed is") for caveat in said)
+    assert all(caveat.startswith("1 microbleed of the prior study is") for caveat in said)
 
 
 def test_the_grade_says_what_it_rests_on() -> None:
@@ -128,11 +132,11 @@ def test_the_grade_says_what_it_rests_on() -> None:
     now = replace(some, lesions=(*some.lesions, *faint.lesions))
     _, change = compared(now, found())
     assert (change.aria_h, change.flags) == ("moderate", ("more than 4 microbleeds",))
-    assert "ARIA-H would be mild by definite microbleeds alone (4 new)" in change.caveats
+    assert "ARIA-H would be mild by the definite microbleeds alone (4 new)" in change.caveats
     unseen = replace(some, lesions=(*some.lesions, lesion(5, (0.0, 0.0, -30.0))))
     _, change = compared(unseen, found(), there=box(below_mm=-10))
     assert change.aria_h == "mild"
-    assert "ARIA-H would be moderate if the 1 that were not counted are new" in change.caveats
+    assert "ARIA-H would be moderate if the 1 undecided were new" in change.caveats
 
 
 def test_swi_against_t2star_is_compared_with_a_caveat_and_not_graded() -> None:
@@ -145,14 +149,14 @@ def test_swi_against_t2star_is_compared_with_a_caveat_and_not_graded() -> None:
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        (Scan("swi", (0.5, 0.5, 2.0), 40.0, 1.5, phase=True), "field strength 3 T now, 1.5 T then"),
-        (Scan("swi", (0.5, 0.5, 2.0), 30.0, 3.0, phase=True), "echo time 20 ms now, 30 ms then"),
-        (Scan("swi", (0.5, 0.5, 4.0), 20.0, 3.0, phase=True), "slices of 2.0 mm now, 4.0 mm then"),
-        (Scan("swi", (0.9, 0.9, 2.0), 20.0, 3.0, phase=True), "pixels of 0.50 mm now, 0.90 mm then"),
-        (Scan("swi", (0.5, 0.5, 2.0), 20.0, 3.0, phase=False), "phase images only now"),
+        (ScanParameters("swi", (0.5, 0.5, 2.0), 40.0, 1.5, phase=True), "field strength 3 T now, 1.5 T then"),
+        (ScanParameters("swi", (0.5, 0.5, 2.0), 30.0, 3.0, phase=True), "echo time 20 ms now, 30 ms then"),
+        (ScanParameters("swi", (0.5, 0.5, 4.0), 20.0, 3.0, phase=True), "slices of 2.0 mm now, 4.0 mm then"),
+        (ScanParameters("swi", (0.9, 0.9, 2.0), 20.0, 3.0, phase=True), "pixels of 0.50 mm now, 0.90 mm then"),
+        (ScanParameters("swi", (0.5, 0.5, 2.0), 20.0, 3.0, phase=False), "phase images only now"),
     ],
 )
-def test_scans_made_differently_are_compared_with_a_caveat(other: Scan, said: str) -> None:
+def test_scans_made_differently_are_compared_with_a_caveat(other: ScanParameters, said: str) -> None:
     _, change = compared(found(A), found(A), there=box(scan=other))
     assert [caveat for caveat in change.caveats if caveat.startswith(said)]
     _, alike = compared(found(A), found(A), there=box(scan=replace(SWI, echo_time_ms=None, field_strength_t=None)))
@@ -164,10 +168,10 @@ def test_results_read_differently_are_compared_with_a_caveat() -> None:
 
     verified = Verification("Reader", "Hospital", datetime(2026, 1, 1, tzinfo=UTC))
     for then, said in (
-        (found(A, profile="heatmap"), "detected with frst now, heatmap then"),
-        (found(A, weights={"w": "0" * 64}), "detected with frst with other weights than then"),
+        (found(A, profile="heatmap"), "detected with profile frst now, heatmap then"),
+        (found(A, weights={"w": "0" * 64}), "detected with profile frst, but with other weights than then"),
         (found(A, software="0"), "detected with software 1 now, 0 then"),
-        (found(A, verification=verified), "only the earlier result was verified by a reader"),
+        (found(A, verification=verified), "only the prior result was verified by a reader"),
     ):
         _, change = compared(found(A), then)
         assert [caveat for caveat in change.caveats if caveat.startswith(said)], said

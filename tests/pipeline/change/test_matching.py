@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.change.grading import aria_h, flags
+from pipeline.change.aria_h import aria_h, flags
 from pipeline.change.matching import match, near
 from pipeline.parameters import ChangeParameters
 

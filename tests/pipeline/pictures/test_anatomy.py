@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pipeline.geometry import Geometry
-from pipeline.pictures.anatomy import Plane, Standing
+from pipeline.pictures.anatomy import AnatomicalAxes, AnatomicalPlane
 from pipeline.pictures.crops import FIELD_MM, TILE, enlarge
 
 UPRIGHT = [
@@ -22,7 +22,7 @@ UPRIGHT = [
     for signs in product((1, -1), repeat=3)
 ]
 """Every way in which the axes of a grid can lie along those of the patient."""
-SEEN = {Plane.AXIAL: (0, 1, 1), Plane.CORONAL: (0, 2, -1), Plane.SAGITTAL: (1, 2, -1)}
+SEEN = {AnatomicalPlane.AXIAL: (0, 1, 1), AnatomicalPlane.CORONAL: (0, 2, -1), AnatomicalPlane.SAGITTAL: (1, 2, -1)}
 """Which of x, y, z (LPS) goes to the right and down, and whether down is the way it grows."""
 
 
@@ -63,7 +63,7 @@ def test_a_spot_is_seen_where_it_is_in_all_three_planes(
     number: int, spacing: tuple[float, float, float], offset: tuple[float, float, float]
 ) -> None:
     geometry = grid(UPRIGHT[number], spacing)
-    standing, scale = Standing.of(geometry), TILE / FIELD_MM
+    standing, scale = AnatomicalAxes.of(geometry), TILE / FIELD_MM
     for plane, (across, down, sign) in SEEN.items():
         within = np.array([mm if axis in (across, down) else 0.0 for axis, mm in enumerate(offset)])
         section = standing.section(blob(geometry, within), plane, geometry.to_ijk([0.0, 0.0, 0.0]))
@@ -83,7 +83,7 @@ def test_a_tilted_acquisition_keeps_the_bleed_in_the_middle_and_right_is_right(
 ) -> None:
     turned = Rotation.from_euler("xyz", tilt, degrees=True).as_matrix() @ UPRIGHT[number]
     geometry = grid(turned, (0.9, 0.9, 1.2), 36.0)
-    standing = Standing.of(geometry)
+    standing = AnatomicalAxes.of(geometry)
     clear = abs(geometry.direction[[0, 1, 2], list(standing.axes)]).min() > math.cos(math.radians(44))
     bleed = blob(geometry, np.array(place))
     for plane, (across, _, _) in SEEN.items():
@@ -99,18 +99,20 @@ def test_a_tilted_acquisition_keeps_the_bleed_in_the_middle_and_right_is_right(
 
 def test_a_projection_shows_the_darkest_of_the_slab_and_nothing_beyond_it() -> None:
     geometry = grid(np.eye(3), (1.0, 1.0, 2.0))
-    standing, values = Standing.of(geometry), np.full(geometry.shape, 100, np.float32)
+    standing, values = AnatomicalAxes.of(geometry), np.full(geometry.shape, 100, np.float32)
     i, j, k = (n // 2 for n in geometry.shape[::-1])
     values[k + 2, j, i + 3] = 1  # 4 mm above
     values[k - 3, j, i - 3] = 1  # 6 mm below
-    flat = standing.section(values, Plane.AXIAL, (i, j, k), slab_mm=10.0).values
+    flat = standing.section(values, AnatomicalPlane.AXIAL, (i, j, k), slab_mm=10.0).values
     assert flat[j, i + 3] == 1
     assert flat[j, i - 3] == 100
 
 
 def test_beyond_the_image_there_is_nothing() -> None:
     geometry = grid(np.eye(3), (1.0, 1.0, 1.0), 10.0)
-    section = Standing.of(geometry).section(np.ones(geometry.shape, np.float32), Plane.CORONAL, (0, 0, 0))
+    section = AnatomicalAxes.of(geometry).section(
+        np.ones(geometry.shape, np.float32), AnatomicalPlane.CORONAL, (0, 0, 0)
+    )
     tile = enlarge(section, TILE, FIELD_MM)
     assert np.isnan(tile[TILE - 5, 5])
     assert tile[TILE // 2 - 5, TILE // 2 + 5] == 1

@@ -14,7 +14,7 @@ from PIL import Image
 from pipeline.errors import InputError
 from pipeline.findings import ChangeOverTime, PriorLesion, RejectedLesion
 from pipeline.geometry import Geometry
-from pipeline.pictures import CROPS, SLICES, Book, bind, make_pictures
+from pipeline.pictures import CROPS, SLICES, PictureArchive, make_pictures, write_picture_archive
 from pipeline.pictures.crops import STRIP, TILE
 from pipeline.pictures.windows import phase_window, swi_window
 from tests.pipeline.results.studies import Detection, simulate
@@ -41,7 +41,7 @@ def folder(detection: Detection, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return made
 
 
-def picture(book: Book, name: str) -> Image.Image:
+def picture(book: PictureArchive, name: str) -> Image.Image:
     content = book.picture(name)
     assert content is not None, name
     image = Image.open(BytesIO(content))
@@ -50,7 +50,7 @@ def picture(book: Book, name: str) -> Image.Image:
 
 
 def test_every_lesion_is_shown_in_every_view(folder: Path, detection: Detection) -> None:
-    with Book(folder / CROPS) as book:
+    with PictureArchive(folder / CROPS) as book:
         assert book.index["views"] == ["swi", "phase", "mip"]
         names = [*(str(lesion.id) for lesion in detection.findings.lesions), "rejected-1", "gone-1"]
         for name in names:
@@ -60,7 +60,7 @@ def test_every_lesion_is_shown_in_every_view(folder: Path, detection: Detection)
 
 
 def test_the_bleed_is_dark_in_the_middle_of_each_plane(folder: Path, detection: Detection) -> None:
-    with Book(folder / CROPS) as book:
+    with PictureArchive(folder / CROPS) as book:
         for lesion in detection.findings.lesions:
             for view in ("swi", "mip"):
                 strip = np.asarray(picture(book, f"{lesion.id}-{view}.jpg").convert("L"))
@@ -74,7 +74,7 @@ def test_the_bleed_is_dark_in_the_middle_of_each_plane(folder: Path, detection: 
 
 def test_the_index_says_what_a_pacs_calls_the_slice_of_a_lesion(folder: Path, detection: Detection) -> None:
     slices = detection.acquisition.swi.geometry.shape[0]  # the number of the lowest one: they come from above
-    with Book(folder / CROPS) as book:
+    with PictureArchive(folder / CROPS) as book:
         assert book.index["slices"] == {
             lesion.tracking_uid: slices - lesion.voxel_ijk[2] for lesion in detection.findings.lesions
         }
@@ -82,7 +82,7 @@ def test_the_index_says_what_a_pacs_calls_the_slice_of_a_lesion(folder: Path, de
 
 def test_slices_are_shown_as_they_are_with_their_grid(folder: Path, detection: Detection) -> None:
     geometry = detection.acquisition.swi.geometry
-    with Book(folder / SLICES) as book:
+    with PictureArchive(folder / SLICES) as book:
         index = book.index
         kept = Geometry(tuple(index["shape"]), np.array(index["affine"]))
         assert kept.matches(geometry, 1e-9)
@@ -100,7 +100,7 @@ def test_slices_are_shown_as_they_are_with_their_grid(folder: Path, detection: D
 def test_without_phase_there_is_none_to_show(tmp_path: Path) -> None:
     for name, content in make_pictures(simulate(tmp_path, 1, phase=False)).items():  # type: ignore[arg-type]
         (tmp_path / name).write_bytes(content)
-    with Book(tmp_path / CROPS) as crops, Book(tmp_path / SLICES) as slices:
+    with PictureArchive(tmp_path / CROPS) as crops, PictureArchive(tmp_path / SLICES) as slices:
         assert (crops.index["views"], slices.index["views"]) == (["swi", "mip"], ["swi"])
         assert slices.picture("phase-0.jpg") is None
 
@@ -125,10 +125,10 @@ def test_an_image_of_nothing_has_a_window_too() -> None:
     assert not np.asarray(window.grey(np.zeros((4, 4), np.float32))).any()
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no archive", bind({}, {"a.jpg": b"x"})[:60]])
+@pytest.mark.parametrize("content", [None, b"", b"no archive", write_picture_archive({}, {"a.jpg": b"x"})[:60]])
 def test_a_file_that_is_gone_or_broken_says_so(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / CROPS
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError):
-        Book(path)
+        PictureArchive(path)

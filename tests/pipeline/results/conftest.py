@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.pipeline.results.studies import Detection, simulate
+from .studies import Detection, simulate
 
 Make = Callable[..., Detection]
 

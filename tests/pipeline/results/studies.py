@@ -19,7 +19,7 @@ from pipeline.findings import (
     Findings,
     ImageQuality,
     Lesion,
-    Origin,
+    LesionOrigin,
     Placement,
     PriorLesion,
     RejectedLesion,
@@ -44,6 +44,9 @@ class Detection:
     findings: Findings
     labels: NDArray[np.uint16]
     acquisition: Acquisition
+    brain: NDArray[np.bool_] | None = None
+    alignment: None = None
+    prior: None = None
 
 
 def simulate(
@@ -120,7 +123,7 @@ def follow_up(detection: Detection) -> Detection:
 def verified(detection: Detection, observer: str = "Müller^Jürgen") -> Detection:
     """State that a person has looked at `detection`, rejected microbleed 9 and added the last that is left."""
     lesions = detection.findings.lesions
-    lesions = (*lesions[:-1], *(replace(x, origin=Origin.ADDED, probability=1.0) for x in lesions[-1:]))
+    lesions = (*lesions[:-1], *(replace(x, origin=LesionOrigin.ADDED, probability=1.0) for x in lesions[-1:]))
     rejected = RejectedLesion(
         9, "2.25.75", (9.0, 8.0, 7.0), 2.22, 0.51, Certainty.POSSIBLE, "deep", "thalamus", "right"
     )

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage, SecondaryCaptureImageStorage
 
 from pipeline.findings import Certainty, Lesion
-from pipeline.results import montage
-from pipeline.results.capture import make_capture
-from pipeline.results.common import Job
-from pipeline.results.montage import HEIGHT, WIDTH, draw_pages
-from pipeline.results.panels import COLOURS, NEW_COLOURS, Pictures, direction_letter
-from pipeline.results.sidebar import Sidebar
+from pipeline.results.context import ResultContext
+from pipeline.results.sc.capture import make_capture
+from pipeline.results.sc.montage import HEIGHT, WIDTH, draw_pages, montage
+from pipeline.results.sc.panels import BACKGROUND, COLOURS, NEW_COLOURS, SliceRenderer, _overlap, direction_letter
+from pipeline.results.sc.sidebar import Sidebar
 from pipeline.results.source import read_planes
-from tests.pipeline.results.conftest import Make
-from tests.pipeline.results.studies import CREATED, KEY, Detection, follow_up, verified
+
+from .conftest import Make
+from .studies import CREATED, KEY, Detection, follow_up, verified
+
+pytestmark = pytest.mark.slow
 
 
 def coloured(image: np.ndarray, certainty: Certainty) -> np.ndarray:
@@ -26,7 +30,7 @@ def coloured(image: np.ndarray, certainty: Certainty) -> np.ndarray:
 
 
 def test_few_lesions_make_one_plain_secondary_capture(detection_of: Make) -> None:
-    capture = make_capture(Job.of(detection_of(), KEY, CREATED))
+    capture = make_capture(ResultContext.of(detection_of(), KEY, CREATED))
     assert capture.SOPClassUID == SecondaryCaptureImageStorage
     assert capture.pixel_array.shape == (HEIGHT, WIDTH, 3)
     assert capture.BurnedInAnnotation == "NO"
@@ -35,7 +39,7 @@ def test_few_lesions_make_one_plain_secondary_capture(detection_of: Make) -> Non
 
 def test_many_lesions_make_pages_of_one_multi_frame_capture(detection_of: Make) -> None:
     detection = detection_of(lesions=60)
-    capture = make_capture(Job.of(detection, KEY, CREATED))
+    capture = make_capture(ResultContext.of(detection, KEY, CREATED))
     assert capture.SOPClassUID == MultiFrameTrueColorSecondaryCaptureImageStorage
     assert list(capture.PageNumberVector) == list(range(1, capture.NumberOfFrames + 1))
     assert capture.pixel_array.shape == (capture.NumberOfFrames, HEIGHT, WIDTH, 3)
@@ -51,7 +55,7 @@ def test_a_study_without_lesions_shows_slices_and_no_ring(detection_of: Make) ->
 @pytest.mark.parametrize("kind", ["classic", "enhanced"])
 def test_the_ring_lies_around_the_lesion_and_leaves_it_visible(detection_of: Make, kind: str) -> None:
     detection = detection_of(kind=kind)
-    pictures = Pictures.of(detection.acquisition.swi, detection.findings.lesions, tuple(range(1, 25)))
+    pictures = SliceRenderer.of(detection.acquisition.swi, detection.findings.lesions, tuple(range(1, 25)))
     for lesion in detection.findings.lesions:
         _, _, k = lesion.voxel_ijk
         panel = np.asarray(pictures.panel(k, [replace(lesion, id=1)], (600, 800)))
@@ -76,9 +80,11 @@ def test_every_lesion_is_shown_and_listed_once_even_on_one_crowded_slice(
     crowded = tuple(replace(x, voxel_ijk=(*x.voxel_ijk[:2], 12)) for x in whole.findings.lesions)
     detection = Detection(replace(whole.findings, lesions=crowded), whole.labels, whole.acquisition)
     shown: list[int] = []
-    panel = Pictures.panel
+    panel = SliceRenderer.panel
     monkeypatch.setattr(
-        Pictures, "panel", lambda self, k, found, size: shown.extend(x.id for x in found) or panel(self, k, found, size)
+        SliceRenderer,
+        "panel",
+        lambda self, k, found, size: shown.extend(x.id for x in found) or panel(self, k, found, size),
     )
     pages = draw_pages(detection, tuple(range(1, 25)))
     assert sorted(shown) == list(range(1, 61))
@@ -119,24 +125,70 @@ def test_table_and_notes_never_meet(detection_of: Make, warnings: int, lesions: 
     said = tuple(f"Warning {n} " + "of some length " * 6 for n in range(warnings))
     detection = verified(follow_up(detection_of(lesions=lesions, regions=True)))
     detection = replace(detection, findings=replace(detection.findings, warnings=said))
-    pictures = Pictures.of(detection.acquisition.swi, detection.findings.lesions, tuple(range(1, 25)))
+    pictures = SliceRenderer.of(detection.acquisition.swi, detection.findings.lesions, tuple(range(1, 25)))
     sidebar = Sidebar(detection.findings, pictures, HEIGHT, replaces=True)
     assert sidebar.rows >= 4
     page = Image.new("RGB", (WIDTH, HEIGHT))
-    _, top, _, bottom = sidebar.draw(page, detection.findings.lesions[: sidebar.rows], "")
-    assert top <= bottom + 28
+    _, top, _, bottom = sidebar.draw(page, detection.findings.lesions[: sidebar.rows])
+    assert top <= bottom
+
+
+@pytest.mark.parametrize("lesions", [0, 1, 7, 40])
+def test_the_corners_hold_no_text(detection_of: Make, lesions: int) -> None:
+    """A viewer writes there: 90 pixels at top and bottom of the left column, and of the page's right edge."""
+    page = np.asarray(montage(detection_of(lesions=lesions, regions=True)))
+    for top in range(0, len(page), HEIGHT):
+        left = page[top : top + HEIGHT, :470]
+        assert (left[:86] == BACKGROUND).all()
+        assert (left[-86:] == BACKGROUND).all()
+
+
+def test_nothing_is_written_over_an_added_microbleed_in_the_table(
+    detection_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detection = verified(follow_up(detection_of(lesions=7, regions=True)))
+    pictures = SliceRenderer.of(detection.acquisition.swi, detection.findings.lesions, tuple(range(1, 25)))
+    boxes: list[tuple[float, float, float, float]] = []
+    text = ImageDraw.ImageDraw.text
+
+    def note(self: ImageDraw.ImageDraw, place: tuple[float, float], words: str, **options: Any) -> None:
+        if words:
+            boxes.append(self.textbbox(place, words, font=options["font"], anchor=options.get("anchor")))
+        text(self, place, words, **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", note)
+    page = Image.new("RGB", (WIDTH, HEIGHT))
+    sidebar = Sidebar(detection.findings, pictures, HEIGHT, replaces=True)
+    room = sidebar.draw(page, detection.findings.lesions)
+    sidebar.draw_notes(page, room[1], "page 1 of 2")
+    assert not [(a, b) for a, b in combinations(boxes, 2) if _overlap(a, b)]
+
+
+def test_a_label_covers_no_other_text(detection_of: Make) -> None:
+    detection = detection_of()
+    pictures = SliceRenderer.of(detection.acquisition.swi, detection.findings.lesions, tuple(range(1, 25)))
+    lesion = detection.findings.lesions[0]
+    right = pictures.volume.geometry.to_lps(
+        (pictures.crop.right - 9, (pictures.crop.top + pictures.crop.bottom) / 2, 12)
+    )
+    at_the_letter = replace(lesion, centroid_lps_mm=tuple(right.tolist()))
+    bare, ringed = (np.asarray(pictures.panel(12, found, (250, 300))) for found in ([], [at_the_letter]))
+    letter = np.s_[140:160, 236:249]  # "L" at the edge
+    lit = (bare[letter] > 200).all(axis=-1)
+    assert lit.any()
+    np.testing.assert_array_equal(ringed[letter][lit], bare[letter][lit])
 
 
 def test_a_follow_up_names_what_is_new_and_a_verified_result_its_reader(detection_of: Make) -> None:
     detection = verified(follow_up(detection_of(lesions=7, regions=True)))
-    pictures = Pictures.of(detection.acquisition.swi, detection.findings.lesions, tuple(range(1, 25)))
+    pictures = SliceRenderer.of(detection.acquisition.swi, detection.findings.lesions, tuple(range(1, 25)))
     lines = " ".join(text for text, _ in Sidebar(detection.findings, pictures, HEIGHT, replaces=True).headlines)
     for words in (
         "Pattern: mixed",
         "2 new, 4 stable, 1 no longer seen",
         "mild",
-        "Muller",
-        "1 rejected; 1 added",
+        "Verified by Jurgen Muller",
+        "1 rejected by the reader, 1 added by the reader",
         "Replaces",
     ):
         assert words in lines
@@ -146,7 +198,7 @@ def test_a_follow_up_names_what_is_new_and_a_verified_result_its_reader(detectio
 
 def test_a_close_up_shows_the_slice_and_the_darkest_of_the_slab(detection_of: Make) -> None:
     detection = detection_of()
-    pictures = Pictures.of(detection.acquisition.swi, detection.findings.lesions, tuple(range(1, 25)))
+    pictures = SliceRenderer.of(detection.acquisition.swi, detection.findings.lesions, tuple(range(1, 25)))
     for lesion in detection.findings.lesions:
         pair = np.asarray(pictures.close_up(lesion, 120).convert("L")).astype(int)
         assert pair.shape == (120, 242)
@@ -160,13 +212,13 @@ def test_seven_bleeds_all_have_a_close_up_even_below_long_notes(
     detection_of: Make, warnings: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[tuple[int, int]] = []
-    close_up = Pictures.close_up
+    close_up = SliceRenderer.close_up
 
-    def noted(self: Pictures, lesion: Lesion, size: int) -> Image.Image:
+    def noted(self: SliceRenderer, lesion: Lesion, size: int) -> Image.Image:
         drawn.append((lesion.id, size))
         return close_up(self, lesion, size)
 
-    monkeypatch.setattr(Pictures, "close_up", noted)
+    monkeypatch.setattr(SliceRenderer, "close_up", noted)
     said = tuple(f"Warning {n} " + "of some length " * 6 for n in range(warnings))
     detection = follow_up(detection_of(lesions=7, regions=True, warnings=said))
     montage(detection)

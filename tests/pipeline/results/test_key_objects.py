@@ -5,20 +5,22 @@ from __future__ import annotations
 import pytest
 
 from pipeline.results import make_results
-from pipeline.results.common import Job
-from pipeline.results.key_objects import make_key_objects
-from tests.pipeline.results.conftest import Make
-from tests.pipeline.results.studies import CREATED, KEY
+from pipeline.results.context import ResultContext
+from pipeline.results.ko.key_objects import make_key_objects
+
+from .conftest import Make
+from .studies import CREATED, KEY
 
 
 @pytest.mark.parametrize("kind", ["classic", "interleaved"])
 def test_each_slice_with_a_bleed_is_named_once(detection_of: Make, kind: str) -> None:
     detection = detection_of(lesions=20, kind=kind)
-    document = make_key_objects(Job.of(detection, KEY, CREATED))
+    document = make_key_objects(ResultContext.of(detection, KEY, CREATED))
     assert document is not None
     named = []
     for item in document.ContentSequence:
         if item.ValueType == "IMAGE":
+            assert "ConceptNameCodeSequence" not in item  # TID 2010, row 8
             (reference,) = item.ReferencedSOPSequence
             numbers = reference.get("ReferencedFrameNumber")
             frames = numbers if kind == "interleaved" else [None]

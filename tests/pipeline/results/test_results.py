@@ -14,16 +14,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import Dataset
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from pipeline.errors import InputError
+from pipeline.read.study import find_files, read_studies, select_series
+from pipeline.read.volume import read_acquisition
 from pipeline.results import ResultObject, make_results, write_results
-from pipeline.results.common import plain
-from pipeline.study import find_files, pick, read_studies
-from pipeline.volume import read_acquisition
+from pipeline.results.context import plain
+from pipeline.results.source import read_source
 from tests import dicom_factory
-from tests.dicom_factory import Patient
-from tests.pipeline.results.conftest import Make
-from tests.pipeline.results.studies import CREATED, KEY, Detection, head, simulate
+from tests.dicom_factory import Patient, classic, write
+
+from .conftest import Make
+from .studies import CREATED, KEY, Detection, head, simulate
+
+pytestmark = pytest.mark.slow
 
 NAMES = [
     ("ISO_IR 100", "Müller^Jürgen"),
@@ -208,7 +215,7 @@ def test_a_failed_write_leaves_the_old_file_alone(detection_of: Make, tmp_path: 
 
 @pytest.mark.parametrize("kind", ["series", "enhanced", "no derived SWI"])
 def test_what_the_reader_reads_becomes_results(tmp_path: Path, kind: str) -> None:
-    """The frames that `pipeline.volume` reports are those that the results point at."""
+    """The frames that `pipeline.read.volume` reports are those that the results point at."""
     image, labels = head((12, 64, 64), 3, dicom_factory.affine())
     stored, phase = image.astype(np.uint16), np.where(labels > 0, 1.0, 0.0)
     if kind == "enhanced":
@@ -222,7 +229,7 @@ def test_what_the_reader_reads_becomes_results(tmp_path: Path, kind: str) -> Non
         dicom_factory.write(made, tmp_path)
     (study,), unreadable = read_studies(find_files(tmp_path))
     assert not unreadable
-    acquisition = read_acquisition(pick(study))
+    acquisition = read_acquisition(select_series(study))
     simulated = simulate(tmp_path / "other", 3, shape=(12, 64, 64))
     detection = Detection(simulated.findings, simulated.labels, acquisition)
     objects = {r.kind: r.dataset for r in results_of(detection)}
@@ -235,3 +242,39 @@ def test_what_the_reader_reads_becomes_results(tmp_path: Path, kind: str) -> Non
         assert groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber in simulated.labels[k]
     library = next(i for i in objects["sr"].ContentSequence if i.ConceptNameCodeSequence[0].CodeValue == "111028")
     assert len(library.ContentSequence) == {"series": 3, "enhanced": 1, "no derived SWI": 2}[kind]
+
+
+@pytest.mark.parametrize(
+    ("tag", "malformed"),
+    [
+        (b"\x20\x00\x13\x00IS", b"nan "),  # InstanceNumber
+        (b"\x20\x00\x13\x00IS", b"1.5 "),
+        (b"\x18\x00\x50\x00DS", b"\xff.0 "),  # SliceThickness
+        (b"\x18\x00\x88\x00DS", b"thin"),  # SpacingBetweenSlices
+    ],
+)
+def test_a_malformed_number_of_a_slice_costs_no_result(tmp_path: Path, tag: bytes, malformed: bytes) -> None:
+    tags = {"SliceThickness": 2.0, "SpacingBetweenSlices": 2.0}
+    paths = write(classic(np.full((4, 8, 8), 300, dtype=np.uint16), tags=tags), tmp_path)
+    data = paths[1].read_bytes()
+    at = data.index(tag) + len(tag)
+    length = int.from_bytes(data[at : at + 2], "little")
+    paths[1].write_bytes(data[:at] + len(malformed).to_bytes(2, "little") + malformed + data[at + 2 + length :])
+    studies, unreadable = read_studies(paths)
+    source = read_source(read_acquisition(select_series(studies[0])))
+    assert unreadable == []
+    assert len(source.planes) == 4
+
+
+@pytest.mark.parametrize("value", [b"nan ", b"inf ", b"garbage!", b"\xff\xfe\xfd\x80", b"1\\2\\x "])
+@pytest.mark.parametrize(
+    "keyword", ["InstanceNumber", "SliceThickness", "SpacingBetweenSlices", "PatientWeight", "FrameOfReferenceUID"]
+)
+def test_a_header_value_that_is_not_a_number_costs_no_result(tmp_path: Path, keyword: str, value: bytes) -> None:
+    detection = simulate(tmp_path, 2, shape=(12, 64, 64), phase=False)
+    tag = Tag(keyword)
+    for frame in detection.acquisition.swi.frames:
+        dataset = pydicom.dcmread(frame.path)
+        dataset._dict[tag] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True)
+        dataset.save_as(frame.path)
+    assert write_results(results_of(detection), tmp_path / "results")

@@ -11,17 +11,18 @@ from pydicom import Dataset
 
 from pipeline.errors import CmbError
 from pipeline.findings import Certainty, Trend
-from pipeline.results.common import Job
-from pipeline.results.segmentation import make_segmentation
+from pipeline.results.context import ResultContext
+from pipeline.results.seg.segmentation import make_segmentation
 from tests.dicom_factory import Patient
-from tests.pipeline.results.conftest import Make
-from tests.pipeline.results.studies import CREATED, KEY, Detection, follow_up, verified
+
+from .conftest import Make
+from .studies import CREATED, KEY, Detection, follow_up, verified
 
 KINDS = ["classic", "enhanced", "interleaved"]
 
 
 def segmentation_of(detection: Detection) -> hd.seg.Segmentation:
-    dataset = make_segmentation(Job.of(detection, KEY, CREATED))
+    dataset = make_segmentation(ResultContext.of(detection, KEY, CREATED))
     assert dataset is not None
     return hd.seg.Segmentation.from_dataset(dataset)
 
@@ -96,11 +97,11 @@ def test_the_grid_is_that_of_the_images(detection_of: Make) -> None:
 
 
 def test_without_a_lesion_there_is_no_segmentation(detection_of: Make) -> None:
-    assert make_segmentation(Job.of(detection_of(lesions=0), KEY, CREATED)) is None
+    assert make_segmentation(ResultContext.of(detection_of(lesions=0), KEY, CREATED)) is None
 
 
 def test_images_without_a_frame_of_reference_give_a_segmentation_without_one(detection_of: Make) -> None:
-    seg = make_segmentation(Job.of(detection_of(patient=Patient(frame_of_reference=False)), KEY, CREATED))
+    seg = make_segmentation(ResultContext.of(detection_of(patient=Patient(frame_of_reference=False)), KEY, CREATED))
     assert seg is not None
     assert "FrameOfReferenceUID" not in seg
     assert source_of(seg.PerFrameFunctionalGroupsSequence[0]).ReferencedSOPInstanceUID.startswith("2.25.")
@@ -127,7 +128,7 @@ def test_a_lesion_without_voxels_is_an_error_that_names_it(detection_of: Make) -
     whole = detection_of()
     labels = np.where(whole.labels == 3, 0, whole.labels).astype(np.uint16)
     with pytest.raises(CmbError, match="labelled as lesion 3"):
-        make_segmentation(Job.of(Detection(whole.findings, labels, whole.acquisition), KEY, CREATED))
+        make_segmentation(ResultContext.of(Detection(whole.findings, labels, whole.acquisition), KEY, CREATED))
 
 
 def test_a_located_lesion_carries_its_place_and_side(detection_of: Make) -> None:

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from tests.training.evaluation.strategies import mark_lists, pairs, result, results, truths
 from training.evaluation.bootstrap import Resamples
 from training.evaluation.burden import burden, burden_class, weighted_kappa
 from training.evaluation.calibration import calibration
-from training.evaluation.cases import Mark, Thing, Truth
-from training.evaluation.matching import Judged, Verdict
+from training.evaluation.cases import CaseTruth, ReportedMark, TruthObject
+from training.evaluation.outcomes import JudgedMark, MarkOutcome
 
-Pairs = list[tuple[Truth, tuple[Mark, ...]]]
+from .strategies import mark_lists, pairs, result, results, truths
+
+Pairs = list[tuple[CaseTruth, tuple[ReportedMark, ...]]]
 
 
 def test_burden_classes_are_none_one_to_four_five_to_nine_and_more() -> None:
@@ -39,14 +40,14 @@ def test_every_study_has_one_cell_of_the_burden_table(many: Pairs) -> None:
 def test_what_is_found_exactly_is_in_full_agreement() -> None:
     rows = []
     for n, count in enumerate((0, 3, 7, 12)):
-        truth = Truth(tuple(Thing((20.0 * b, 0.0, 0.0)) for b in range(count)))
-        rows.append(result(truth, tuple(Mark(b.centre_lps_mm, 0.9) for b in truth.bleeds), name=str(n)))
+        truth = CaseTruth(tuple(TruthObject((20.0 * b, 0.0, 0.0)) for b in range(count)))
+        rows.append(result(truth, tuple(ReportedMark(b.centre_lps_mm, 0.9) for b in truth.bleeds), name=str(n)))
     assert burden(rows, Resamples([r.case.subject for r in rows], 0)).kappa.value == pytest.approx(1)
 
 
-def _judged(probabilities: list[float], bleeds: list[bool]) -> list[Judged]:
+def _judged(probabilities: list[float], bleeds: list[bool]) -> list[JudgedMark]:
     return [
-        Judged(Mark((0, 0, 0), p), Verdict.HIT if b else Verdict.FALSE)
+        JudgedMark(ReportedMark((0, 0, 0), p), MarkOutcome.HIT if b else MarkOutcome.FALSE)
         for p, b in zip(probabilities, bleeds, strict=True)
     ]
 
@@ -63,10 +64,14 @@ def test_no_mark_no_calibration() -> None:
 
 
 @given(mark_lists, truths)
-def test_calibration_counts_every_mark_but_those_on_what_cannot_be_seen(marks: tuple[Mark, ...], truth: Truth) -> None:
+def test_calibration_counts_every_mark_but_those_on_what_cannot_be_seen(
+    marks: tuple[ReportedMark, ...], truth: CaseTruth
+) -> None:
     judged = result(truth, marks).candidates
     found = calibration(judged)
-    assert found.marks == sum(j.verdict is not Verdict.NOT_COUNTED for j in judged) == sum(b.count for b in found.bins)
+    assert (
+        found.marks == sum(j.verdict is not MarkOutcome.NOT_COUNTED for j in judged) == sum(b.count for b in found.bins)
+    )
     if found.error is not None:
         assert 0 <= found.error <= 1
     for one in found.bins:

@@ -7,18 +7,18 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.evaluation.cases import Answer, Case, Mark, Thing, Truth
+from training.evaluation.cases import Case, CaseFindings, CaseTruth, ReportedMark, TruthObject
 from training.evaluation.gallery import COLUMNS, choose
 from training.evaluation.metrics import StudyResult
 
 
 def _result(found: int, missed: int, false: int) -> StudyResult:
     """A study with so many of each; everything 30 mm apart, sizes rising."""
-    bleeds = tuple(Thing((30.0 * n, 0.0, 0.0), diameter_mm=1.0 + n) for n in range(found + missed))
-    marks = [Mark(bleed.centre_lps_mm, 0.9) for bleed in bleeds[:found]]
-    marks += [Mark((30.0 * n, 300.0, 0.0), 0.5 + n / 1000) for n in range(false)]
-    case = Case("study", "subject", "anatomy", Path(), Truth(bleeds))
-    return StudyResult.of(case, Answer(tuple(marks), tuple(marks)))
+    bleeds = tuple(TruthObject((30.0 * n, 0.0, 0.0), diameter_mm=1.0 + n) for n in range(found + missed))
+    marks = [ReportedMark(bleed.centre_lps_mm, 0.9) for bleed in bleeds[:found]]
+    marks += [ReportedMark((30.0 * n, 300.0, 0.0), 0.5 + n / 1000) for n in range(false)]
+    case = Case("study", "subject", "anatomy", Path(), CaseTruth(bleeds))
+    return StudyResult.of(case, CaseFindings(tuple(marks), tuple(marks)))
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30))

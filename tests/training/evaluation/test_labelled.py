@@ -13,16 +13,19 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 
 from pipeline.geometry import Acquisition
-from pipeline.study import find_files, pick, read_studies
-from pipeline.volume import read_acquisition
+from pipeline.read.study import find_files, read_studies, select_series
+from pipeline.read.volume import read_acquisition
 from tests.classical import quick_file
 from tests.pipeline import phantom
-from tests.training.evaluation.cohort import BLEEDS, write_head
 from training.cli import main
-from training.crossval import record_of
 from training.datasets.kinds import KINDS
 from training.evaluation.cases import read_cohort
+from training.evaluation.crossval import record_of
 from training.simulation.writers.identity import SIMULATED
+
+from .cohort import BLEEDS, write_head
+
+pytestmark = pytest.mark.slow
 
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 CENTRES = [tuple(c + m for c, m in zip(bleed[:3], phantom.MIDDLE, strict=True)) for bleed in BLEEDS]
@@ -34,7 +37,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Acquisition]:
     folder = tmp_path_factory.mktemp("head")
     write_head(folder, anatomy="a", seed=1)
     studies, _ = read_studies(find_files(folder / "dicom"))
-    return folder / "dicom", read_acquisition(pick(studies[0]))
+    return folder / "dicom", read_acquisition(select_series(studies[0]))
 
 
 def _site(folder: Path, dicom: Path) -> Path:

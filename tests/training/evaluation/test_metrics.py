@@ -7,13 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.training.evaluation.strategies import case, pairs, result, results
 from training.evaluation.bootstrap import Resamples
-from training.evaluation.cases import Mark, Thing, Truth
+from training.evaluation.cases import CaseTruth, ReportedMark, TruthObject
 from training.evaluation.groups import false_kinds, sensitivity_by, size_class, size_classes
-from training.evaluation.metrics import Counts, Froc, StudyResult
+from training.evaluation.metrics import DetectionCounts, StudyResult, froc_of
 
-Pairs = list[tuple[Truth, tuple[Mark, ...]]]
+from .strategies import case, pairs, result, results
+
+pytestmark = pytest.mark.slow
+
+Pairs = list[tuple[CaseTruth, tuple[ReportedMark, ...]]]
 
 
 def _at(x: float) -> tuple[float, float, float]:
@@ -22,15 +25,15 @@ def _at(x: float) -> tuple[float, float, float]:
 
 def _line(bleeds: int, marks: list[tuple[float, float]], name: str = "one") -> StudyResult:
     """Bleeds at 0, 100, 200, … mm; marks as (place, probability)."""
-    truth = Truth(tuple(Thing(_at(100.0 * n)) for n in range(bleeds)))
-    return result(truth, tuple(Mark(_at(x), p) for x, p in marks), name=name)
+    truth = CaseTruth(tuple(TruthObject(_at(100.0 * n)) for n in range(bleeds)))
+    return result(truth, tuple(ReportedMark(_at(x), p) for x, p in marks), name=name)
 
 
 def test_the_figures_of_a_counted_example() -> None:
     two = [_line(3, [(0, 0.9), (100, 0.6), (50, 0.7), (200, 0.4)], "a"), _line(1, [(50, 0.8)], "b")]
-    figures = {name: metric(np.ones(2)) for name, metric in Counts.of(two).metrics().items()}
+    figures = {name: metric(np.ones(2)) for name, metric in DetectionCounts.of(two).metrics().items()}
     assert figures == pytest.approx({"sensitivity": 2 / 4, "fp_per_study": 1.0, "precision": 0.5, "f1": 0.5})
-    froc = Froc(two)
+    froc = froc_of(two)
     false, sensitivity, thresholds = froc.curve()
     assert false.tolist() == [0, 0, 0.5, 1, 1, 1]
     assert sensitivity.tolist() == [0, 0.25, 0.25, 0.25, 0.5, 0.75]
@@ -41,13 +44,16 @@ def test_the_figures_of_a_counted_example() -> None:
 
 
 def test_candidates_that_tie_come_in_together() -> None:
-    false, sensitivity, _ = Froc([_line(1, [(0, 0.5), (50, 0.5)])]).curve()
+    false, sensitivity, _ = froc_of([_line(1, [(0, 0.5), (50, 0.5)])]).curve()
     assert list(zip(false, sensitivity, strict=True)) == [(0, 0), (1, 1)]
 
 
 def test_a_refused_study_misses_its_bleeds_and_counts_as_a_study() -> None:
-    both = [_line(1, [(0, 0.9), (50, 0.9)], "a"), StudyResult.of(case(Truth((Thing(_at(0)),)), "b"), None, "no SWI")]
-    metrics = Counts.of(both).metrics()
+    both = [
+        _line(1, [(0, 0.9), (50, 0.9)], "a"),
+        StudyResult.of(case(CaseTruth((TruthObject(_at(0)),)), "b"), None, "no SWI"),
+    ]
+    metrics = DetectionCounts.of(both).metrics()
     assert metrics["sensitivity"](np.ones(2)) == 0.5
     assert metrics["fp_per_study"](np.ones(2)) == 0.5
     assert both[1].refused == "no SWI"
@@ -55,21 +61,21 @@ def test_a_refused_study_misses_its_bleeds_and_counts_as_a_study() -> None:
 
 def test_without_bleeds_sensitivity_is_not_defined_and_false_positives_are() -> None:
     none = [_line(0, [(50, 0.9)])]
-    assert np.isnan(Counts.of(none).metrics()["sensitivity"](np.ones(1)))
-    assert np.isnan(Froc(none).sensitivity_at((1,))).all()
-    assert Counts.of(none).metrics()["fp_per_study"](np.ones(1)) == 1
-    assert Resamples(["a"]).estimate(Counts.of(none).metrics()["sensitivity"]).value is None
+    assert np.isnan(DetectionCounts.of(none).metrics()["sensitivity"](np.ones(1)))
+    assert np.isnan(froc_of(none).sensitivity_at((1,))).all()
+    assert DetectionCounts.of(none).metrics()["fp_per_study"](np.ones(1)) == 1
+    assert Resamples(["a"]).estimate(DetectionCounts.of(none).metrics()["sensitivity"]).value is None
 
 
 def test_an_answer_without_a_candidate_has_a_curve_that_stays_at_the_start() -> None:
-    false, sensitivity, thresholds = Froc([_line(2, [])]).curve()
+    false, sensitivity, thresholds = froc_of([_line(2, [])]).curve()
     assert (false.tolist(), sensitivity.tolist(), thresholds.tolist()) == ([0], [0], [np.inf])
 
 
 @given(pairs)
 def test_the_curve_rises_and_stays_within_its_limits(many: Pairs) -> None:
     judged = results(many)
-    false, sensitivity, thresholds = Froc(judged).curve()
+    false, sensitivity, thresholds = froc_of(judged).curve()
     assert (np.diff(false) >= 0).all()
     assert (np.diff(thresholds) < 0).all()
     if any(r.case.truth.visible for r in judged):
@@ -80,9 +86,9 @@ def test_the_curve_rises_and_stays_within_its_limits(many: Pairs) -> None:
 @given(pairs, st.floats(0, 1))
 def test_a_point_of_the_curve_is_what_its_threshold_reports(many: Pairs, threshold: float) -> None:
     judged = results(many, threshold)
-    metrics = Counts.of(judged).metrics()
+    metrics = DetectionCounts.of(judged).metrics()
     weights = np.ones(len(judged))
-    false, sensitivity, thresholds = Froc(judged).curve()
+    false, sensitivity, thresholds = froc_of(judged).curve()
     at = int(np.sum(thresholds >= threshold)) - 1
     assert false[at] == pytest.approx(metrics["fp_per_study"](weights))
     assert sensitivity[at] == pytest.approx(metrics["sensitivity"](weights), nan_ok=True)
@@ -95,12 +101,12 @@ def test_a_weight_is_the_same_as_having_the_study_that_often(many: Pairs, times:
     if not repeated:
         return
     weights = np.array(times[: len(judged)], dtype=float)
-    for name, metric in Counts.of(judged).metrics().items():
-        again = Counts.of(repeated).metrics()[name](np.ones(len(repeated)))
+    for name, metric in DetectionCounts.of(judged).metrics().items():
+        again = DetectionCounts.of(repeated).metrics()[name](np.ones(len(repeated)))
         assert metric(weights) == pytest.approx(again, nan_ok=True)
     rates = (0.5, 1, 2, 8)
-    expected = Froc(repeated).sensitivity_at(rates)
-    assert Froc(judged).sensitivity_at(rates, weights) == pytest.approx(expected, nan_ok=True)
+    expected = froc_of(repeated).sensitivity_at(rates)
+    assert froc_of(judged).sensitivity_at(rates, weights) == pytest.approx(expected, nan_ok=True)
 
 
 @settings(max_examples=20)
@@ -108,7 +114,7 @@ def test_a_weight_is_the_same_as_having_the_study_that_often(many: Pairs, times:
 def test_an_interval_holds_its_figure_within_what_studies_allow(many: Pairs) -> None:
     judged = results(many)
     resamples = Resamples([r.case.subject for r in judged], 200)
-    estimate = resamples.estimate(Counts.of(judged).metrics()["fp_per_study"])
+    estimate = resamples.estimate(DetectionCounts.of(judged).metrics()["fp_per_study"])
     most = max(len(r.false) for r in judged)
     if len(judged) == 1:
         assert estimate.low is None
@@ -136,11 +142,11 @@ def test_all_studies_of_a_subject_are_drawn_together() -> None:
 
 
 def test_sizes_are_classed_by_apparent_diameter() -> None:
-    assert [size_class(Thing(_at(0), diameter_mm=d)) for d in (1.99, 2.0, 4.9, 5.0)] == [
+    assert [size_class(TruthObject(_at(0), diameter_mm=d)) for d in (1.99, 2.0, 4.9, 5.0)] == [
         "< 2 mm", "2–3 mm", "3–5 mm", "≥ 5 mm",
     ]  # fmt: skip
     assert size_classes() == ["< 2 mm", "2–3 mm", "3–5 mm", "≥ 5 mm"]
-    assert size_class(Thing(_at(0))) == ""
+    assert size_class(TruthObject(_at(0))) == ""
 
 
 @given(pairs)

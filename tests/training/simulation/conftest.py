@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.geometry import Geometry
 from training.simulation.anatomy import AnatomyRef, load_anatomy
-from training.simulation.head import HeadParameters, Slab
+from training.simulation.head import Slab
+from training.simulation.head_parameters import HeadParameters
 from training.simulation.scene import Scene, SceneParameters, make_scene
 from training.simulation.sites import Sites
 from training.simulation.veins import VeinParameters

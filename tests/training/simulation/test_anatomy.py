@@ -12,13 +12,16 @@ import pytest
 
 from pipeline.errors import InputError
 from training.simulation.anatomy import AnatomyRef, list_anatomies, load_anatomy
-from training.simulation.head import Head, HeadParameters, Slab, draw_head, make_head
+from training.simulation.head import Head, Slab, make_head
+from training.simulation.head_parameters import HeadParameters, draw_head
 from training.simulation.regions import anatomy_depth, region_of
 from training.simulation.scene import Scene
 from training.simulation.sites import Sites
 from training.simulation.tissue import PROPERTIES, Tissue, draw_tissue_state, tissue_table
 from training.simulation.veins import Generator, VeinParameters, grow_veins
-from training.simulation.veins.end_on import end_on_veins
+from training.simulation.veins.mimics import end_on_veins
+
+pytestmark = pytest.mark.slow
 
 
 def _labelled(folder: Path, labels: np.ndarray, name: str = "head1_labels.nii.gz") -> None:

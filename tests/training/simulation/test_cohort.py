@@ -19,11 +19,15 @@ from pipeline.errors import InputError
 from training.cli import main
 from training.simulation.anatomy import AnatomyRef
 from training.simulation.cohort import Budget, Options, available_cohorts, load_cohort, run_cohorts
-from training.simulation.cohort import work as work_module
-from training.simulation.cohort.draw import head_tasks
+from training.simulation.cohort import studies as studies_module
 from training.simulation.cohort.run import processes_for
-from training.simulation.cohort.splits import disjoint, split_anatomies
-from training.simulation.cohort.work import Output
+from training.simulation.cohort.scan_settings import head_tasks
+from training.simulation.cohort.splits import assign_splits, disjoint
+from training.simulation.cohort.studies import Output
+from training.simulation.protocol import Apodisation, MaskShape, PhaseFilter
+from training.simulation.veins import Generator
+
+pytestmark = pytest.mark.slow
 
 SMALL = """
 name = "small"
@@ -81,7 +85,7 @@ def test_a_full_disk_leaves_nothing_that_looks_whole(
     def full(*_args: object, **_kw: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(work_module, "write_arrays", full)
+    monkeypatch.setattr(studies_module, "write_arrays", full)
     cohort = load_cohort(str(small))
     with pytest.raises(InputError, match="disk is full"):
         run_cohorts([cohort], Output(tmp_path / "out", ("arrays",)), Options(limit=1), Budget(), lambda _: None)
@@ -101,7 +105,31 @@ def test_the_bundled_cohorts_are_sound(name: str) -> None:
     cohort = load_cohort(name)
     assert cohort.name == name
     # What is trained on is varied further than what is measured on.
-    assert any(s.split == "test" for s in cohort.sets) is (name not in ("varied", "dense"))
+    training_only = cohort.description.startswith("Training only")
+    assert any(s.split == "test" for s in cohort.sets) is not training_only
+
+
+BLIND = {
+    "blind-high": "65bea61c5ee3025655bc31cd9fec5d58d693c6fcec896c5cd3fe959aafbc79ed",
+    "blind-low": "b4880e08f04c9c93c7f3a04f68e6c89ec3a4f2fe5c468354347a957b4316139c",
+}
+
+
+@pytest.mark.parametrize(("name", "digest"), BLIND.items())
+def test_a_blind_cohort_is_never_changed(name: str, digest: str) -> None:
+    assert load_cohort(name).digest == digest
+
+
+@pytest.mark.parametrize("name", sorted(set(available_cohorts()) - set(BLIND)))
+def test_no_other_cohort_has_what_is_kept_for_blind_tests(name: str) -> None:
+    for one in load_cohort(name).sets:
+        assert PhaseFilter.BUTTERWORTH not in one.protocol.filters
+        assert MaskShape.TRIANGLE not in (one.protocol.masks or ())
+        assert Apodisation.KAISER not in (one.protocol.apodisations or ())
+        assert (one.protocol.noise_exponent or (0, 0))[0] >= 0
+        assert one.short_veins is None or one.short_veins.fork_share == 0
+        assert one.split == "test" or one.generators == (Generator.DRAINAGE,)
+        assert one.head is None or (one.head.scale[1] < 0.99 and one.head.bend_mm[1] <= 5)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +174,7 @@ def test_bad_input_ends_with_status_2_and_one_line(arguments: list[str], capsys,
 
 @given(st.sets(st.text("abcdefgh0123456789", min_size=1), min_size=3, max_size=40))
 def test_splits_share_no_head_and_leave_none_out(names: set[str]) -> None:
-    splits = split_anatomies([AnatomyRef(n) for n in sorted(names)])
+    splits = assign_splits([AnatomyRef(n) for n in sorted(names)])
     assert disjoint(splits)
     assert {a.name for refs in splits.values() for a in refs} == names
     assert all(splits.values())
@@ -154,7 +182,7 @@ def test_splits_share_no_head_and_leave_none_out(names: set[str]) -> None:
 
 def test_splits_do_not_depend_on_the_order() -> None:
     refs = [AnatomyRef(f"head{n}") for n in range(14)]
-    assert split_anatomies(refs) == split_anatomies(refs[::-1])
+    assert assign_splits(refs) == assign_splits(refs[::-1])
 
 
 def test_processes_fit_in_memory() -> None:

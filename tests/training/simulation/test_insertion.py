@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.geometry import Geometry
-from pipeline.swi import phase_mask
-from training.simulation.inclusion import Inclusion, Kind, Sphere
+from pipeline.read.swi import phase_mask
+from training.simulation.inclusion import Inclusion, InclusionKind, Sphere
 from training.simulation.insertion import Physics, change, insert
 
 
-def _bleed(radius: float = 1.2, chi: float = 1.0, kind: Kind = Kind.BLEED, density: float = 1.0) -> Inclusion:
+def _bleed(
+    radius: float = 1.2, chi: float = 1.0, kind: InclusionKind = InclusionKind.BLEED, density: float = 1.0
+) -> Inclusion:
     return Inclusion(kind, (Sphere((0.1, 0.05, -0.1), radius, chi, density),))
 
 
@@ -29,7 +31,7 @@ def _apparent_volume(signal: np.ndarray, grid: Geometry, level: float = 0.5) -> 
 
 def test_a_null_inclusion_changes_nothing(block) -> None:
     signal, grid = block()
-    null = _bleed(chi=0.0, kind=Kind.NULL)
+    null = _bleed(chi=0.0, kind=InclusionKind.NULL)
     assert null.is_null
     assert change(signal, grid, null, Physics(3.0, 20.0)) is None
     assert np.array_equal(insert(signal, grid, (null,), Physics(3.0, 20.0)), signal)
@@ -37,7 +39,7 @@ def test_a_null_inclusion_changes_nothing(block) -> None:
 
 def test_a_sphere_outside_the_image_changes_nothing(block) -> None:
     signal, grid = block()
-    far = Inclusion(Kind.BLEED, (Sphere((500.0, 0.0, 0.0), 1.0, 1.0),))
+    far = Inclusion(InclusionKind.BLEED, (Sphere((500.0, 0.0, 0.0), 1.0, 1.0),))
     assert change(signal, grid, far, Physics(3.0, 20.0)) is None
 
 
@@ -45,7 +47,7 @@ def test_the_phase_round_a_sphere_is_that_of_a_dipole(block) -> None:
     signal, grid = block((48, 48, 48))
     physics = Physics(3.0, 10.0)
     sphere = Sphere((0.0, 0.0, 0.0), 2.0, 0.5)
-    made = insert(signal, grid, (Inclusion(Kind.BLEED, (sphere,)),), physics)
+    made = insert(signal, grid, (Inclusion(InclusionKind.BLEED, (sphere,)),), physics)
     k, j, i = np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij")
     p = grid.to_lps(np.stack([i, j, k], axis=-1))
     r = np.linalg.norm(p, axis=-1)
@@ -57,7 +59,9 @@ def test_the_phase_round_a_sphere_is_that_of_a_dipole(block) -> None:
 def test_a_bleed_and_a_mimic_of_the_same_substance_are_the_same_to_the_insertion(block) -> None:
     signal, grid = block()
     physics = Physics(3.0, 20.0)
-    bleed, mimic = (change(signal, grid, _bleed(kind=k), physics) for k in (Kind.BLEED, Kind.CALCIFICATION))
+    bleed, mimic = (
+        change(signal, grid, _bleed(kind=k), physics) for k in (InclusionKind.BLEED, InclusionKind.CALCIFICATION)
+    )
     assert bleed is not None
     assert mimic is not None
     assert np.array_equal(bleed.delta, mimic.delta)
@@ -118,7 +122,7 @@ def test_no_insertion_makes_signal_out_of_nothing(radius, chi, density, x, y, z)
     grid = Geometry((9, 26, 26), affine)
     signal = np.full(grid.shape, 2.0 + 1.0j, dtype=np.complex64)
     made = insert(
-        signal, grid, (Inclusion(Kind.BLEED, (Sphere((x, y, z), radius, chi, density),)),), Physics(3.0, 20.0)
+        signal, grid, (Inclusion(InclusionKind.BLEED, (Sphere((x, y, z), radius, chi, density),)),), Physics(3.0, 20.0)
     )
     assert np.abs(made).max() <= np.abs(signal).max() * 1.0001
     assert np.isfinite(made).all()

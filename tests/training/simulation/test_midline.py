@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from training.simulation.coarse import Sampled
+from training.simulation.coarse import SampledGrid
 from training.simulation.midline import OwnMidline
 
 SHAPE = (60, 60, 81)
@@ -21,7 +21,7 @@ def mirrored(shift_mm: float, slope: float = 0.0) -> OwnMidline:
     z, y, x = np.indices(SHAPE).astype(float)
     from_midline = np.abs(x + ORIGIN[0] - shift_mm - slope * (y + ORIGIN[1]))
     array = ndimage.map_coordinates(half, [z, y, from_midline], order=1).astype(np.float32)
-    return OwnMidline(Sampled(array, ORIGIN, 1.0))
+    return OwnMidline(SampledGrid(array, ORIGIN, 1.0))
 
 
 @settings(max_examples=25, deadline=None)
@@ -38,4 +38,4 @@ def test_a_bent_midline_is_found_where_one_asks() -> None:
 
 
 def test_where_there_is_nothing_it_is_the_plane() -> None:
-    assert OwnMidline(Sampled(np.zeros(SHAPE, np.float32), ORIGIN, 1.0))([(3.0, 0.0, 0.0)]) == 0
+    assert OwnMidline(SampledGrid(np.zeros(SHAPE, np.float32), ORIGIN, 1.0))([(3.0, 0.0, 0.0)]) == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +10,10 @@ import pytest
 
 from pipeline.errors import InputError
 from training.cli import main
-from training.simulation.inclusion import Inclusion, Kind, Sphere
-from training.simulation.lesions import LesionParameters
+from training.datasets.record import BLEED
+from training.datasets.simulated import list_simulated
+from training.simulation.inclusion import Inclusion, InclusionKind, Sphere
+from training.simulation.lesion_sampling import LesionParameters
 from training.simulation.protocol import Protocol
 from training.simulation.real import insert_into, insert_random, read_dicom_scan, read_nifti_scan
 from training.simulation.scene import Scene
@@ -20,6 +21,8 @@ from training.simulation.study import SimulatedStudy, simulate
 from training.simulation.writers.identity import StudyIdentity
 from training.simulation.writers.nifti import save_nifti
 from training.simulation.writers.vendors import write_dicom
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,7 @@ def healthy(scene: Scene) -> SimulatedStudy:
 @pytest.fixture(scope="module")
 def bleed(scene: Scene) -> Inclusion:
     at = scene.head.to_mni.inverse(np.array([[25.0, 40.0, 25.0]]))[0]
-    return Inclusion(Kind.BLEED, (Sphere((float(at[0]), float(at[1]), float(at[2])), 1.8, 1.4),))
+    return Inclusion(InclusionKind.BLEED, (Sphere((float(at[0]), float(at[1]), float(at[2])), 1.8, 1.4),))
 
 
 @pytest.fixture
@@ -71,12 +74,29 @@ def test_the_same_seed_inserts_the_same(pair) -> None:
     assert np.array_equal(one.images.swi, two.images.swi)
 
 
-def test_the_command_writes_images_and_truth(pair, tmp_path: Path) -> None:
+@pytest.mark.parametrize("phase", [True, False])
+def test_what_the_command_writes_can_be_trained_on(pair, phase: bool, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert main(["insert", "--magnitude", str(pair[0]), "--phase", str(pair[1]), "--out", str(out)]) == 0
-    truth = json.loads((out / "truth.json").read_text())
-    assert any(i["kind"] == "bleed" for i in truth["inclusions"])
-    assert (out / "swi.nii.gz").is_file()
+    given = ["--magnitude", str(pair[0]), *(["--phase", str(pair[1])] if phase else [])]
+    assert main(["insert", *given, "--out", str(out)]) == 0
+    (record,) = list_simulated(out)
+    study = record.read()
+    assert (study.acquisition.phase is not None, study.acquisition.magnitude is not None) == (phase, phase)
+    assert any(mark.kind == BLEED for mark in study.marks)
+    assert not record.mimics_known  # what else a real scan shows, nobody said
+    assert (record.split, record.anatomy) == (None, "m")
+
+
+def test_without_phase_a_bleed_is_a_loss_of_signal_and_nothing_else_changes(pair, bleed: Inclusion) -> None:
+    scan = read_nifti_scan(pair[0], None, field_strength_t=3.0, echo_time_ms=20.0)
+    with_, without = insert_into(scan, (bleed,), 1), insert_into(scan, (), 1)
+    assert with_.truth.entries[0].seen.visible
+    k, j, i = np.round(scan.geometry.to_ijk(bleed.centre_lps_mm)[::-1]).astype(int)
+    assert with_.images.swi[k, j, i] < 0.5 * without.images.swi[k, j, i]
+    assert not with_.images.phase.any()
+    far = np.ones(scan.geometry.shape, dtype=bool)
+    far[k - 12 : k + 13, j - 24 : j + 25, i - 24 : i + 25] = False
+    assert np.allclose(with_.images.swi[far], without.images.swi[far], rtol=1e-3)
 
 
 def test_phase_in_other_units_is_refused_until_its_scale_is_told(healthy, pair, tmp_path: Path) -> None:

@@ -8,24 +8,28 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InputError
-from training.simulation.inclusion import Inclusion, Kind, Sphere
-from training.simulation.lesions import LesionParameters, draw_inclusions
+from training.simulation.inclusion import Inclusion, InclusionKind, Sphere
+from training.simulation.lesion_sampling import LesionParameters, draw_inclusions
 from training.simulation.protocol import PhaseFilter, Protocol, Sequence, SwiFilter
 from training.simulation.scene import Scene, make_scene
 from training.simulation.sites import Sites
 from training.simulation.study import simulate
 from training.simulation.truth import NOT_SEEN
 
+pytestmark = pytest.mark.slow
+
 PROTOCOL = Protocol(voxel_mm=(1.5, 1.5, 3.0), snr=25)
 
 
-def _inclusion(scene: Scene, kind: Kind, chi: float, mni: tuple[float, float, float], radius: float = 1.8) -> Inclusion:
+def _inclusion(
+    scene: Scene, kind: InclusionKind, chi: float, mni: tuple[float, float, float], radius: float = 1.8
+) -> Inclusion:
     at = scene.head.to_mni.inverse(np.array([mni]))[0]
     return Inclusion(kind, (Sphere((float(at[0]), float(at[1]), float(at[2])), radius, chi),))
 
 
 def test_the_same_seed_gives_the_same_study(scene: Scene) -> None:
-    inclusions = (_inclusion(scene, Kind.BLEED, 1.0, (25.0, 40.0, 25.0)),)
+    inclusions = (_inclusion(scene, InclusionKind.BLEED, 1.0, (25.0, 40.0, 25.0)),)
     first, again, other = (simulate(scene, replace(PROTOCOL, motion_mm=0.5), inclusions, seed) for seed in (5, 5, 6))
     assert np.array_equal(first.images.swi, again.images.swi)
     assert first.truth.entries == again.truth.entries
@@ -41,8 +45,8 @@ def test_the_same_seed_builds_the_same_scene(scene: Scene) -> None:
 
 
 def test_a_large_bleed_is_visible_and_a_null_is_not(scene: Scene) -> None:
-    bleed = _inclusion(scene, Kind.BLEED, 1.0, (25.0, 40.0, 25.0))
-    null = _inclusion(scene, Kind.NULL, 0.0, (-25.0, 40.0, 25.0))
+    bleed = _inclusion(scene, InclusionKind.BLEED, 1.0, (25.0, 40.0, 25.0))
+    null = _inclusion(scene, InclusionKind.NULL, 0.0, (-25.0, 40.0, 25.0))
     truth = simulate(scene, PROTOCOL, (bleed, null), 1).truth
     seen, unseen = truth.entries
     assert seen.seen.visible
@@ -53,7 +57,7 @@ def test_a_large_bleed_is_visible_and_a_null_is_not(scene: Scene) -> None:
 
 
 def test_the_mask_lies_where_the_bleed_is(scene: Scene) -> None:
-    bleed = _inclusion(scene, Kind.BLEED, 1.0, (25.0, 40.0, 25.0))
+    bleed = _inclusion(scene, InclusionKind.BLEED, 1.0, (25.0, 40.0, 25.0))
     study = simulate(scene, PROTOCOL, (bleed,), 1)
     k, j, i = np.argwhere(study.truth.labels == 1).mean(axis=0)
     centre = study.images.geometry.to_lps([i, j, k])
@@ -61,7 +65,7 @@ def test_the_mask_lies_where_the_bleed_is(scene: Scene) -> None:
 
 
 def test_null_insertions_leave_the_images_untouched(scene: Scene) -> None:
-    null = _inclusion(scene, Kind.NULL, 0.0, (25.0, 40.0, 25.0))
+    null = _inclusion(scene, InclusionKind.NULL, 0.0, (25.0, 40.0, 25.0))
     assert np.array_equal(simulate(scene, PROTOCOL, (null,), 2).images.swi, simulate(scene, PROTOCOL, (), 2).images.swi)
 
 
@@ -74,13 +78,13 @@ def test_white_matter_is_about_one_at_every_field_strength(scene: Scene, field_s
 
 
 def test_an_unwrapping_scanner_shows_the_same_bleed(scene: Scene) -> None:
-    bleed = _inclusion(scene, Kind.BLEED, 1.0, (25.0, 40.0, 25.0))
+    bleed = _inclusion(scene, InclusionKind.BLEED, 1.0, (25.0, 40.0, 25.0))
     how = SwiFilter(PhaseFilter.UNWRAP, sigma_mm=4.0)
     assert simulate(scene, replace(PROTOCOL, filter=how), (bleed,), 1).truth.entries[0].seen.visible
 
 
 def test_a_2d_sequence_gives_a_magnitude_with_the_bleed(scene: Scene) -> None:
-    bleed = _inclusion(scene, Kind.BLEED, 1.5, (25.0, 40.0, 25.0), 2.3)
+    bleed = _inclusion(scene, InclusionKind.BLEED, 1.5, (25.0, 40.0, 25.0), 2.3)
     protocol = replace(PROTOCOL, sequence=Sequence.T2STAR_2D, voxel_mm=(1.5, 1.5, 6.0), repetition_time_ms=600)
     study = simulate(scene, protocol, (bleed,), 1)
     assert study.images.geometry.shape[0] == 22
@@ -89,7 +93,7 @@ def test_a_2d_sequence_gives_a_magnitude_with_the_bleed(scene: Scene) -> None:
 
 
 def test_zero_filling_and_partial_fourier_keep_place_and_level(scene: Scene) -> None:
-    bleed = _inclusion(scene, Kind.BLEED, 1.0, (25.0, 40.0, 25.0))
+    bleed = _inclusion(scene, InclusionKind.BLEED, 1.0, (25.0, 40.0, 25.0))
     plain = simulate(scene, PROTOCOL, (bleed,), 1)
     filled = simulate(scene, replace(PROTOCOL, zero_fill=2.0, partial_fourier=(0.75, 0.875)), (bleed,), 1)
     assert filled.images.geometry.shape[1] == 2 * plain.images.geometry.shape[1]
@@ -112,9 +116,9 @@ def test_counts_are_realistic(sites: Sites) -> None:
 def test_bleeds_fall_in_every_region(sites: Sites) -> None:
     rng = np.random.default_rng(0)
     drawn = [i for _ in range(20) for i in draw_inclusions(sites, LesionParameters(free_share=0, median_count=10), rng)]
-    assert {i.region for i in drawn if i.kind is Kind.BLEED} == {"lobar", "deep", "infratentorial"}
+    assert {i.region for i in drawn if i.kind is InclusionKind.BLEED} == {"lobar", "deep", "infratentorial"}
     assert {i.side for i in drawn} == {"left", "right", "midline"}
-    assert {Kind.BLEED, Kind.CALCIFICATION, Kind.NULL} <= {i.kind for i in drawn}
+    assert {InclusionKind.BLEED, InclusionKind.CALCIFICATION, InclusionKind.NULL} <= {i.kind for i in drawn}
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import pydicom
 import pytest
 from pydicom.uid import JPEGLSLossless
 
-from pipeline.study import find_files, pick, read_studies
-from pipeline.volume import read_acquisition
-from training.simulation.inclusion import Inclusion, Kind, Sphere
+from pipeline.read.study import find_files, read_studies, select_series
+from pipeline.read.volume import read_acquisition
+from training.simulation.inclusion import Inclusion, InclusionKind, Sphere
 from training.simulation.protocol import Protocol, Sequence, Vendor
 from training.simulation.scene import Scene
 from training.simulation.study import SimulatedStudy, simulate
@@ -24,12 +24,18 @@ from training.simulation.writers.nifti import write_nifti
 from training.simulation.writers.truth_objects import write_truth_objects
 from training.simulation.writers.vendors import Packing, write_dicom
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def study(scene: Scene) -> SimulatedStudy:
     at = scene.head.to_mni.inverse(np.array([[25.0, 40.0, 25.0]]))[0]
     bleed = Inclusion(
-        Kind.BLEED, (Sphere((float(at[0]), float(at[1]), float(at[2])), 1.8, 1.2),), "lobar", "parietal", "left"
+        InclusionKind.BLEED,
+        (Sphere((float(at[0]), float(at[1]), float(at[2])), 1.8, 1.2),),
+        "lobar",
+        "parietal",
+        "left",
     )
     return simulate(scene, Protocol(voxel_mm=(1.5, 1.5, 4.0)), (bleed,), 4)
 
@@ -46,7 +52,7 @@ def test_the_pipeline_reads_back_what_each_vendor_would_write(
     write_dicom(_as(study, vendor), identity, tmp_path, Packing(JPEGLSLossless))
     studies, unreadable = read_studies(find_files(tmp_path))
     assert not unreadable
-    chosen = pick(studies[0])
+    chosen = select_series(studies[0])
     assert chosen.swi is not None
     assert chosen.mip is not None
     assert not chosen.swi.needs_confirmation
@@ -65,7 +71,7 @@ def test_a_2d_t2star_is_not_taken_for_swi(study: SimulatedStudy, vendor: Vendor,
     flat = replace(study, protocol=replace(study.protocol, vendor=vendor, sequence=Sequence.T2STAR_2D))
     write_dicom(flat, StudyIdentity(f"flat/{vendor}"), tmp_path)
     studies, _ = read_studies(find_files(tmp_path))
-    assert pick(studies[0]).swi is None
+    assert select_series(studies[0]).swi is None
 
 
 def test_every_object_says_that_it_is_simulated(study: SimulatedStudy, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.errors import InputError
-from training.simulation.anatomy.source import Anatomy, AnatomyRef
 from training.simulation.tissue import Tissue
+
+from .tissue_maps import Anatomy, AnatomyRef
 
 SCHEME_FILE = "scheme.toml"
 DEFAULT_SCHEME = "brainweb"

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.errors import InputError
-from training.simulation.anatomy.source import Anatomy
 from training.simulation.tissue import Tissue
+
+from .tissue_maps import Anatomy
 
 _SHARPEN = 2.2
 """Exponent that turns the template's averaged probabilities back into nearly crisp tissue."""

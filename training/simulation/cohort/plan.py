@@ -6,15 +6,26 @@ import hashlib
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from pipeline.errors import InputError
-from training.simulation.lesions import LesionParameters
-from training.simulation.protocol import PhaseFilter, Sequence, Vendor
+from training.simulation.head_parameters import HeadVariation
+from training.simulation.lesion_sampling import Clusters, LesionParameters
+from training.simulation.protocol import Apodisation, MaskShape, PhaseFilter, Sequence, Vendor
 from training.simulation.scene import Texture
 from training.simulation.veins import Generator, VeinParameters
+from training.simulation.veins.short import ShortVeins
 
 Split = Literal["train", "validation", "test"]
 
@@ -36,6 +47,14 @@ class Model(BaseModel):
     """Frozen; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is not used, so that a cohort keeps its digest when there is something new to set.
+
+        `timing` was always written.
+        """
+        return {name: value for name, value in handler(self).items() if value is not None or name == "timing"}
 
 
 class Timing(Model):
@@ -73,6 +92,17 @@ class ProtocolRange(Model):
     motion_share: float = Field(0.15, ge=0, le=1, description="Share of scans in which the patient moved")
     motion_mm: Span = (0.2, 0.8)
     shading: Span = (0.05, 0.4)
+    masks: tuple[MaskShape, ...] | None = Field(None, min_length=1)
+    apodisations: tuple[Apodisation, ...] | None = Field(None, min_length=1)
+    noise_exponent: Span | None = Field(None, description="Colour of the noise; see NoiseModel")
+    g_factor: Span | None = Field(None, description="Largest local amplification of the noise")
+    acceleration: tuple[int, ...] | None = Field(None, min_length=1)
+    bias: Span | None = Field(None, description="Spread of a local receive profile")
+    slab_edge: Span | None = Field(None, description="Share of the slab at its ends where excitation falls off (3D)")
+    slice_width: Span | None = Field(None, description="Gaussian slices, relative to the slice distance (2D)")
+    slice_fill: tuple[float, ...] | None = Field(None, min_length=1, description="Interpolation across slices (3D)")
+    ghost_share: float | None = Field(None, ge=0, le=1, description="Share of scans with ghosts of pulsation")
+    ghost: Span | None = Field(None, description="Their strength; see Protocol")
 
 
 class StudySet(Model):
@@ -87,6 +117,9 @@ class StudySet(Model):
     texture: Texture = Texture()
     lesions: LesionParameters = LesionParameters()
     protocol: ProtocolRange = ProtocolRange()
+    short_veins: ShortVeins | None = None
+    clusters: Clusters | None = None
+    head: HeadVariation | None = None
     fine_mm: float = Field(0.5, gt=0.1, le=4.0, description="Edge of the voxels that the physics runs on")
     fov_mm: Voxel = (192.0, 224.0, 144.0)
     oblique_deg: float = Field(6.0, ge=0, le=45, description="Spread of the angles by which the slices are turned")

@@ -19,10 +19,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipeline.errors import CmbError, InputError
 from training.simulation.anatomy import AnatomyRef, list_anatomies
-from training.simulation.cohort.draw import HeadTask, head_tasks
-from training.simulation.cohort.plan import Cohort, Split
-from training.simulation.cohort.splits import disjoint, split_anatomies
-from training.simulation.cohort.work import Made, Output, make_head_studies
+
+from .plan import Cohort, Split
+from .scan_settings import HeadTask, head_tasks
+from .splits import assign_splits, disjoint
+from .studies import MadeStudy, Output, make_head_studies
 
 BYTES_PER_FINE_VOXEL = 75
 """Peak memory of one study per voxel of its fine grid, measured."""
@@ -36,7 +37,7 @@ class Budget:
     Parameters
     ----------
     processes : int
-        At most so many at a time; 0 means as many as there are cores.
+        Most at a time; 0 uses every core.
     memory_gb : float
         All of them together; 0 means three quarters of what is available.
     """
@@ -58,7 +59,7 @@ class Options:
     sets : tuple of str
         Only these sets; all if empty.
     limit : int
-        At most so many studies of each set; 0 for all.
+        Most studies of each set; 0 makes all.
     """
 
     anatomy: Path | None = None
@@ -68,7 +69,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Summary:
+class CohortSummary:
     """What was made."""
 
     studies: int
@@ -115,7 +116,7 @@ def plan_tasks(
     InputError
         If the anatomies cannot be used or a set is unknown.
     """
-    splits = split_anatomies(list_anatomies(options.anatomy, options.scheme))
+    splits = assign_splits(list_anatomies(options.anatomy, options.scheme))
     tasks: list[HeadTask] = []
     for cohort in cohorts:
         known = {s.name for s in cohort.sets}
@@ -134,7 +135,7 @@ def plan_tasks(
     return tasks, splits
 
 
-def _do(task: HeadTask, output: Output) -> list[Made]:
+def _do(task: HeadTask, output: Output) -> list[MadeStudy]:
     return list(make_head_studies(task, output))
 
 
@@ -151,7 +152,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _in_processes(tasks: Sequence[HeadTask], outputs: dict[str, Output], n: int) -> Iterator[Made]:
+def _in_processes(tasks: Sequence[HeadTask], outputs: dict[str, Output], n: int) -> Iterator[MadeStudy]:
     """Results of all heads as they come; one process runs them here."""
     if n == 1:
         for task in tasks:
@@ -166,7 +167,7 @@ def _in_processes(tasks: Sequence[HeadTask], outputs: dict[str, Output], n: int)
                 yield from done.result()
         except BrokenProcessPool:
             raise CmbError(
-                "a process died, most likely for want of memory", do="lower --processes and run again"
+                "a process died, probably because memory ran out", do="lower --processes and run again"
             ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -187,9 +188,9 @@ def _manifest(cohort: Cohort, splits: dict[Split, tuple[AnatomyRef, ...]], folde
     temporary.replace(folder / "cohort.json")
 
 
-def _follow(results: Iterator[Made], total: int, say: Callable[[str], None]) -> list[Made]:
+def _follow(results: Iterator[MadeStudy], total: int, say: Callable[[str], None]) -> list[MadeStudy]:
     """Collect results with a bar on a terminal, plain lines elsewhere."""
-    made: list[Made] = []
+    made: list[MadeStudy] = []
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
@@ -201,7 +202,7 @@ def _follow(results: Iterator[Made], total: int, say: Callable[[str], None]) -> 
             bar.update(task, advance=1, description=one.name)
             if not terminal:
                 what = "made" if one.new else "there already"
-                say(f"{len(made)}/{total} {one.name}: {what}, {one.visible} of {one.bleeds} bleeds visible")
+                say(f"{len(made)}/{total} {one.name}: {what}, {one.visible} of {one.bleeds} microbleeds visible")
     return made
 
 
@@ -211,7 +212,7 @@ def run_cohorts(
     options: Options,
     budget: Budget,
     say: Callable[[str], None] = print,
-) -> Summary:
+) -> CohortSummary:
     """Make every study of the cohorts that is not there yet, each cohort in a folder of its name.
 
     Raises
@@ -231,7 +232,7 @@ def run_cohorts(
         _manifest(cohort, splits, outputs[cohort.name].folder)
     made = _follow(_in_processes(tasks, outputs, n), sum(len(t.studies) for t in tasks), say)
     size = sum(p.stat().st_size for o in outputs.values() for p in o.folder.rglob("*") if p.is_file())
-    return Summary(
+    return CohortSummary(
         len(made),
         sum(m.new for m in made),
         sum(m.bleeds for m in made),

@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Sequence
 
 from training.simulation.anatomy import AnatomyRef
-from training.simulation.cohort.plan import Split
+
+from .plan import Split
 
 SHARES: dict[Split, float] = {"train": 0.64, "validation": 0.14, "test": 0.22}
 
 
-def split_anatomies(anatomies: Sequence[AnatomyRef]) -> dict[Split, tuple[AnatomyRef, ...]]:
+def assign_splits(anatomies: Sequence[AnatomyRef]) -> dict[Split, tuple[AnatomyRef, ...]]:
     """Deal anatomies to splits.
 
     The order is that of a hash of their names: it is the same for every cohort made from the same folder. With fewer

@@ -7,14 +7,17 @@ from enum import StrEnum
 import numpy as np
 
 from training.simulation.head import Head
-from training.simulation.veins.colonisation import colonise
-from training.simulation.veins.drainage import drain
-from training.simulation.veins.raster import VeinImage, rasterise
-from training.simulation.veins.sinuses import sinuses
-from training.simulation.veins.territory import Territory, territory
-from training.simulation.veins.tree import VeinParameters, VeinTree, join
 
-__all__ = ["Generator", "VeinImage", "VeinParameters", "VeinTree", "grow_veins", "rasterise"]
+from .colonisation import colonise
+from .drainage import drain
+from .raster import VeinImage, rasterise
+from .sinuses import sinuses
+from .territory import Territory, territory
+from .tree import VeinParameters, VeinTree, join
+
+__all__ = [
+    "Generator", "VeinImage", "VeinParameters", "VeinTree", "grow_veins", "join", "rasterise", "territory",
+]  # fmt: skip
 
 
 class Generator(StrEnum):

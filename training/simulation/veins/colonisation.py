@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from training.simulation.veins.sinuses import Sinuses
-from training.simulation.veins.territory import Territory
-from training.simulation.veins.tree import VeinParameters, VeinTree, join, murray_tree
+from .sinuses import Sinuses
+from .territory import Territory
+from .tree import VeinParameters, VeinTree, join, murray_tree
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]

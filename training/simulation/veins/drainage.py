@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.graph import MCP_Geometric
 
-from training.simulation.veins.sinuses import Sinuses
-from training.simulation.veins.territory import Territory
-from training.simulation.veins.tree import VeinParameters, VeinTree, join, murray_tree
+from .sinuses import Sinuses
+from .territory import Territory
+from .tree import VeinParameters, VeinTree, join, murray_tree
 
 Float32 = NDArray[np.float32]
 

@@ -14,7 +14,8 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from pipeline.geometry import Geometry
-from training.simulation.veins.tree import VeinTree
+
+from .tree import VeinTree
 
 SUBSAMPLES = 4
 _MARGIN = 1.3

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from training.simulation.head import Head
-from training.simulation.veins.territory import Territory
-from training.simulation.veins.tree import VeinTree, join
+
+from .territory import Territory
+from .tree import VeinTree, join
 
 Float = NDArray[np.float64]
 _CENTRE_MNI = np.array([0.0, 18.0, 12.0])  # LPS axes, between the hemispheres

@@ -1,6 +1,6 @@
 """How does a simulated study leave? As DICOM like each vendor's, as NIfTI, as plain arrays, with its truth."""
 
-from training.simulation.writers.identity import Patient, StudyIdentity
-from training.simulation.writers.vendors import write_dicom
+from .identity import Patient, StudyIdentity
+from .vendors import write_dicom
 
 __all__ = ["Patient", "StudyIdentity", "write_dicom"]

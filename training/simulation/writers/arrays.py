@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from training.simulation.study import SimulatedStudy
-from training.simulation.writers.scaling import WHITE_LEVEL, intensity
+
+from .scaling import WHITE_LEVEL, intensity
 
 PHASE_UNIT = np.pi / 32767
 """Radians of one step of the stored phase."""

@@ -16,7 +16,8 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 from pipeline.geometry import Geometry
 from training.simulation.protocol import Protocol, Sequence
 from training.simulation.study import Images
-from training.simulation.writers.identity import SIMULATED, StudyIdentity
+
+from .identity import SIMULATED, StudyIdentity
 
 Private = tuple[tuple[int, str, int, str, Any], ...]
 """Private elements: group, creator, element, VR, value."""
@@ -24,7 +25,7 @@ _IMPLEMENTATION_UID = UID("2.25.208193465128420312731021364820193746503")
 
 
 @dataclass(frozen=True, eq=False)
-class Stack:
+class SeriesToWrite:
     """One series to be written.
 
     Parameters
@@ -133,7 +134,9 @@ def file_dataset(ds: Dataset, path: Path) -> FileDataset:
     return FileDataset(str(path), ds, file_meta=meta, preamble=b"\0" * 128)
 
 
-def slice_dataset(stack: Stack, k: int, identity: StudyIdentity, protocol: Protocol, slice_mm: float) -> Dataset:
+def slice_dataset(
+    stack: SeriesToWrite, k: int, identity: StudyIdentity, protocol: Protocol, slice_mm: float
+) -> Dataset:
     """One slice of `stack` as an MR Image object."""
     ds = patient_and_study(identity)
     ds.SOPClassUID, ds.SOPInstanceUID = UID(MRImageStorage), identity.uid(stack.name, k)
@@ -158,7 +161,7 @@ def slice_dataset(stack: Stack, k: int, identity: StudyIdentity, protocol: Proto
 
 
 def write_stack(
-    stack: Stack,
+    stack: SeriesToWrite,
     identity: StudyIdentity,
     protocol: Protocol,
     folder: Path,

@@ -18,18 +18,19 @@ from pydicom.uid import UID, EnhancedMRImageStorage
 from pipeline.geometry import Geometry
 from training.simulation.protocol import Protocol, Sequence
 from training.simulation.study import SimulatedStudy
-from training.simulation.writers.classic import file_dataset, mip_geometry, patient_and_study
-from training.simulation.writers.identity import SIMULATED, StudyIdentity
-from training.simulation.writers.scaling import MILLIRADIANS_INTERCEPT, MILLIRADIANS_SLOPE, intensity, milliradians
+
+from .classic import file_dataset, mip_geometry, patient_and_study
+from .identity import SIMULATED, StudyIdentity
+from .scaling import MILLIRADIANS_INTERCEPT, MILLIRADIANS_SLOPE, intensity, milliradians
 
 UInt16 = NDArray[np.uint16]
 SCAN_SECONDS = 300.0
-Plan = tuple[str, int, str, tuple["Part", ...], Geometry, float]
+Plan = tuple[str, int, str, tuple["FrameGroup", ...], Geometry, float]
 """Name, series number, description, parts, geometry and slice thickness of one object."""
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class FrameGroup:
     """Frames of one kind.
 
     `token` is value 3 of Frame Type, `component` the Complex Image Component; `slope` and `intercept` the modality
@@ -56,7 +57,7 @@ def _one(ds: Dataset) -> DicomSequence:
 
 
 def _frame(
-    part: Part, geometry: Geometry, k: int, thickness_mm: float, protocol: Protocol, number: int, moment: str
+    part: FrameGroup, geometry: Geometry, k: int, thickness_mm: float, protocol: Protocol, number: int, moment: str
 ) -> Dataset:
     """Functional groups of one frame."""
     x, y, z = (round(float(v), 6) for v in geometry.to_lps([0, 0, k]))
@@ -181,7 +182,7 @@ def _object(
     name: str,
     number: int,
     description: str,
-    parts: tuple[Part, ...],
+    parts: tuple[FrameGroup, ...],
     geometry: Geometry,
     thickness_mm: float,
     study: SimulatedStudy,
@@ -235,8 +236,8 @@ def _pulse_sequence(ds: Dataset, protocol: Protocol) -> None:
         ds.CoverageOfKSpace = "FULL"
 
 
-def _phase_part(token: str, phase: NDArray[np.float32]) -> Part:
-    return Part(token, "PHASE", milliradians(phase), MILLIRADIANS_SLOPE, MILLIRADIANS_INTERCEPT, "mrad")
+def _phase_part(token: str, phase: NDArray[np.float32]) -> FrameGroup:
+    return FrameGroup(token, "PHASE", milliradians(phase), MILLIRADIANS_SLOPE, MILLIRADIANS_INTERCEPT, "mrad")
 
 
 def write_philips(
@@ -246,12 +247,12 @@ def write_philips(
     images = study.images
     folder.mkdir(parents=True, exist_ok=True)
     mm = images.geometry.spacing[2]
-    magnitude = Part("M_FFE", "MAGNITUDE", intensity(images.magnitude, white_level))
+    magnitude = FrameGroup("M_FFE", "MAGNITUDE", intensity(images.magnitude, white_level))
     if study.protocol.sequence is Sequence.T2STAR_2D:
         plans: list[Plan] = [("t2star", 501, "T2W_FFE", (magnitude,), images.geometry, mm)]
     else:
-        swi = Part("SW_M_FFE", "MAGNITUDE", intensity(images.swi, white_level))
-        low = Part("MIN_IP", "MAGNITUDE", intensity(images.mip, white_level))
+        swi = FrameGroup("SW_M_FFE", "MAGNITUDE", intensity(images.swi, white_level))
+        low = FrameGroup("MIN_IP", "MAGNITUDE", intensity(images.mip, white_level))
         raw = _phase_part("PHASE MAP", images.raw_phase)
         plans = [
             ("swip", 1001, "SWIp SENSE", (swi, _phase_part("SW_P_FFE", images.phase)), images.geometry, mm),

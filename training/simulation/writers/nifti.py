@@ -21,8 +21,8 @@ def save_nifti(array: NDArray[np.generic], geometry: Geometry, path: Path) -> Pa
     return path
 
 
-def write_nifti(study: SimulatedStudy, folder: Path) -> list[Path]:
-    """Write magnitude, phase (radians), SWI and the truth labels."""
+def write_nifti(study: SimulatedStudy, folder: Path, *, phase: bool = True) -> list[Path]:
+    """Write magnitude, phase (radians), SWI and the truth labels; where there is no phase, the SWI and the labels."""
     folder.mkdir(parents=True, exist_ok=True)
     images = study.images
     arrays: dict[str, NDArray[np.generic]] = {
@@ -31,4 +31,6 @@ def write_nifti(study: SimulatedStudy, folder: Path) -> list[Path]:
         "swi": images.swi,
         "truth": study.truth.labels,
     }
+    if not phase:  # then the SWI is the magnitude
+        del arrays["magnitude"], arrays["phase"]
     return [save_nifti(a, images.geometry, folder / f"{name}.nii.gz") for name, a in arrays.items()]

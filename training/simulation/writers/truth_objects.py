@@ -14,10 +14,11 @@ from pipeline.findings import Certainty, Findings, Lesion, SeriesUsed
 from pipeline.geometry import Acquisition, FrameReference, Volume
 from pipeline.identity import derive_uid
 from pipeline.results import make_results, write_results
-from training.simulation.inclusion import Kind
+from training.simulation.inclusion import InclusionKind
 from training.simulation.protocol import Vendor
 from training.simulation.study import SimulatedStudy
-from training.simulation.writers.identity import StudyIdentity
+
+from .identity import StudyIdentity
 
 _SERIES = {Vendor.SIEMENS: "swi", Vendor.GE: "swan", Vendor.UNITED_IMAGING: "swi", Vendor.PHILIPS: "swip"}
 
@@ -35,11 +36,11 @@ def _frames(study: SimulatedStudy, identity: StudyIdentity, files: list[Path], n
 def _lesions(
     study: SimulatedStudy, key: str, frames: tuple[FrameReference, ...]
 ) -> tuple[list[Lesion], NDArray[np.uint16]]:
-    """Visible bleeds as lesions, and their label map."""
+    """Visible microbleeds as lesions, and their label map."""
     grid = study.images.geometry
     labels = np.zeros_like(study.truth.labels)
     lesions: list[Lesion] = []
-    for entry in study.truth.of(Kind.BLEED):
+    for entry in study.truth.of(InclusionKind.BLEED):
         if not entry.seen.visible:
             continue
         number = len(lesions) + 1
@@ -68,7 +69,7 @@ def _lesions(
 def write_truth_objects(
     study: SimulatedStudy, identity: StudyIdentity, files: list[Path], folder: Path
 ) -> dict[str, Path]:
-    """Write ``seg.dcm`` (if any bleed is visible) and ``sr.dcm`` of the truth.
+    """Write ``seg.dcm`` (if any microbleed is visible) and ``sr.dcm`` of the truth.
 
     Parameters
     ----------
@@ -92,7 +93,7 @@ def write_truth_objects(
         series=SeriesUsed(identity.uid(name)),
         lesions=tuple(lesions),
         candidates=(),
-        warnings=("simulated images with known bleeds; not a finding in a patient",),
+        warnings=("simulated images with known microbleeds; not a finding in a patient",),
     )
     created = datetime.strptime(identity.date + identity.time, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
     results = make_results(Detection(findings, labels, Acquisition(volume)), key=key, created=created)

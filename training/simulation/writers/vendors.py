@@ -14,9 +14,10 @@ import numpy as np
 
 from training.simulation.protocol import Sequence, Vendor
 from training.simulation.study import SimulatedStudy
-from training.simulation.writers.classic import Private, Stack, mip_geometry, write_stack
-from training.simulation.writers.identity import StudyIdentity
-from training.simulation.writers.scaling import WHITE_LEVEL, UInt16, intensity, siemens_phase, signed_phase
+
+from .classic import Private, SeriesToWrite, mip_geometry, write_stack
+from .identity import StudyIdentity
+from .scaling import WHITE_LEVEL, UInt16, intensity, siemens_phase, signed_phase
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def _parts(study: SimulatedStudy, packing: Packing) -> dict[str, UInt16]:
     return {name: intensity(image, level) for name, image in parts.items()}
 
 
-def _siemens(study: SimulatedStudy, packing: Packing) -> list[Stack]:
+def _siemens(study: SimulatedStudy, packing: Packing) -> list[SeriesToWrite]:
     """Magnitude, filtered phase, minimum projection and SWI, in this order; or one T2* series."""
     images, stored = study.images, _parts(study, packing)
     g, low = images.geometry, mip_geometry(images)
@@ -53,16 +54,16 @@ def _siemens(study: SimulatedStudy, packing: Packing) -> list[Stack]:
     m = ("ORIGINAL", "PRIMARY", "M", "NORM", "DIS2D")
     if study.protocol.sequence is Sequence.T2STAR_2D:
         tags = {**common, "SequenceName": "*fl2d1", "ProtocolName": "t2_fl2d_tra_hemo"}
-        return [Stack("t2star", 5, "t2_fl2d_tra_hemo", m, stored["mag"], g, tags=tags)]
+        return [SeriesToWrite("t2star", 5, "t2_fl2d_tra_hemo", m, stored["mag"], g, tags=tags)]
     tags = {**common, "SequenceName": "*swi3d1r", "ProtocolName": "t2_swi3d_tra_p2"}
     phase = siemens_phase(images.phase, packing.phase_step)
     swi = ("ORIGINAL", "PRIMARY", "M", "SWI", "NORM", "DIS2D")
     mip = ("DERIVED", "PRIMARY", "MNIP", "NORM", "DIS2D")
     return [
-        Stack("mag", 8, "Mag_Images", m, stored["mag"], g, tags=tags),
-        Stack("pha", 9, "Pha_Images", ("ORIGINAL", "PRIMARY", "P", "DIS2D"), phase, g, 2.0, -4096.0, tags=tags),
-        Stack("mip", 10, "mIP_Images(SW)", mip, stored["mip"], low, tags=tags),
-        Stack("swi", 11, "SWI_Images", swi, stored["swi"], g, tags=tags),
+        SeriesToWrite("mag", 8, "Mag_Images", m, stored["mag"], g, tags=tags),
+        SeriesToWrite("pha", 9, "Pha_Images", ("ORIGINAL", "PRIMARY", "P", "DIS2D"), phase, g, 2.0, -4096.0, tags=tags),
+        SeriesToWrite("mip", 10, "mIP_Images(SW)", mip, stored["mip"], low, tags=tags),
+        SeriesToWrite("swi", 11, "SWI_Images", swi, stored["swi"], g, tags=tags),
     ]
 
 
@@ -71,7 +72,7 @@ def _ge_private(kind: int) -> Private:
     return ((0x0043, "GEMS_PARM_01", 0x2F, "SS", kind), (0x0019, "GEMS_ACQU_01", 0x9C, "LO", "swan"))
 
 
-def _ge(study: SimulatedStudy, packing: Packing) -> list[Stack]:
+def _ge(study: SimulatedStudy, packing: Packing) -> list[SeriesToWrite]:
     """SWAN: the weighted image, its filtered phase with the opposite sign, and a minimum projection; no magnitude."""
     images, stored = study.images, _parts(study, packing)
     g, low = images.geometry, mip_geometry(images)
@@ -79,34 +80,38 @@ def _ge(study: SimulatedStudy, packing: Packing) -> list[Stack]:
     common |= {"SoftwareVersions": "29\\LX\\MR", "ScanOptions": ["EDR_GEMS", "FC", "FILTERED_GEMS"]}
     own = ("ORIGINAL", "PRIMARY", "OTHER")
     if study.protocol.sequence is Sequence.T2STAR_2D:
-        return [Stack("t2star", 5, "Ax T2* GRE", own, stored["mag"], g, tags=common, private=_ge_private(0)[:1])]
+        return [
+            SeriesToWrite("t2star", 5, "Ax T2* GRE", own, stored["mag"], g, tags=common, private=_ge_private(0)[:1])
+        ]
     name, derived = "3D Ax SWAN", ("DERIVED", "SECONDARY", "OTHER")
     mip = ("DERIVED", "SECONDARY", "REFORMATTED", "MIN IP")
     top = 3142
     scale = {**common, "LargestImagePixelValue": top, "SmallestImagePixelValue": -top}
     phase = signed_phase(-images.phase, top)
     return [
-        Stack("swan", 7, name, own, stored["swi"], g, tags=common, private=_ge_private(0)),
-        Stack("filtpha", 700, f"FILT_PHA: {name}", derived, phase, g, bits=16, tags=scale, private=_ge_private(1)),
-        Stack("minip", 701, "MPR Ob_Ax_I -> S_Min IP", mip, stored["mip"], low, tags=common),
+        SeriesToWrite("swan", 7, name, own, stored["swi"], g, tags=common, private=_ge_private(0)),
+        SeriesToWrite(
+            "filtpha", 700, f"FILT_PHA: {name}", derived, phase, g, bits=16, tags=scale, private=_ge_private(1)
+        ),
+        SeriesToWrite("minip", 701, "MPR Ob_Ax_I -> S_Min IP", mip, stored["mip"], low, tags=common),
     ]
 
 
-def _united_imaging(study: SimulatedStudy, packing: Packing) -> list[Stack]:
+def _united_imaging(study: SimulatedStudy, packing: Packing) -> list[SeriesToWrite]:
     """Magnitude, phase scaled over its own smallest…largest value, SWI and minimum projection."""
     images, stored = study.images, _parts(study, packing)
     g, low = images.geometry, mip_geometry(images)
     common = {"Manufacturer": "UIH", "ManufacturerModelName": "uMR 790", "SoftwareVersions": "V10"}
     m = ("ORIGINAL", "PRIMARY", "M")
     if study.protocol.sequence is Sequence.T2STAR_2D:
-        return [Stack("t2star", 5, "gre_t2star_tra", m, stored["mag"], g, tags=common)]
+        return [SeriesToWrite("t2star", 5, "gre_t2star_tra", m, stored["mag"], g, tags=common)]
     phase = np.asarray(np.round((images.phase + np.pi) / (2 * np.pi) * 4095), dtype=np.uint16)
     scale = {**common, "SmallestImagePixelValue": 0, "LargestImagePixelValue": 4095}
     return [
-        Stack("mag", 301, "swi_tra_MAG", m, stored["mag"], g, tags=common),
-        Stack("pha", 302, "swi_tra_PHA", ("ORIGINAL", "PRIMARY", "P"), phase, g, tags=scale),
-        Stack("swi", 303, "swi_tra_SWI", ("DERIVED", "PRIMARY", "SWI"), stored["swi"], g, tags=common),
-        Stack("mip", 304, "swi_tra_mIP", ("DERIVED", "PRIMARY", "MINIP"), stored["mip"], low, tags=common),
+        SeriesToWrite("mag", 301, "swi_tra_MAG", m, stored["mag"], g, tags=common),
+        SeriesToWrite("pha", 302, "swi_tra_PHA", ("ORIGINAL", "PRIMARY", "P"), phase, g, tags=scale),
+        SeriesToWrite("swi", 303, "swi_tra_SWI", ("DERIVED", "PRIMARY", "SWI"), stored["swi"], g, tags=common),
+        SeriesToWrite("mip", 304, "swi_tra_mIP", ("DERIVED", "PRIMARY", "MINIP"), stored["mip"], low, tags=common),
     ]
 
 
@@ -125,7 +130,7 @@ def write_dicom(
     """
     vendor = study.protocol.vendor
     if vendor is Vendor.PHILIPS:
-        from training.simulation.writers.enhanced import write_philips
+        from .enhanced import write_philips
 
         return write_philips(study, identity, folder, packing.white_level, compress=packing.compress)
     slice_mm = study.images.geometry.spacing[2]

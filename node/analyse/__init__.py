@@ -1,0 +1,1 @@
+"""Step 4: one analysis, one correction, and what each is compared with."""

@@ -1,0 +1,1 @@
+"""Step 1: an instance arrives. It is bounded, written and recorded before success is answered."""

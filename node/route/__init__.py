@@ -1,0 +1,1 @@
+"""Step 2: when is a study complete, and what happens to it?"""

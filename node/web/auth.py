@@ -1,0 +1,217 @@
+"""Who sends a request, may they, and does it come from this node's own pages? Sessions, roles, origin, audit.
+
+A browser that has signed in holds one random token in a cookie; the ledger knows it by its SHA-256 only. A visitor who
+has not signed in gets no cookie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from fastapi import Depends, HTTPException, Request, Response
+
+from node.ledger.access_records import Account, AuditAction, UserRole
+
+from .context import context_of
+from .security import DICOMWEB
+
+POLL = "x-poll"
+"""Header of a page that reloads itself: no sign of a person, so the session becomes idle. See also :func:`audit`."""
+REPEAT_S = 600.0
+"""A session that repeats a look within this time adds no row to the audit."""
+
+_PROXY_HEADERS = ("x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded")
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+_TOKEN_BYTES = 32
+_MOST_LOOKS = 10_000
+
+
+@dataclass(frozen=True)
+class User:
+    """Who sends the request."""
+
+    name: str
+    display_name: str
+    role: UserRole
+
+    @property
+    def can_correct(self) -> bool:
+        """Whether this user may accept, reject and add findings."""
+        return self.role.may_act_as(UserRole.READER)
+
+    @property
+    def can_audit(self) -> bool:
+        """Whether this user may see the audit."""
+        return self.role.may_act_as(UserRole.ADMINISTRATOR)
+
+
+LOCAL = User("not signed in", "local user", UserRole.ADMINISTRATOR)
+"""Everyone, where sign-in is switched off. No account can have this name: it contains spaces."""
+
+
+class NotSignedInError(HTTPException):
+    """The request needs a user and has none."""
+
+    def __init__(self) -> None:
+        super().__init__(401, "Sign in first.", {"WWW-Authenticate": "Bearer"})
+
+
+def must_sign_in(request: Request) -> bool:
+    """Whether this request needs a user who has signed in.
+
+    Where sign-in is switched off, a request that a proxy forwarded needs one all the same: it comes from elsewhere.
+    """
+    is_forwarded = any(name in request.headers for name in _PROXY_HEADERS)
+    return context_of(request).settings.worklist.sign_in or is_forwarded
+
+
+def new_token() -> str:
+    """Make a token of 256 random bits."""
+    return secrets.token_urlsafe(_TOKEN_BYTES)
+
+
+def token_hash(token: str) -> str:
+    """Hash a token for the ledger. A fast hash is enough for a random token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def current_user(request: Request) -> User | None:
+    """The user of a program's token or of a browser's session; :data:`LOCAL` where sign-in is switched off."""
+    shared = context_of(request)
+    user: User | None = LOCAL
+    if must_sign_in(request):
+        token = bearer_token(request) or session_token(request)
+        account = shared.ledger.session_account(
+            token_hash(token), shared.settings.worklist.session_idle_s, used=POLL not in request.headers
+        )
+        user = _user_of(account) if account is not None else None
+    request.state.user = user
+    return user
+
+
+def _user_of(account: Account) -> User:
+    return User(account.name, account.display_name or account.name, account.role)
+
+
+def bearer_token(request: Request) -> str:
+    """The token that a program shows; empty without one."""
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else ""
+
+
+class _RequireRole:
+    """Dependency: a user of at least this role."""
+
+    def __init__(self, role: UserRole) -> None:
+        self._role = role
+
+    def __call__(self, user: Annotated[User | None, Depends(current_user)]) -> User:
+        if user is None:
+            raise NotSignedInError
+        if not user.role.may_act_as(self._role):
+            raise HTTPException(403, f"This requires the role {self._role}; you are signed in as {user.role}.")
+        return user
+
+
+viewer = _RequireRole(UserRole.VIEWER)
+"""What every page and the API require before anything else."""
+
+Viewer = Annotated[User, Depends(viewer)]
+Reader = Annotated[User, Depends(_RequireRole(UserRole.READER))]
+Administrator = Annotated[User, Depends(_RequireRole(UserRole.ADMINISTRATOR))]
+
+
+async def check_origin(request: Request) -> None:
+    """Refuse a request that changes something unless it comes from a page of this node (CSRF).
+
+    Every current browser says in ``Sec-Fetch-Site`` which site made a request, where the node has HTTPS or a loopback
+    address; over plain HTTP it still names the page's site in ``Origin``. A page can forge neither header. A program
+    that shows its token in ``Authorization`` is exempt: no browser adds that header for another site. So is DICOMweb,
+    which knows no cookies.
+    """
+    is_exempt = request.method in _SAFE_METHODS or request.url.path.startswith(f"{DICOMWEB}/")
+    if is_exempt or bearer_token(request) or _is_same_origin(request):
+        return
+    raise HTTPException(
+        403,
+        "This request does not come from a page of this node. Reload the page and try again.",
+    )
+
+
+def _is_same_origin(request: Request) -> bool:
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site in ("same-origin", "none")  # none: the user reloads the page or types its address
+    source = request.headers.get("origin") or request.headers.get("referer", "")
+    own = urlsplit(context_of(request).settings.worklist.url or "").netloc
+    try:
+        return urlsplit(source).netloc in {request.headers.get("host", ""), own} - {""}
+    except ValueError:
+        return False
+
+
+def audit(
+    request: Request, action: AuditAction, study_uid: str = "", detail: str = "", *, repeats: bool = False
+) -> None:
+    """Record what the user does.
+
+    Parameters
+    ----------
+    repeats : bool
+        The request only continues a look: a page reloads itself, or fetches its pictures. It is not recorded if this
+        session's same look was recorded within :data:`REPEAT_S`. The node remembers that itself, so no header of a
+        request can hide a look from the audit.
+    """
+    user, shared = request.state.user, context_of(request)
+    list_view = detail if action is AuditAction.LIST else ""
+    look = (token_hash(session_token(request)), user.name, address_of(request), action, study_uid, list_view)
+    now = time.monotonic()
+    if repeats and now - shared.looks.get(look, -REPEAT_S) < REPEAT_S:
+        return
+    shared.ledger.record_access(user.name, action, study_uid, detail, address_of(request))
+    if len(shared.looks) >= _MOST_LOOKS:
+        shared.looks.clear()
+    shared.looks[look] = now
+
+
+def address_of(request: Request) -> str:
+    """The client's address; behind a trusted proxy, the address that the proxy names."""
+    return request.client.host if request.client is not None else ""
+
+
+def template_values(request: Request) -> dict[str, Any]:
+    """Values for every template."""
+    return {"user": getattr(request.state, "user", None), "signs_in": must_sign_in(request)}
+
+
+def session_token(request: Request) -> str:
+    """The token in the browser's cookie; empty without one."""
+    return request.cookies.get(cookie_name(_is_secure(request)), "")
+
+
+def set_session_cookie(request: Request, response: Response, token: str) -> None:
+    """Give the browser a token that no script can read and no other site can use; an empty one removes the cookie."""
+    secure = _is_secure(request)
+    response.set_cookie(
+        cookie_name(secure),
+        token,
+        max_age=None if token else 0,
+        secure=secure,
+        httponly=True,
+        samesite="strict",
+    )
+
+
+def cookie_name(secure: bool) -> str:
+    """Name of the cookie. With this prefix a browser accepts it from no other host (RFC 6265bis 4.1.3.2)."""
+    return "__Host-cmbnode" if secure else "cmbnode"
+
+
+def _is_secure(request: Request) -> bool:
+    url = context_of(request).settings.worklist.url or ""
+    return url.startswith("https:") or request.url.scheme == "https"

@@ -1,0 +1,1 @@
+"""How large is a dark region, and does it have the shape of a microbleed?"""
