@@ -88,7 +88,7 @@ def run_node(
         "ROUTING_FILE": str(classical_routing(data)),
         "SETTLING__QUIET_S": "1",
         "QUEUE__SWEEP_S": "0.3",
-        "QUEUE__LEASE_S": "4",
+        "QUEUE__LEASE_S": "60",  # on a busy machine a heartbeat can be seconds late
         "QUEUE__RETRY_FIRST_S": "1",
         "DESTINATIONS": json.dumps(
             {name: {"ae_title": ae, "host": "127.0.0.1", "port": port} for name, (ae, port) in destinations.items()}

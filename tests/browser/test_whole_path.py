@@ -37,7 +37,7 @@ def node(tmp_path_factory: pytest.TempPathFactory, pacs: Orthanc) -> Iterator[Ru
     routing = folder / "routing.toml"
     routing.write_text(ROUTING.format(profile=strict_profile(folder)))
     where = {"pacs": (pacs.ae_title, pacs.dicom_port)}
-    with run_node(folder / "data", where, ROUTING_FILE=str(routing), QUEUE__LEASE_S="60") as running:
+    with run_node(folder / "data", where, ROUTING_FILE=str(routing)) as running:
         yield running
 
 

@@ -80,7 +80,6 @@ def site(longitudinal: Longitudinal, tmp_path_factory: pytest.TempPathFactory) -
             folder / "node",
             {},
             ROUTING_FILE=str(routing),
-            QUEUE__LEASE_S="60",
             DESTINATIONS=json.dumps(
                 {
                     "pacs": {"ae_title": "PACS", "host": "127.0.0.1", "port": pacs.port},

@@ -337,7 +337,7 @@ def test_commands_that_show_or_change_patients_data_are_in_the_audit(
     made.ledger.close()
     recorded_elsewhere = {"correct", "erase", "backup", "restore"}
     no_patients_data = {"up", "receiver", "worker", "worklist", "sweep", "profiles", "echo", "users", "demo"}
-    no_patients_data |= {"doctor", "init"}
+    no_patients_data |= {"doctor", "init", "qa"}
     own_files = {"detect", "route", "send"}
     assert {*commands, *recorded_elsewhere, *no_patients_data, *own_files} == set(COMMANDS)
 
