@@ -39,7 +39,7 @@ def test_dependencies_point_one_way(package: str, forbidden: str) -> None:
 LAYERS = (
     ("archive", "processes", "settings", "text"),
     ("ledger",),
-    ("certificates", "commitment", "leases", "logs", "qa_trend", "queue", "tls"),
+    ("certificates", "commitment", "leases", "logs", "queue", "tls"),
     ("notices",),
     ("deliver", "receive"),
     ("analyse", "priors"),

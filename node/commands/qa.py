@@ -13,7 +13,7 @@ from .options import ConfigOption, DataOption, JsonOption, actor, open_ledger, s
 from .output import CommandFailed, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from node.qa_trend import QaRun
+    from node.archive.qa_runs import QaRun
 
 qa = typer.Typer(help="Site QA with a phantom of known microbleeds.", rich_markup_mode=None, no_args_is_help=True)
 
@@ -64,7 +64,7 @@ def show(
     import sys
     from csv import writer
 
-    from node.qa_trend import read_runs
+    from node.archive.qa_runs import read_runs
 
     runs = read_runs(settings_of(data, config).data_dir)[-limit:]
     if json:

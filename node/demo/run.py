@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +19,9 @@ from typing import Any
 from pydicom import dcmread
 
 from node.deliver.scu import OutgoingFile, Peer, Unreachable, echo, read_outgoing, send
-from node.ledger import Job, JobState, Ledger, StudyState, WorklistFilters
+from node.ledger import Job, Ledger
 from node.processes.process import die_with_parent
-from node.web.labels import state_words
+from node.web.follow import NoResult, follow_study
 from node.web.viewer import montage_png, page_count
 from pipeline.errors import InputError
 
@@ -185,39 +185,29 @@ def _send(files: list[OutgoingFile], peer: Peer, seconds: dict[str, float], say:
 
 def _wait_for_results(folder: Path, uid: str, process: subprocess.Popen[bytes], say: Callable[[str], None]) -> Job:
     """Follow the study in the ledger until its results are delivered."""
-    ledger = Ledger(f"sqlite:///{folder / 'node' / 'ledger.sqlite3'}")
-    deadline, told = time.monotonic() + WORK_LIMIT_S, ""
     log = folder / "node.log"
-    try:
-        while time.monotonic() < deadline:
-            row = next(iter(ledger.worklist(WorklistFilters(study_uids=(uid,)), limit=1)), None)
-            if row is not None:
-                words = state_words(row.state, row.job)
-                if words != told:
-                    told = words
-                    say(words[0].lower() + words[1:])
-                if row.job is not None and row.job.state is JobState.DELIVERED:
-                    return row.job
-                if row.state in (StudyState.FAILED, StudyState.IGNORED):
-                    why = row.job.why if row.job is not None else row.study.why
-                    raise DemoFailed(f"{words}: {why}; the log is {log}")
-            if process.poll() is not None:
-                raise DemoFailed(f"the node stopped by itself; {log} says why")
-            time.sleep(_POLL_S)
-    finally:
-        ledger.close()
-    raise DemoFailed(f"no result after {WORK_LIMIT_S:.0f} s (last: {told or 'nothing received'}); the log is {log}")
+
+    def check() -> None:
+        if process.poll() is not None:
+            raise NoResult("the node stopped by itself")
+
+    with closing(_ledger(folder)) as ledger:
+        try:
+            return follow_study(ledger, uid, WORK_LIMIT_S, say, check, _POLL_S)
+        except NoResult as error:
+            raise DemoFailed(f"{error}; the log is {log}") from error
+
+
+def _ledger(folder: Path) -> Ledger:
+    return Ledger(f"sqlite:///{folder / 'node' / 'ledger.sqlite3'}")
 
 
 def _collect(
     folder: Path, job: Job, received: ReceivedObjects, truth: PlantedTruth, seconds: dict[str, float], sent_at: datetime
 ) -> DemoResult:
     """Read what came back, write it once more as JSON and PNG, and compare with the truth."""
-    ledger = Ledger(f"sqlite:///{folder / 'node' / 'ledger.sqlite3'}")
-    try:
+    with closing(_ledger(folder)) as ledger:
         findings = ledger.findings(job.id) or {}
-    finally:
-        ledger.close()
     wanted = {"sr", "capture"} | ({"seg"} if findings["lesions"] else set())
     if missing := wanted - set(received.by_kind):
         raise DemoFailed(f"the PACS did not receive: {', '.join(sorted(missing))}")

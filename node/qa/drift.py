@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from node.archive.qa_runs import FoundMicrobleed, QaRun
 from node.demo.score import PlantedTruth, Score, score
-from node.qa_trend import FoundMicrobleed, QaRun
 from node.settings.qa import QaSettings
 from pipeline.errors import InputError
 from pipeline.results.readback import volumes_of_report, volumes_of_segmentation

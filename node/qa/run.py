@@ -7,7 +7,6 @@ the site's rules choose. Its results are read from the ledger and the outbox.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -15,21 +14,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from node.archive import Archive
+from node.archive.qa_runs import QaRun, add_run, read_runs
 from node.deliver.scu import OutgoingFile, Peer, Unreachable, read_outgoing, send
-from node.ledger import Job, JobState, Ledger, StudyState, WorklistFilters
+from node.ledger import Job, Ledger
 from node.ledger.records import QA_PATIENT_ID
-from node.qa_trend import QaRun, add_run, read_runs
 from node.run.erasing import erase_study
 from node.settings import Settings
 from node.settings.connections import TlsSettings
-from node.web.labels import state_words
+from node.web.follow import NoResult, follow_study
 from pipeline.errors import InputError
 from pipeline.profile import load_profile
 
 from .drift import differences, found_of, last_good, object_faults, sensitivity_faults
 from .phantom import Phantom, make_phantom
 
-_POLL_S = 0.5
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to call a receiver that listens on all
 
 
@@ -102,10 +100,10 @@ def run_qa(
         try:
             _send(phantom, peer, calling, say)
             sent_at = datetime.now(UTC)
-            job = _wait(ledger, phantom.study_instance_uid, settings.qa.time_limit_s, say)
+            job = follow_study(ledger, phantom.study_instance_uid, settings.qa.time_limit_s, say)
             run = _measure(run, job, phantom, ledger, archive, settings)
             run = replace(run, seconds={"sending": round((sent_at - now).total_seconds(), 2), **_times(job, sent_at)})
-        except RunFailed as error:
+        except (RunFailed, NoResult) as error:
             run = replace(run, faults=(str(error),))
     before = last_good(read_runs(settings.data_dir), phantom.digest)
     if before is not None and run.seconds:  # it came through
@@ -126,24 +124,6 @@ def _send(phantom: Phantom, peer: Peer, calling: str, say: Callable[[str], None]
         ) from error
     if refused:
         raise RunFailed(f"the receiver refused {len(refused)} of {len(files)} images: {refused[0].answer}")
-
-
-def _wait(ledger: Ledger, uid: str, limit_s: float, say: Callable[[str], None]) -> Job:
-    """Follow the phantom in the ledger until its results are complete."""
-    deadline, told = time.monotonic() + limit_s, ""
-    while time.monotonic() < deadline:
-        row = next(iter(ledger.worklist(WorklistFilters(study_uids=(uid,)), limit=1)), None)
-        if row is not None:
-            if (words := state_words(row.state, row.job)) != told:
-                told = words
-                say(words[0].lower() + words[1:])
-            if row.job is not None and row.job.state is JobState.DELIVERED:
-                return row.job
-            if row.state in (StudyState.FAILED, StudyState.IGNORED):
-                why = row.job.why if row.job is not None else row.study.why
-                raise RunFailed(f"{told[0].lower()}{told[1:]}: {why}")
-        time.sleep(_POLL_S)
-    raise RunFailed(f"no result after {limit_s:.0f} s (last: {told.lower() or 'nothing received'})")
 
 
 def _measure(run: QaRun, job: Job, phantom: Phantom, ledger: Ledger, archive: Archive, settings: Settings) -> QaRun:

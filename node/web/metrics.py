@@ -23,12 +23,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from node.archive.qa_runs import last_run
 from node.certificates import certificate_expiries
 from node.ledger.metrics import ALL, LedgerMetric, Tally
 from node.ledger.prior_records import PriorState
 from node.ledger.records import DeliveryState, JobState, LedgerCounts, SeriesState
 from node.processes.parts import read_clock, read_parts
-from node.qa_trend import last_run
 from node.queue import ANALYSE, DELIVER, QueueAwayError
 
 from .context import VERSION, Context, context_of

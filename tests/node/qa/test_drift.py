@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
+from node.archive.qa_runs import FoundMicrobleed, QaRun, add_run, last_run, read_runs
 from node.demo.run import STUDY
 from node.demo.score import PlantedTruth, read_truth
 from node.ledger.records import QA_PATIENT_ID
 from node.qa.drift import differences, found_of, last_good, sensitivity_faults
 from node.qa.phantom import make_phantom
-from node.qa_trend import FoundMicrobleed, QaRun, add_run, last_run, read_runs
 from node.settings.qa import QaSettings
 from pipeline.errors import InputError
 

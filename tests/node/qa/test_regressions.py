@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from node.archive.qa_runs import QaRun
 from node.demo.score import PlantedObject, PlantedTruth
 from node.qa.drift import differences, found_of
-from node.qa_trend import QaRun
 from node.settings.qa import QaSettings
 from pipeline.detect import detect
 from pipeline.read.study import find_files, read_studies, select_series

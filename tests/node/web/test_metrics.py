@@ -17,8 +17,8 @@ import yaml
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from node.archive.qa_runs import QaRun, add_run
 from node.processes.parts import PartFile
-from node.qa_trend import QaRun, add_run
 from node.settings import DicomDestination, Settings
 from node.web.app import create_app
 from tests.node.seeded import seed
