@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from .longitudinal import Longitudinal
@@ -14,6 +15,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # There are more workers than cores: several threads in each wait for one another, thrice as long where measured.
     for threads in ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
         os.environ.setdefault(threads, "1")
+
+settings.register_profile("cmb-node", deadline=None)  # how fast an example runs says nothing on a busy machine
+settings.load_profile("cmb-node")
 
 
 @pytest.fixture(scope="session")

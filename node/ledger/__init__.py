@@ -14,6 +14,7 @@ from .deliveries import FailingDestination
 from .erasure import Erasure
 from .intake import Intake
 from .login_attempts import Attempts
+from .monitoring import MonitoredStudy, Monitoring
 from .notices import Notice, NoticeCondition, NoticedJob, NoticeMessage, Notices
 from .prior_records import EarlierStudy, PriorCounts, PriorFetch, PriorRequest, PriorState
 from .prior_requests import PriorRequests
@@ -69,6 +70,7 @@ class Ledger(
     Erasure,
     Tallies,
     Notices,
+    Monitoring,
 ):
     """The ledger, one class over its parts; each part is a module of this package.
 
@@ -93,6 +95,7 @@ __all__ = [
     "Ledger",
     "LedgerCounts",
     "LesionVerdict",
+    "MonitoredStudy",
     "NewInstance",
     "NewJob",
     "Notice",

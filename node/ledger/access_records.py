@@ -47,6 +47,7 @@ class AuditAction(StrEnum):
     PRIORITY = "changed a priority"
     USER = "changed a user"
     AUDIT = "looked at the audit"
+    DETECTOR = "looked at the detector's findings"
     ERASED = "erased a study"
     BACKUP = "made a backup"
     RESTORED = "restored a backup"

@@ -15,6 +15,7 @@ RESEARCH_ONLY: Final = "RESEARCH USE ONLY - not a medical device"
 NOT_ASSESSED: Final = "not assessed"
 UNDECIDED: Final = "undecided"
 ADDED: Final = "added by the reader"
+OUTSIDE_TRAINING: Final = "outside the training range"
 NEAR_BORDER_MM: Final = 3.0
 """Registration to the atlas errs by 2 to 3 mm, so nearer than this the region may be the other one."""
 SEQUENCE_CAVEAT: Final = "SWI shows more microbleeds than T2*-GRE; thresholds derived on T2*-GRE do not carry over"
@@ -243,7 +244,7 @@ def limits(said: Iterable[str], *, coverage: float | None, phase: bool, located:
     rows = (
         (part, "the slices cover" in text or "the slices end inside the brain" in text),
         ("no phase", not phase),
-        ("outside the training range", "is outside the range of" in text),
+        (OUTSIDE_TRAINING, "is outside the range of" in text),
         ("location not assessed", not located),
         ("noisy", "the images are noisy" in text),
         ("motion", "signs of motion" in text),

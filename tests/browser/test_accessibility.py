@@ -58,7 +58,15 @@ def test_axe_finds_no_fault_on_any_page(
     width, height = SIZES[size]
     token = new_token()
     patient.ledger.open_session(token_hash(token), "root", SessionKind.BROWSER, 3600)
-    pages = ["/", patient.path, f"{patient.path}#summary", f"{patient.path}#deliveries", "/audit", "/account"]
+    pages = [
+        "/",
+        patient.path,
+        f"{patient.path}#summary",
+        f"{patient.path}#deliveries",
+        "/audit",
+        "/detector",
+        "/account",
+    ]
     wrong: dict[str, list[str]] = {}
     with browser.new_context(
         viewport={"width": width, "height": height}, has_touch=size != "desktop", color_scheme=scheme
@@ -83,7 +91,7 @@ def test_a_finger_hits_every_control(browser: Browser, address: str, patient: Pa
     with browser.new_context(viewport={"width": width, "height": height}, has_touch=True, is_mobile=True) as context:
         context.add_cookies([{"name": cookie_name(False), "value": token, "url": address}])
         page = context.new_page()
-        for path in ("/", patient.path, "/audit", "/account"):
+        for path in ("/", patient.path, "/audit", "/detector", "/account"):
             page.goto(address + path)
             page.evaluate("document.querySelector('#volumes')?.removeAttribute('hidden')")
             assert page.evaluate("matchMedia('(pointer: coarse)').matches")

@@ -167,7 +167,7 @@ def test_the_atlas_knows_its_places(mni, place) -> None:
 
 
 @given(st.tuples(st.floats(-70, 70), st.floats(-100, 70), st.floats(-60, 80)), st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_no_place_of_another_main_region_is_nearer_than_the_border(mni, seed) -> None:
     atlas, point = load_atlas(), np.array(mni)
     here = atlas.place(point)

@@ -309,7 +309,7 @@ whole_findings = st.builds(
 
 
 @given(whole_findings)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_findings_survive_their_document(findings: Findings) -> None:
     document = json.dumps(findings.to_json())
     assert json.dumps(read_findings(json.loads(document)).to_json()) == document

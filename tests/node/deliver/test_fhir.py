@@ -216,7 +216,7 @@ def test_echo_asks_which_fhir_is_spoken(content: Any, words: str) -> None:
     assert service.requests[0].path == "/api/metadata"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.text(max_size=30), st.text(max_size=10), st.text("0123456789", max_size=9), st.text(max_size=30))
 def test_any_name_makes_valid_fhir(name: str, patient_id: str, date: str, warning: str) -> None:
     given_report = report(

@@ -169,7 +169,6 @@ def test_long_text_is_of_type_tx() -> None:
     assert kinds == {"Xxxxx": "TX", "Two\rl": "TX", "Short": "ST"}
 
 
-@settings(deadline=None)
 @given(ANY_TEXT)
 def test_any_text_comes_back_as_it_went(text: str) -> None:
     escaped = escape(text)
@@ -186,7 +185,7 @@ def components(name: str) -> list[str]:
     return [part.replace("\r\n", "\r").replace("\n", "\r") for part in told]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(name=ANY_TEXT.filter(lambda name: name.split("=")[0]), patient_id=ANY_TEXT, warning=ANY_TEXT)
 def test_any_name_and_any_warning_round_trip_and_add_no_segment(name: str, patient_id: str, warning: str) -> None:
     plain = message(given=findings(warnings=("",)))
@@ -199,7 +198,7 @@ def test_any_name_and_any_warning_round_trip_and_add_no_segment(name: str, patie
         assert field(parsed, "PID", 3, 1, 1) == patient_id.replace("\r\n", "\r").replace("\n", "\r")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.sampled_from(list(Certainty)), max_size=12))
 def test_the_counts_add_up(certainties: list[Certainty]) -> None:
     made: Findings = findings(*(lesion(n, certainty=c) for n, c in enumerate(certainties, 1)))

@@ -336,6 +336,4 @@ def test_any_order_of_events_on_postgresql(postgresql_url: str) -> None:
     run_state_machine_as_test(machine, settings=settings(SETTINGS, max_examples=8))
 
 
-SETTINGS = settings(
-    max_examples=20, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
+SETTINGS = settings(max_examples=20, stateful_step_count=30, suppress_health_check=list(HealthCheck), derandomize=True)

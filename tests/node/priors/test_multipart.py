@@ -65,7 +65,7 @@ def test_parts_are_filed_as_they_are(ingest: Ingest, syntax: str) -> None:
     assert (series.open_associations, series.last_ended_released) == (0, True)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pieces=st.integers(1, 5000))
 def test_pieces_of_any_size_make_the_same_files(pieces: int, sqlite_template: bytes) -> None:
     with TemporaryDirectory() as folder:

@@ -107,4 +107,4 @@ class Requests(RuleBasedStateMachine):
 
 
 TestRequests = Requests.TestCase
-TestRequests.settings = settings(max_examples=12, stateful_step_count=15, deadline=None)
+TestRequests.settings = settings(max_examples=12, stateful_step_count=15)

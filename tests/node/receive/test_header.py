@@ -172,7 +172,7 @@ def test_a_value_that_claims_gigabytes_is_not_believed() -> None:
     assert peak_while_refusing(claim, ImplicitVRLittleEndian, LIMIT) < 1_000_000
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=400), st.sampled_from(PLAIN))
 @example(struct.pack("<HHL", 0xFFFE, 0xE00D, 0), ImplicitVRLittleEndian)
 @example(b"\x08\x00\x18\x00UN", ExplicitVRLittleEndian)
@@ -182,7 +182,7 @@ def test_any_bytes_are_a_header_or_not_understood(data: bytes, syntax: UID) -> N
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.integers(0, 1200), st.integers(0, 255)), max_size=8), st.sampled_from(PLAIN))
 def test_a_damaged_object_gives_text_without_control_characters_or_is_not_understood(
     changes: list[tuple[int, int]], syntax: UID

@@ -342,7 +342,7 @@ def test_a_peer_that_never_reads_its_answers_is_dropped(node: Node) -> None:
         assert sent < 50 * MEGABYTE
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.tuples(st.sampled_from([0, 1, 2, 3]), st.sampled_from([1, 3, 5]), st.binary(max_size=300)), max_size=6)
 )

@@ -261,7 +261,7 @@ def test_too_many_requests_at_once_are_sent_away(app: FastAPI) -> None:
     assert app.state.dicomweb.uploads == 7
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_request_is_left_without_an_answer(app: FastAPI, fast_folder: Path, data: st.DataObject) -> None:
     """Any change to a message, in pieces of any size: an answer of PS3.18, and nothing half-written."""

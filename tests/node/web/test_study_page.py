@@ -497,7 +497,7 @@ def test_a_verified_result_says_by_whom_and_what_was_rejected(tmp_path: Path) ->
     assert [i["value"] for i in again] == ["accept"]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     verdicts=st.dictionaries(st.sampled_from(UIDS), st.booleans()),
     added=st.lists(

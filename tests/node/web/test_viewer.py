@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.spatial.transform import Rotation
@@ -46,7 +46,6 @@ def grids(draw: st.DrawFn) -> ViewerSlices:
     )
 
 
-@settings(deadline=None)
 @given(slices=grids(), data=st.data())
 def test_what_is_clicked_is_ringed_where_it_was_clicked(slices: ViewerSlices, data: st.DataObject) -> None:
     position = data.draw(st.integers(0, len(slices.order) - 1))
@@ -58,7 +57,6 @@ def test_what_is_clicked_is_ringed_where_it_was_clicked(slices: ViewerSlices, da
     assert (ring.x, ring.y) == pytest.approx((x, y), abs=2)  # the page has whole pixels, the place two decimals
 
 
-@settings(deadline=None)
 @given(slices=grids(), data=st.data())
 def test_a_row_and_a_column_are_those_of_the_image(slices: ViewerSlices, data: st.DataObject) -> None:
     position = data.draw(st.integers(0, len(slices.order) - 1))
@@ -69,7 +67,6 @@ def test_a_row_and_a_column_are_those_of_the_image(slices: ViewerSlices, data: s
     assert slices.numbers[round(k)] == sorted(slices.numbers)[position]
 
 
-@settings(deadline=None)
 @given(slices=grids())
 def test_a_slice_is_shown_true_to_scale(slices: ViewerSlices) -> None:
     _, rows, columns = slices.geometry.shape

@@ -32,7 +32,7 @@ def _propose(image: NDArray[np.float32], **settings: float) -> list[tuple[tuple[
     return [(c.ijk, c.score) for c in found]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     row=st.floats(16, 47), column=st.floats(16, 47), radius=st.floats(1.0, 3.0), unit=st.sampled_from([1e-3, 1.0, 1e3])
 )

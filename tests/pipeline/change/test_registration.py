@@ -27,7 +27,7 @@ def brain_points(reference: ReferenceImage) -> np.ndarray:
 
 
 @pytest.mark.timeout(900)
-@settings(max_examples=3, deadline=None, derandomize=True)
+@settings(max_examples=3, derandomize=True)
 @given(
     turn=st.tuples(angles, angles, angles),
     shift=st.tuples(shifts, shifts, shifts),

@@ -32,7 +32,7 @@ def _grow(image: NDArray[np.float32], x: float, y: float, z: float, brain: NDArr
     return region
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     x=st.floats(10, 30),
     y=st.floats(10, 30),

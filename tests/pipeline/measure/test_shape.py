@@ -52,7 +52,7 @@ def _shape(distance: NDArray[np.float64], radius: float, phase: float | None = N
     return describe(region, 1.5, angle)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(radius=st.floats(1.0, 3.0))
 def test_a_ball_passes(radius: float) -> None:
     shape = _shape(_distance(), radius)
@@ -126,7 +126,7 @@ def test_a_square_is_round_enough_and_a_row_is_not(size: int) -> None:
     assert size == 1 or circularity(row, (1.0, 1.0)) < 0.73
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     name=st.sampled_from([f.name for f in fields(Shape)]),
     weight=st.floats(0.1, 10),

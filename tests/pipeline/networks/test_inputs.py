@@ -81,7 +81,7 @@ def test_the_adjacent_mean_is_of_three_slices() -> None:
     assert np.allclose(inputs.channel("adjacent")[4], unit[3:6].mean(0), atol=1e-6)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(x=STEPS, y=STEPS, z=STEPS, wanted=st.tuples(STEPS, STEPS, STEPS))
 def test_a_grid_keeps_places(x: float, y: float, z: float, wanted: tuple[float, float, float]) -> None:
     """A ramp along each axis has the same value at the same place on any grid."""

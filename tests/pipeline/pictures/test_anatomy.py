@@ -56,7 +56,7 @@ offsets = st.tuples(*[st.floats(-7, 7)] * 3)
 spacings = st.tuples(st.floats(0.6, 1.1), st.floats(0.6, 1.1), st.floats(0.8, 2.5))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @example(number=0, spacing=(0.5, 0.5, 2.0), offset=(5.0, 0.0, 0.0))
 @given(number=st.integers(0, len(UPRIGHT) - 1), spacing=spacings, offset=offsets)
 def test_a_spot_is_seen_where_it_is_in_all_three_planes(
@@ -72,7 +72,7 @@ def test_a_spot_is_seen_where_it_is_in_all_three_planes(
         assert y == pytest.approx(sign * within[down] * scale, abs=0.25 * scale)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     number=st.integers(0, len(UPRIGHT) - 1),
     tilt=st.tuples(*[st.floats(-25, 25)] * 3),

@@ -140,7 +140,7 @@ def test_the_same_volume_gives_the_same_bytes_and_anything_else_is_refused() -> 
             from_nifti(broken)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.binary(max_size=400))
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     import gzip

@@ -85,7 +85,7 @@ def test_a_claim_of_a_billion_frames_costs_nothing(tmp_path: Path) -> None:
         read_volume(studies[0].series[0])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(st.tuples(st.integers(0, 1500), st.integers(0, 255)), max_size=30),
     length=st.integers(0, 1600),

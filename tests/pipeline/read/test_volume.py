@@ -69,7 +69,7 @@ def layouts(draw: st.DrawFn) -> tuple[NDArray[np.float64], list[int], tuple[int,
     return affine(spacing, origin, rotation), list(draw(st.permutations(range(SHAPE[0])))), (i, j, k)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(layout=layouts(), multi_frame=st.booleans())
 def test_a_bright_voxel_is_found_where_it_was_planted(
     layout: tuple[NDArray[np.float64], list[int], tuple[int, int, int]],

@@ -35,7 +35,7 @@ def _read(arrays: dict[str, np.ndarray], path: Path) -> classifier.Forest:
     return read_forest(load_weights(weights_of(path, "forest")))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**31), st.booleans(), st.integers(2, 40))
 def test_the_arrays_vote_as_scikit_learn_does(
     tmp_path_factory: pytest.TempPathFactory, seed: int, missing: bool, leaf: int

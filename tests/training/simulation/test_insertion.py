@@ -107,7 +107,7 @@ def test_from_20_to_40_ms_a_bleed_grows_as_measured(block) -> None:
     assert 1.1 <= np.mean(ratios) <= 3.5
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     radius=st.floats(0.3, 2.5),
     chi=st.floats(-3, 4),

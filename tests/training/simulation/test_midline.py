@@ -24,7 +24,7 @@ def mirrored(shift_mm: float, slope: float = 0.0) -> OwnMidline:
     return OwnMidline(SampledGrid(array, ORIGIN, 1.0))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(shift=st.floats(-3, 3), y=st.floats(-8, 8), z=st.floats(-8, 8))
 def test_a_shifted_midline_is_found(shift: float, y: float, z: float) -> None:
     (found,) = mirrored(shift)([(0.0, y, z)])
