@@ -183,17 +183,23 @@ def test_pages_fit_a_screen_and_a_tablet(worklist: Page, address: str) -> None:
     assert said == []
 
 
+def press(page: Page, key: str) -> None:
+    """Press a key on a page that was just opened: its scripts run before it counts as loaded."""
+    page.wait_for_load_state()
+    page.keyboard.press(key)
+
+
 def test_a_study_leads_to_its_neighbours_in_the_list_it_was_opened_from(worklist: Page) -> None:
     worklist.goto(worklist.url + "?sort=patient")
     order = names(worklist)
     worklist.locator("a.row").nth(1).click()
     expect(worklist.get_by_role("heading", level=1)).to_have_text(order[1])
     expect(worklist.get_by_role("link", name="← Previous")).to_have_attribute("title", order[0])
-    worklist.keyboard.press("]")
+    press(worklist, "]")
     expect(worklist.get_by_role("heading", level=1)).to_have_text(order[2])
-    worklist.keyboard.press("[")
+    press(worklist, "[")
     expect(worklist.get_by_role("heading", level=1)).to_have_text(order[1])
-    worklist.keyboard.press("[")
+    press(worklist, "[")
     expect(worklist.get_by_role("heading", level=1)).to_have_text(order[0])
     expect(worklist.get_by_role("link", name="← Previous")).to_have_count(0)
     worklist.get_by_role("link", name="Worklist").click()
