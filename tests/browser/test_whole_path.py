@@ -1,20 +1,33 @@
-"""The whole path: two scans of a patient arrive, are read in a real Chromium, corrected, verified in a real PACS."""
+"""The whole path: two scans of a patient arrive, are read in a real Chromium, corrected, verified in a real PACS.
+
+Three microbleeds of the second scan are new, and every way out says so.
+"""
 
 from __future__ import annotations
 
-import subprocess
+import json
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 from pydicom import Dataset, dcmread
 
-from tests.integration.test_longitudinal import ROUTING, strict_profile
+from node.analyse.comparison import REFERENCE
+from node.cli import main
+from node.ledger import Job, Ledger
+from pipeline.change import ReferenceImage
+from tests.classical import quick_profile
 from tests.longitudinal import Longitudinal
+from tests.node.ris import Ris, ris
 from tests.orthanc import Orthanc, run_orthanc
 from tests.running_node import RunningNode, run_node, wait_until
+from training.fit.profile_files import write_profile
 
 from .test_worklist_page import browser as browser
 from .test_worklist_page import complaints as complaints
@@ -23,28 +36,82 @@ from .test_worklist_page import page as page
 pytestmark = [pytest.mark.browser, pytest.mark.integration, pytest.mark.timeout(900)]
 SLOW_MS = 300_000
 """An analysis takes its time on a busy machine."""
+PRELIMINARY = "P"
+"""Status of a result that no reader has verified, HL7 table 0123."""
+
+ROUTING = """
+schema = "cmb-routing/1"
+
+[[rule]]
+name = "SWI"
+role = "swi"
+action = "analyse"
+profile = "{profile}"
+"""
+
+
+def strict_profile(folder: Path) -> Path:
+    """The classical profile with the threshold at which it marks next to nothing else in this head."""
+    return write_profile(quick_profile(thresholds={"possible": 0.7, "definite": 0.75}), folder / "frst-strict.toml")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A node that both studies of the pair are sent to, and the PACS and the RIS that its results go to."""
+
+    pair: Longitudinal
+    node: RunningNode
+    pacs: Orthanc
+    ris: Ris
+
+    def send(self, folder: Path) -> None:
+        sent = self.node.command("send", str(folder), f"CMBNODE@127.0.0.1:{self.node.dicom_port}")
+        assert sent.returncode == 0, sent.stderr
+
+    def job(self, study_uid: str) -> Job:
+        """The detector's own, whether a reader has corrected it since or not."""
+        with self.ledger() as ledger:
+            return next(job for job in ledger.jobs_of_study(study_uid) if job.correction is None)
+
+    def findings(self, study_uid: str) -> dict[str, Any]:
+        with self.ledger() as ledger:
+            return ledger.findings(self.job(study_uid).id) or {}
+
+    def report(self, study_uid: str) -> Dataset:
+        return dcmread(self.node.data / "outbox" / str(self.job(study_uid).id) / "sr.dcm")
+
+    def ledger(self) -> closing[Ledger]:
+        return closing(Ledger(f"sqlite:///{self.node.data / 'ledger.sqlite3'}"))
 
 
 @pytest.fixture(scope="module")
-def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
-    with run_orthanc(tmp_path_factory.mktemp("pacs")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory, pacs: Orthanc) -> Iterator[RunningNode]:
-    folder = tmp_path_factory.mktemp("node")
+def site(longitudinal: Longitudinal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
     routing = folder / "routing.toml"
     routing.write_text(ROUTING.format(profile=strict_profile(folder)))
-    where = {"pacs": (pacs.ae_title, pacs.dicom_port)}
-    with run_node(folder / "data", where, ROUTING_FILE=str(routing)) as running:
-        yield running
+    with run_orthanc(folder / "pacs") as pacs, ris() as far_ris:
+        destinations = {
+            "pacs": {"ae_title": pacs.ae_title, "host": "127.0.0.1", "port": pacs.dicom_port},
+            "ris": {"kind": "hl7", "host": "127.0.0.1", "port": far_ris.port},
+        }
+        with run_node(folder / "node", {}, ROUTING_FILE=str(routing), DESTINATIONS=json.dumps(destinations)) as node:
+            yield Site(longitudinal, node, pacs, far_ris)
 
 
-def send(node: RunningNode, folder: Path) -> subprocess.CompletedProcess[str]:
-    sent = node.command("send", str(folder), f"CMBNODE@127.0.0.1:{node.dicom_port}")
-    assert sent.returncode == 0, sent.stderr
-    return sent
+@pytest.fixture(scope="module")
+def arrived(site: Site) -> Site:
+    """The site once both studies have been delivered, whether the whole path has sent them already or not."""
+    if not site.node.jobs():
+        for scanned in (site.pair.prior, site.pair.present):
+            site.send(scanned.folder)
+
+    def delivered() -> bool:
+        jobs = site.node.jobs()
+        assert all(job["state"] != "failed" for job in jobs), jobs
+        return len(jobs) >= 2 and all(job["state"] in ("delivered", "superseded") for job in jobs)
+
+    wait_until(delivered, SLOW_MS / 1000, site.node.process, site.node.data / "node.out")
+    return site
 
 
 def reports(pacs: Orthanc, study_uid: str) -> list[Dataset]:
@@ -61,15 +128,14 @@ def segments(pacs: Orthanc, study_uid: str) -> list[set[str]]:
 
 
 def test_a_study_arrives_is_read_corrected_and_verified_in_the_pacs(
-    page: Page, complaints: list[str], node: RunningNode, pacs: Orthanc, longitudinal: Longitudinal
+    page: Page, complaints: list[str], site: Site
 ) -> None:
-    prior, present = longitudinal.prior, longitudinal.present
-    page.goto(f"http://127.0.0.1:{node.http_port}/")
+    prior, present, pacs = site.pair.prior, site.pair.present, site.pacs
+    page.goto(f"http://127.0.0.1:{site.node.http_port}/")
     expect(page.get_by_text("No studies yet")).to_be_visible()
-    send(node, prior.folder)
+    site.send(prior.folder)
     expect(page.locator(f"[id='study-{prior.study_uid}']")).to_be_visible(timeout=SLOW_MS)  # the row, by itself
-    wait_until(lambda: [job for job in node.jobs() if job["state"] == "delivered"], SLOW_MS / 1000)
-    send(node, present.folder)
+    site.send(present.folder)  # it comes while the first is analysed
     row = page.locator(f"[id='study-{present.study_uid}']")
     expect(row).to_be_visible(timeout=SLOW_MS)
     row.click()
@@ -136,3 +202,77 @@ def _verified_in_the_pacs(before: list[Dataset], after: list[Dataset]) -> None:
     assert (str(observer.VerifyingObserverName), observer.VerifyingOrganization) == ("Grey^Meredith", "Ward 3")
     (series,) = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence
     assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == detected.SOPInstanceUID
+
+
+def test_three_bleeds_are_new_and_two_stable(arrived: Site) -> None:
+    found = arrived.findings(arrived.pair.present.study_uid)
+    change = found["change"]
+    assert change["assessed"], change["why"]
+    assert (change["new"], change["stable"], change["no_longer_seen"]) == (3, 2, [])
+    assert change["aria_h"] == "mild"
+    assert change["flags"] == ["more than 4 microbleeds"]
+    assert change["prior_study_instance_uid"] == arrived.pair.prior.study_uid
+    assert change["prior_study_date"] == arrived.pair.prior.date
+    new = np.array([lesion["centroid_lps_mm"] for lesion in found["lesions"] if lesion["trend"] == "new"])
+    distance = np.linalg.norm(new[:, None] - np.array(arrived.pair.new), axis=2)
+    assert (distance.min(axis=1) < 2).all()
+    assert sorted(distance.argmin(axis=1)) == [0, 1, 2]
+    earlier = {lesion["tracking_uid"] for lesion in arrived.findings(arrived.pair.prior.study_uid)["lesions"]}
+    assert {lesion["prior_tracking_uid"] for lesion in found["lesions"] if lesion["trend"] == "stable"} == earlier
+
+
+def test_the_earlier_study_waits_for_nothing_and_is_compared_with_nothing(arrived: Site) -> None:
+    assert arrived.findings(arrived.pair.prior.study_uid)["change"] is None
+    prior, present = arrived.job(arrived.pair.prior.study_uid), arrived.job(arrived.pair.present.study_uid)
+    assert (prior.prior_job_id, present.prior_job_id) == (None, prior.id)
+
+
+def test_the_report_in_the_pacs_says_so_and_names_the_earlier_one(arrived: Site) -> None:
+    report, earlier = arrived.report(arrived.pair.present.study_uid), arrived.report(arrived.pair.prior.study_uid)
+    assert report.SOPInstanceUID in {ds.SOPInstanceUID for ds in reports(arrived.pacs, arrived.pair.present.study_uid)}
+    text = json.dumps(report.to_json_dict(suppress_invalid_tags=True)).lower()
+    for said in ("3 new, 2 stable", "mild", "more than 4 microbleeds"):
+        assert said in text
+    (evidence,) = report.PertinentOtherEvidenceSequence
+    assert evidence.StudyInstanceUID == arrived.pair.prior.study_uid
+    referenced = {
+        i.ReferencedSOPInstanceUID for s in evidence.ReferencedSeriesSequence for i in s.ReferencedSOPSequence
+    }
+    assert earlier.SOPInstanceUID in referenced
+
+
+def test_the_ris_is_told_of_the_new_bleeds_and_their_grade(arrived: Site) -> None:
+    said = {}
+    messages = [message for message in arrived.ris.messages if message.extract_field("OBR", 1, 25) == PRELIMINARY]
+    for message in messages:
+        observed = {str(line[3][0][0]): str(line[5]) for line in message.segments("OBX")}
+        said[message.extract_field("OBR", 1, 18)] = observed
+    accession = dcmread(arrived.pair.present.files[0], stop_before_pixels=True).AccessionNumber
+    present = said[accession]
+    assert (present["NEW"], present["STABLE"], present["ARIA_H"]) == ("3", "2", "mild")
+    assert "More than 4 microbleeds" in " ".join(present.values())
+    assert len(said) == len(messages) == 2
+    assert all("ARIA_H" not in observed for name, observed in said.items() if name != accession)
+
+
+def test_a_reference_image_is_kept_for_the_next_time(arrived: Site) -> None:
+    for scanned in (arrived.pair.prior, arrived.pair.present):
+        reference = ReferenceImage.from_bytes(
+            (arrived.node.data / "outbox" / str(arrived.job(scanned.study_uid).id) / REFERENCE).read_bytes()
+        )
+        assert reference.brain.any()
+        assert reference.scan.sequence == "swi"
+
+
+def test_the_command_line_answers_the_same_without_a_server(
+    arrived: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prior, present = str(arrived.pair.prior.folder), str(arrived.pair.present.folder)
+    recipe = ("--profile", str(strict_profile(tmp_path)), "--device", "cpu", "--json")
+    assert main(["detect", present, "--prior", prior, "--out", str(tmp_path / "out"), *recipe]) == 0
+    alone, served = json.loads(capsys.readouterr().out), arrived.findings(arrived.pair.present.study_uid)
+    for name in ("new", "stable", "aria_h", "fit", "flags", "caveats"):
+        assert alone["change"][name] == served["change"][name]
+    assert [lesion["trend"] for lesion in alone["lesions"]] == [lesion["trend"] for lesion in served["lesions"]]
+    assert main(["detect", prior, "--prior", present, "--out", str(tmp_path / "none")]) == 2
+    assert "later than" in capsys.readouterr().err
