@@ -77,6 +77,9 @@ RUN_ELSEWHERE = {
     r"echoscu .*\+tls": "tests/integration/test_dicom_tls.py::",
     r"echoscu -aet MYPACS": "tests/test_docs_commands.py::test_echoscu_of_the_page_is_answered_with_the_pages_settings",
     r"cmbnode correct 17 --reject": "tests/integration/test_corrections.py::",
+    r"cmbnode correct 17 --definite": (
+        "tests/node/analyse/test_correction.py::test_a_result_is_corrected_from_the_command_line"
+    ),
     r"cmbnode qa run": "tests/integration/test_qa.py::",
     r"cmbnode up": "tests/integration/test_recovery.py::",
     r"cmbnode demo": "tests/node/demo/test_demo.py::",

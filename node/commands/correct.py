@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -15,6 +17,7 @@ from .options import ConfigOption, DataOption, actor, open_ledger, settings_of
 if TYPE_CHECKING:
     from node.ledger import AddedMicrobleed, Correction, Ledger
 
+CERTAINTIES: Final[tuple[Literal["definite", "possible"], ...]] = ("definite", "possible")
 _TITLES = {"dr", "prof", "med", "md", "phd", "mr", "mrs", "ms"}
 
 
@@ -34,6 +37,8 @@ def correct(
         list[str] | None,
         typer.Option("--add", metavar="X,Y,Z", help="A missed microbleed (LPS, mm); append `,possible` if uncertain."),
     ] = None,
+    definite: Annotated[str, typer.Option("--definite", help="Numbers of findings that are definite: 3,4.")] = "",
+    possible: Annotated[str, typer.Option("--possible", help="Numbers of findings that are only possible: 1.")] = "",
     comment: Annotated[str, typer.Option("--comment", help="Comment for the report.")] = "",
     data: DataOption = None,
     config: ConfigOption = None,
@@ -59,7 +64,9 @@ def correct(
             added=tuple(_microbleed(text) for text in add or ()),
             comment=f"{comment} (entered on the command line by {actor()})".strip(),
         )
-        correction = _with_verdicts(ledger, job, correction, _numbers("--reject", reject), _numbers("--accept", accept))
+        said = {"reject": reject, "accept": accept, "definite": definite, "possible": possible}
+        numbers = {option: _numbers(f"--{option}", text) for option, text in said.items()}
+        correction = _with_verdicts(ledger, job, correction, numbers)
         archive = Archive(settings.data_dir, settings.archive.free_disk_mb)
         opened = open_correction(ledger, archive, job, correction, actor(), recognition(settings))
         detail = f"job {opened.id}: {correction.summary}"
@@ -90,25 +97,34 @@ def _words(name: str) -> set[str]:
 
 
 def _with_verdicts(
-    ledger: Ledger, job: int, correction: Correction, reject: list[int], accept: list[int]
+    ledger: Ledger, job: int, correction: Correction, numbers: Mapping[str, Sequence[int]]
 ) -> Correction:
-    """Add verdicts on the microbleeds with these numbers."""
+    """Add what is said of the findings with these numbers, by option."""
     from dataclasses import replace
 
-    from node.ledger import LesionVerdict
+    from node.ledger import CertaintyVerdict, LesionVerdict
 
-    document = ledger.findings(ledger.job(job).id) or {}
+    document = ledger.findings(ledger.job(job).id)
+    if document is None:
+        return correction  # which is refused, with the reason
     known = {
         lesion["id"]: lesion["tracking_uid"] for name in ("lesions", "rejected") for lesion in document.get(name, ())
     }
-    missing = [number for number in (*reject, *accept) if number not in known]
-    if document and missing:
-        there = ", ".join(map(str, sorted(known))) or "none"
-        raise InputError(f"it has no microbleed {missing[0]}", where=f"job {job}", do=f"its numbers are {there}")
-    verdicts = [
-        LesionVerdict(known[n], says) for says, numbers in ((False, reject), (True, accept)) for n in numbers if known
-    ]
-    return replace(correction, verdicts=tuple(verdicts))
+    for number in chain.from_iterable(numbers.values()):
+        if number not in known:
+            there = ", ".join(map(str, sorted(known))) or "none"
+            raise InputError(f"it has no microbleed {number}", where=f"job {job}", do=f"its numbers are {there}")
+    return replace(
+        correction,
+        verdicts=tuple(
+            LesionVerdict(known[n], accepted)
+            for accepted, how in ((False, "reject"), (True, "accept"))
+            for n in numbers[how]
+        ),
+        certainties=tuple(
+            CertaintyVerdict(known[n], certainty) for certainty in CERTAINTIES for n in numbers[certainty]
+        ),
+    )
 
 
 def _numbers(option: str, text: str) -> list[int]:

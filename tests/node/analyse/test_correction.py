@@ -225,7 +225,8 @@ def command(node: Node, *words: str) -> int:
 
 def test_a_result_is_corrected_from_the_command_line(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
     point = ",".join(str(o + p) for o, p in zip(ORIGIN, PLAIN, strict=True))
-    assert command(node, "--reject", "2,3", "--add", f"{point},possible", "--comment", "by phone") == 0
+    more = ("--possible", "1", "--comment", "by phone")
+    assert command(node, "--reject", "2,3", "--add", f"{point},possible", *more) == 0
     (job,) = node.ledger.queued_jobs()
     assert (
         capsys.readouterr().out
@@ -234,6 +235,7 @@ def test_a_result_is_corrected_from_the_command_line(node: Node, capsys: pytest.
     assert job.correction is not None
     lesions = {lesion["id"]: lesion["tracking_uid"] for lesion in node.document(node.job)["lesions"]}
     assert {v.tracking_uid: v.accepted for v in job.correction.verdicts} == {lesions[2]: False, lesions[3]: False}
+    assert [(c.tracking_uid, c.certainty) for c in job.correction.certainties] == [(lesions[1], "possible")]
     assert [a.certainty for a in job.correction.added] == ["possible"]
     assert job.correction.comment == f"by phone (entered on the command line by {actor()})"
     assert node.ledger.history("job", job.id)[0].actor == actor()
@@ -265,6 +267,8 @@ def test_the_command_line_verifies_in_the_name_of_someone_else(node: Node) -> No
         (("--add", "1,2,3,perhaps"), "is not a place"),
         (("--add", "900,0,0"), "900.0, 0.0, 0.0 mm (LPS) is outside the images"),
         (("--reject", "1", "--accept", "1"), "a microbleed has two verdicts"),
+        (("--definite", "7"), "it has no microbleed 7; its numbers are 1, 2, 3"),
+        (("--definite", "1", "--possible", "2,1"), "a microbleed has two certainties"),
     ],
 )
 def test_a_slip_on_the_command_line_is_told_in_one_line_and_opens_nothing(
