@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from node.deliver import Unreachable, open_destination
+from node.deliver.check import LONGEST_WAIT_S, check_destination
 from node.ledger import Ledger
 from node.notices.channels import NotSentError, open_channels
 from node.processes.parts import read_not_running, read_parts
@@ -20,9 +20,6 @@ from node.text import one_line
 from pipeline.errors import CmbError
 
 from .verdict import Checkup, note, ok, wrong, wrong_because
-
-LONGEST_WAIT_S = 10.0
-"""No destination is waited for longer than this, so that the command ends."""
 
 
 def check_redis(settings: Settings) -> Iterator[Checkup]:
@@ -145,15 +142,11 @@ def _prior_source(settings: Settings) -> Mapping[str, DestinationSettings]:
 
 
 def _connect(subject: str, way: DestinationSettings, ae_title: str) -> Checkup:
-    patient = way.model_copy(update={"timeout_s": min(way.timeout_s, LONGEST_WAIT_S)})
     try:
-        answer = open_destination(patient, ae_title).check()
-    except Unreachable as error:
-        do = "check address, firewall, and that the other side knows this node" if way.TAKES_DICOM else ""
-        return wrong(subject, one_line(str(error)), do or "check address, firewall and credentials")
+        found = check_destination(way, ae_title)
     except CmbError as error:
         return wrong_because(subject, error)
-    return ok(subject, one_line(f"{way.address} {answer}"))
+    return ok(subject, found.text) if found.answers else wrong(subject, found.text, found.do)
 
 
 def check_notices(settings: Settings) -> Iterator[Checkup]:

@@ -11,6 +11,7 @@ from .commitment_requests import CommitmentRequests, ReceivedCommitmentRequest
 from .commitments import Commitments
 from .corrections import Corrections
 from .deliveries import FailingDestination
+from .destination_records import DestinationRecord, DestinationRecords
 from .erasure import Erasure
 from .intake import Intake
 from .login_attempts import Attempts
@@ -62,6 +63,7 @@ class Ledger(
     Corrections,
     Commitments,
     CommitmentRequests,
+    DestinationRecords,
     Queries,
     Worklist,
     Accounts,
@@ -84,6 +86,7 @@ __all__ = [
     "Correction",
     "Delivery",
     "DeliveryState",
+    "DestinationRecord",
     "EarlierStudy",
     "FailingDestination",
     "FindingCounts",

@@ -12,19 +12,22 @@ from pipeline.errors import InputError
 from .access_records import Account, AuditAction, SessionKind, UserRole
 from .access_tables import sessions, users
 from .audit_trail import AuditTrail
-from .engine import clean
+from .engine import clean, locked
 from .rows import Row
 
 SEEN_EVERY_S = 60.0
 """A session's last use is stored at most once in this time, so that not every page costs a write."""
 
 _COLUMNS = [users.c[name] for name in Account.__dataclass_fields__]
+_ADMINISTRATORS = and_(users.c.role == UserRole.ADMINISTRATOR.value, users.c.disabled_at.is_(None))
 
 
 class Accounts(AuditTrail):
     """Accounts and sessions. Each change and its row in the audit are one transaction."""
 
-    def add_account(self, name: str, display_name: str, role: UserRole, password_hash: str, *, actor: str) -> Account:
+    def add_account(
+        self, name: str, display_name: str, role: UserRole, password_hash: str, *, actor: str, address: str = ""
+    ) -> Account:
         """Add an account.
 
         Raises
@@ -44,7 +47,7 @@ class Accounts(AuditTrail):
         with self._write() as connection:
             if not self._insert_missing(connection, users, values):
                 raise InputError("this name is taken", where=f"user {name}", do="see `cmbnode users list`")
-            self._insert_access(connection, actor, AuditAction.USER, detail=f"{name} added as {role}")
+            self._insert_access(connection, actor, AuditAction.USER, detail=f"{name} added as {role}", address=address)
         return Account(name, display_name, role, now, now, None)
 
     def accounts(self) -> list[Account]:
@@ -71,14 +74,27 @@ class Accounts(AuditTrail):
             where = and_(users.c.name == name, users.c.disabled_at.is_(None))
             return connection.scalar(select(users.c.password_hash).where(where))
 
-    def set_role(self, name: str, role: UserRole, *, actor: str) -> None:
-        """Change a user's role; it applies from the next request on."""
-        self._change_account(name, {"role": role.value}, f"{name}: role {role}", actor, keep=True)
+    def set_role(self, name: str, role: UserRole, *, actor: str, address: str = "") -> None:
+        """Change a user's role; it applies from the next request on.
 
-    def disable_account(self, name: str, *, actor: str, disabled: bool = True) -> None:
-        """Disable an account and end its sessions, or enable it again."""
+        Raises
+        ------
+        InputError
+            If there is no such user, or no administrator would be left.
+        """
+        self._change_account(name, {"role": role.value}, f"{name}: role {role}", actor, address=address, keep=True)
+
+    def disable_account(self, name: str, *, actor: str, disabled: bool = True, address: str = "") -> None:
+        """Disable an account and end its sessions, or enable it again.
+
+        Raises
+        ------
+        InputError
+            If there is no such user, or no administrator would be left.
+        """
         values = {"disabled_at": self._clock() if disabled else None}
-        self._change_account(name, values, f"{name} {'disabled' if disabled else 'enabled'}", actor)
+        detail = f"{name} {'disabled' if disabled else 'enabled'}"
+        self._change_account(name, values, detail, actor, address=address)
 
     def set_password(self, name: str, password_hash: str, *, actor: str) -> None:
         """Set a new password; all sessions and tokens of the user end."""
@@ -173,14 +189,23 @@ class Accounts(AuditTrail):
         actor: str,
         *,
         action: AuditAction = AuditAction.USER,
+        address: str = "",
         keep: bool = False,
     ) -> None:
         with self._write() as connection:
+            # Locked in one order: of two administrators who disable each other at the same time, one stays.
+            query = locked(select(users.c.name).where(_ADMINISTRATORS).order_by(users.c.name))
+            administrators = connection.scalars(query).all()
             if connection.execute(update(users).where(users.c.name == name).values(values)).rowcount == 0:
                 raise InputError("no such user", where=f"user {name}", do="see `cmbnode users list`")
+            left = connection.scalar(select(users.c.name).where(_ADMINISTRATORS).limit(1))
+            if name in administrators and left is None:
+                raise InputError(
+                    "this is the last administrator", where=f"user {name}", do="make another user administrator first"
+                )
             if not keep:
                 connection.execute(delete(sessions).where(sessions.c.user_name == name))
-            self._insert_access(connection, actor, action, detail=detail)
+            self._insert_access(connection, actor, action, detail=detail, address=address)
 
 
 def _account(row: Row) -> Account:

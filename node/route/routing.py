@@ -219,22 +219,9 @@ def route_study(
     it.
     """
     study = ledger.study(study_uid)
-    known = {series.series_instance_uid: series for series in ledger.series(study_uid)}
-    instances = ledger.instances(*known)
-    there = [archive.path(instance.path) for instance in instances if instance.removed_at is None]
-    studies, unreadable = read_studies(there, recognition(settings))
-    found = next((s for s in studies if s.study_instance_uid == study_uid), Study(study_uid, ()))
-    planned = plan(found, {uid: _origin(series, study) for uid, series in known.items()}, table, settings)
-    used = {s.series.series_instance_uid for s in planned.series if s.action != SeriesAction.IGNORE}
-    gone = sum(i.removed_at is not None for i in instances if i.series_instance_uid in used)
-    if gone:
-        why = f"{gone} of its images are no longer in the archive; send the complete study again"
-        planned = replace(planned, profile=None, why=why, series=tuple(_unused(s, why) for s in planned.series))
-    if study.fetched:
-        planned = _for_comparison(ledger, study_uid, planned)
-    elif study.is_phantom:
-        planned = replace(planned, priority=Priority.LOW, destinations=settings.qa.destinations)
-    elif planned.profile is not None and settings.change.enabled:
+    stored = plan_stored(ledger, archive, study, table, settings)
+    planned, known = stored.plan, stored.known
+    if planned.profile is not None and settings.change.enabled and not study.fetched and not study.is_phantom:
         outlook = look(ledger, study, planned.priority, settings.priors, settings.change.min_days)
         if outlook.waits_for:
             ledger.hold_study(study_uid, outlook.waits_for)
@@ -242,16 +229,58 @@ def route_study(
         planned = replace(planned, notes=outlook.notes)
     job = None
     if planned.profile is not None:
-        broken = [f"{file.path.name}: {file.why}" for file in unreadable]
+        used = {s.series.series_instance_uid for s in planned.series if s.action != SeriesAction.IGNORE}
         earlier = choose(ledger, study, settings.change)
         planned = replace(planned, notes=(*planned.notes, *earlier.notes))
         extra = earlier.part_of_key(settings.change)
-        job = ledger.open_job(_new_job(planned, [known[uid] for uid in sorted(used)], broken, earlier, extra))
-    verdicts = [_verdict(series) for series in planned.series] + _unread(known, found)
-    why = planned.why if found.series else "none of its files can be read as DICOM images"
-    if ledger.mark_routed(study_uid, study.revision, verdicts, why, job_id=job.id if job else None):
-        log.info("study routed", study=study_uid, job=job.id if job else None, why=why)
+        job = ledger.open_job(_new_job(planned, [known[uid] for uid in sorted(used)], stored.broken, earlier, extra))
+    verdicts = [_verdict(series) for series in planned.series] + _unread(known, planned)
+    number = job.id if job else None
+    if ledger.mark_routed(study_uid, study.revision, verdicts, planned.why, job_id=number):
+        log.info("study routed", study=study_uid, job=number, why=planned.why)
     return job
+
+
+@dataclass(frozen=True)
+class StoredPlan:
+    """What happens to a study of the archive.
+
+    Parameters
+    ----------
+    known : mapping of str to SeriesRecord
+        Its series as the ledger has them, by Series Instance UID.
+    broken : tuple of str
+        Files that cannot be read, and why.
+    """
+
+    plan: Plan
+    known: Mapping[str, SeriesRecord]
+    broken: tuple[str, ...]
+
+
+def plan_stored(
+    ledger: Ledger, archive: Archive, study: StudyRecord, table: RoutingTable, settings: Settings
+) -> StoredPlan:
+    """Decide what happens to a study of the archive, from the headers of its files; nothing is written."""
+    uid = study.study_instance_uid
+    known = {series.series_instance_uid: series for series in ledger.series(uid)}
+    instances = ledger.instances(*known)
+    there = [archive.path(instance.path) for instance in instances if instance.removed_at is None]
+    studies, unreadable = read_studies(there, recognition(settings))
+    found = next((s for s in studies if s.study_instance_uid == uid), Study(uid, ()))
+    planned = plan(found, {name: _origin(series, study) for name, series in known.items()}, table, settings)
+    used = {s.series.series_instance_uid for s in planned.series if s.action != SeriesAction.IGNORE}
+    gone = sum(i.removed_at is not None for i in instances if i.series_instance_uid in used)
+    if gone:
+        why = f"{gone} of its images are no longer in the archive; send the complete study again"
+        planned = replace(planned, profile=None, why=why, series=tuple(_unused(s, why) for s in planned.series))
+    if study.fetched:
+        planned = _for_comparison(ledger, uid, planned)
+    elif study.is_phantom:
+        planned = replace(planned, priority=Priority.LOW, destinations=settings.qa.destinations)
+    if not found.series:
+        planned = replace(planned, why="none of its files can be read as DICOM images")
+    return StoredPlan(planned, known, tuple(f"{file.path.name}: {file.why}" for file in unreadable))
 
 
 def _for_comparison(ledger: Ledger, study_uid: str, planned: Plan) -> Plan:
@@ -281,9 +310,9 @@ def _verdict(series: SeriesPlan) -> SeriesVerdict:
     )
 
 
-def _unread(known: Mapping[str, SeriesRecord], found: Study) -> list[SeriesVerdict]:
+def _unread(known: Mapping[str, SeriesRecord], planned: Plan) -> list[SeriesVerdict]:
     """Verdicts on series without a readable file."""
-    read = {series.series_instance_uid for series in found.series}
+    read = {one.series.series_instance_uid for one in planned.series}
     why = "none of its files can be read as DICOM images"
     return [SeriesVerdict(uid, False, SeriesRole.OTHER, "", why) for uid in known if uid not in read]
 

@@ -30,7 +30,7 @@ from node.queue import JobQueue
 from node.queue import make_app as make_queue
 from node.settings import ConfigError, Settings, WorklistSettings
 
-from . import actions, audit_page, auth, detector_page, health, metrics, routes, sign_in, study_routes
+from . import actions, administration, audit_page, auth, detector_page, health, metrics, routes, sign_in, study_routes
 from .connections import BoundedProtocol
 from .context import HERE, Context, context_of, make_templates
 from .security import DICOMWEB, harden
@@ -70,7 +70,7 @@ def create_app(settings: Settings, ledger: Ledger) -> FastAPI:
         settings, ledger, job_queue, make_templates(settings, auth.template_values, health.template_values)
     )
     app.mount("/static", _Static(directory=HERE / "static"), name="static")
-    for module in (routes, study_routes, actions, audit_page, detector_page):
+    for module in (routes, study_routes, actions, audit_page, administration, detector_page):
         app.include_router(module.router, dependencies=[Depends(auth.viewer)])
     for module in (sign_in, health, metrics):
         app.include_router(module.router)

@@ -45,8 +45,8 @@ class User:
         return self.role.may_act_as(UserRole.READER)
 
     @property
-    def can_audit(self) -> bool:
-        """Whether this user may see the audit."""
+    def can_administer(self) -> bool:
+        """Whether this user may see the audit and the administrator's page."""
         return self.role.may_act_as(UserRole.ADMINISTRATOR)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -26,18 +27,34 @@ VERSION = version("cmb-node")
 
 @dataclass(frozen=True)
 class Context:
-    """What a route needs. `looks` is the audit's memory: when each session last recorded each look."""
+    """What a route needs.
+
+    `looks` is the audit's memory: when each session last recorded each look. `under_way` is what
+    :meth:`one_at_a_time` guards.
+    """
 
     settings: Settings
     ledger: Ledger
     job_queue: JobQueue | None
     templates: Jinja2Templates
     looks: dict[tuple[str, ...], float] = field(default_factory=dict)
+    under_way: dict[str, threading.Lock] = field(default_factory=dict)
 
     @property
     def archive(self) -> Path:
         """The folder that the ledger's result paths are relative to."""
         return self.settings.data_dir
+
+    @contextmanager
+    def one_at_a_time(self, what: str) -> Iterator[bool]:
+        """Whether nobody else does this now, in this process; while the block runs, nobody else does."""
+        lock = self.under_way.setdefault(what, threading.Lock())
+        is_free = lock.acquire(blocking=False)
+        try:
+            yield is_free
+        finally:
+            if is_free:
+                lock.release()
 
     def signal(self, job: Job) -> None:
         """Tell the workers what a person has set going. If Redis is away, the sweep tells them later."""

@@ -10,9 +10,10 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from node.ledger.access_records import SessionKind, UserRole
+from node.settings import load_settings
 from node.web.app import create_app
 from node.web.auth import cookie_name, new_token, token_hash
-from tests.node.people import add, settings_for
+from tests.node.people import add
 from tests.node.web.test_study_page import Patient
 from tests.web_server import served
 
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.browser
 
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+SINGLE = ("/audit", "/detector", "/administration", "/administration/dry-run", "/account")
 SIZES = {"desktop": (1280, 800), "tablet": (820, 1180), "phone": (390, 844)}
 
 
@@ -35,7 +37,9 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
 
 @pytest.fixture(scope="module")
 def address(patient: Patient) -> Iterator[str]:
-    settings = settings_for(patient.seeder.data_dir, viewer_url="https://ohif.example/{study_uid}")
+    pacs = {"ae_title": "PACS", "host": "127.0.0.1", "port": 104}
+    worklist = {"host": "0.0.0.0", "viewer_url": "https://ohif.example/{study_uid}"}
+    settings = load_settings(None, data_dir=patient.seeder.data_dir, worklist=worklist, destinations={"pacs": pacs})
     with served(create_app(settings, patient.ledger)) as at:
         yield at
 
@@ -58,15 +62,7 @@ def test_axe_finds_no_fault_on_any_page(
     width, height = SIZES[size]
     token = new_token()
     patient.ledger.open_session(token_hash(token), "root", SessionKind.BROWSER, 3600)
-    pages = [
-        "/",
-        patient.path,
-        f"{patient.path}#summary",
-        f"{patient.path}#deliveries",
-        "/audit",
-        "/detector",
-        "/account",
-    ]
+    pages = ["/", patient.path, f"{patient.path}#summary", f"{patient.path}#deliveries", *SINGLE]
     wrong: dict[str, list[str]] = {}
     with browser.new_context(
         viewport={"width": width, "height": height}, has_touch=size != "desktop", color_scheme=scheme
@@ -91,7 +87,7 @@ def test_a_finger_hits_every_control(browser: Browser, address: str, patient: Pa
     with browser.new_context(viewport={"width": width, "height": height}, has_touch=True, is_mobile=True) as context:
         context.add_cookies([{"name": cookie_name(False), "value": token, "url": address}])
         page = context.new_page()
-        for path in ("/", patient.path, "/audit", "/detector", "/account"):
+        for path in ("/", patient.path, *SINGLE):
             page.goto(address + path)
             page.evaluate("document.querySelector('#volumes')?.removeAttribute('hidden')")
             assert page.evaluate("matchMedia('(pointer: coarse)').matches")

@@ -239,17 +239,21 @@ def test_people_are_managed_on_the_command_line(
     assert run("add", "short", stdin="short\n") == 2
     assert run("add", "nothing", stdin="") == 2
     assert run("set-role", "ada", "reader") == 0
+    assert run("disable", "root") == 2
+    assert run("add", "other", "--role", "administrator", stdin=f"{PASSWORD}\n") == 0
     assert run("disable", "root") == 0
     assert run("disable", "nobody") == 2
     assert run("reset-password", "ada", stdin="another sentence of words\n") == 0
     said = capsys.readouterr()
     assert "taken" in said.err
     assert "fewer than 12" in said.err
+    assert "last administrator; make another user administrator first" in said.err
     assert PASSWORD not in said.out + said.err
     assert run("list", "--json") == 0
     listed = {one["name"]: one for one in json.loads(capsys.readouterr().out)["users"]}
     assert {name: (one["role"], one["disabled"] is None) for name, one in listed.items()} == {
         "ada": ("reader", True),
+        "other": ("administrator", True),
         "root": ("administrator", False),
     }
     assert run("list") == 0
@@ -315,3 +319,22 @@ def test_jobs_says_why_a_result_is_not_delivered_yet(tmp_path: Path, capsys: pyt
     assert job["why"].startswith("pacs: PACS@10.0.0.7:104 does not answer")
     assert main(["show", str(job["id"]), "--data", str(tmp_path)]) == 0
     assert "does not answer; next attempt" in capsys.readouterr().out
+
+
+def test_one_administrator_always_remains(ledger: Ledger) -> None:
+    for name in ("ada", "grace"):
+        add(ledger, name, UserRole.ADMINISTRATOR)
+
+    def disable(name: str) -> str:
+        try:
+            ledger.disable_account(name, actor="other")
+        except InputError as error:
+            return error.what
+        return ""
+
+    with ThreadPoolExecutor(2) as pool:  # each disables the other at the same time
+        assert sorted(pool.map(disable, ("ada", "grace"))) == ["", "this is the last administrator"]
+    (left,) = [account.name for account in ledger.accounts() if account.disabled_at is None]
+    with pytest.raises(InputError, match="last administrator"):
+        ledger.set_role(left, UserRole.READER, actor="test")
+    assert ledger.account(left).role is UserRole.ADMINISTRATOR

@@ -250,6 +250,7 @@ def test_roles_are_ordered(app: FastAPI, ledger: Ledger) -> None:
 def test_a_role_taken_away_counts_at_once(web: TestClient, ledger: Ledger) -> None:
     sign_in(web, "root")
     assert web.get("/audit").status_code == 200
+    add(ledger, "other", UserRole.ADMINISTRATOR)
     ledger.set_role("root", UserRole.VIEWER, actor="test")
     answer = web.get("/audit")
     assert answer.status_code == 403
