@@ -6,7 +6,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 LOCKS  := requirements.lock requirements-develop.lock
 
 # What the tests start beside the node: servers, DICOM tools and validators, a browser.
-DEBIAN := redis-server postgresql orthanc orthanc-dicomweb prometheus dcmtk dicom3tools pixelmed-apps chromium docker-compose systemd gcc libc6-dev \
+DEBIAN := redis-server postgresql orthanc orthanc-dicomweb prometheus dcmtk dicom3tools pixelmed-apps chromium nginx docker-compose \
+  systemd gcc libc6-dev \
   $(if $(shell command -v kubectl),,kubernetes-client)
 
 # One more than cores, four at most: a test that runs a node or a browser waits for it half the time.

@@ -16,6 +16,7 @@ from node.settings.destinations import KINDS
 from node.settings.dicomweb import DicomWebClientSettings
 from node.settings.notices import EmailSettings, WebhookSettings
 from node.settings.priors import DicomPacs, DicomWebPacs
+from node.settings.worklist import ProxySignInSettings
 
 HEAD = """# Settings
 
@@ -34,7 +35,7 @@ Restart the node after a change.
 """
 
 
-_FACTORY_DEFAULTS = {"data_dir": "the platform's user data folder", "destinations": "none"}
+_FACTORY_DEFAULTS = {"data_dir": "the platform's user data folder", "destinations": "none", "roles": "none"}
 
 
 def _toml(value: object) -> str:
@@ -69,6 +70,8 @@ def reference() -> str:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             page += _table((field.annotation.__doc__ or name).strip().rstrip("."), f"{name}.", field.annotation)
     page += _table("The receiver's TLS port", "receiver.tls.", ReceiverTlsSettings)
+    title = (ProxySignInSettings.__doc__ or "").strip().rstrip(".")
+    page += _table(title, "worklist.proxy_sign_in.", ProxySignInSettings)
     for name, asked in (("dicom", DicomPacs), ("dicomweb", DicomWebPacs)):
         page += _table((asked.__doc__ or name).strip().rstrip("."), f"priors.{name}.", asked)
     client = (DicomWebClientSettings.__doc__ or "").strip().rstrip(".")

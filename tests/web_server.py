@@ -11,7 +11,6 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from node.settings import WorklistSettings
 from node.web.app import server_config
 
 PATIENCE_S = 60.0
@@ -21,7 +20,7 @@ PATIENCE_S = 60.0
 def serving(app: FastAPI) -> Iterator[uvicorn.Server]:
     """Serve `app` until the block ends; gives the running server."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(server_config(app, WorklistSettings()))
+        server = uvicorn.Server(server_config(app))
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         deadline = time.monotonic() + PATIENCE_S

@@ -68,6 +68,12 @@ class Accounts(AuditTrail):
         with self._read() as connection:
             return connection.scalar(select(users.c.name).where(users.c.disabled_at.is_(None)).limit(1)) is not None
 
+    def is_disabled(self, name: str) -> bool:
+        """Whether there is an account of this name, and it is disabled."""
+        with self._read() as connection:
+            where = and_(users.c.name == name, users.c.disabled_at.is_not(None))
+            return connection.scalar(select(users.c.name).where(where)) is not None
+
     def password_hash(self, name: str) -> str | None:
         """The hash of a user's password; ``None`` if there is no such account or it is disabled."""
         with self._read() as connection:

@@ -18,7 +18,6 @@ from pydantic import (
     SerializationInfo,
     ValidationError,
     field_serializer,
-    field_validator,
     model_validator,
 )
 from pydantic_settings import (
@@ -38,8 +37,9 @@ from .mistakes import ConfigError, check_variables, explain_mistake, explain_sou
 from .notices import NoticeSettings
 from .priors import PriorsSettings
 from .qa import QaSettings
-from .receiver import WHO_MAY_SEND, Network, ReceiverSettings, is_loopback
+from .receiver import WHO_MAY_SEND, ReceiverSettings, is_loopback
 from .secrets import secrets_folder, with_password
+from .worklist import WorklistSettings as WorklistSettings
 
 
 def _time_zone(value: str) -> str:
@@ -115,69 +115,6 @@ class ArchiveSettings(BaseModel):
         description="After the clock of the machine has jumped, nothing is deleted until it has run steadily for this "
         "long, in seconds",
     )
-
-
-class WorklistSettings(BaseModel):
-    """The worklist page."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    host: str = Field("127.0.0.1", description="Address to listen on")
-    port: int = Field(8080, ge=0, le=65535, description="HTTP port; 0 picks a free one")
-    hosts: tuple[str, ...] = Field(
-        (), description="Host names to answer to besides loopback; empty: all, unless it listens on loopback only"
-    )
-    url: str | None = Field(
-        None,
-        pattern=r"^https?://[^/\s]+/?$",
-        description="The page's address in the browser, if there is a proxy (`https://cmb.hospital.example`); "
-        "https makes the session cookie Secure",
-    )
-    proxies: tuple[Network, ...] = Field(
-        (),
-        description="Networks (CIDR) of proxies whose X-Forwarded-For and -Proto are trusted, besides loopback",
-    )
-    sign_in: bool = Field(
-        True, description="Whether users must sign in; `false` is possible only if no other host can reach the page"
-    )
-    session_idle_s: float = Field(3600.0, gt=0, description="A session ends after this many seconds without use")
-    session_limit_s: float = Field(43_200.0, gt=0, description="A session ends after this many seconds in any case")
-    wrong_per_account: int = Field(
-        5, ge=1, description="Wrong passwords for one name before further attempts must wait"
-    )
-    wrong_per_address: int = Field(
-        30, ge=1, description="Wrong passwords from one address before further attempts must wait"
-    )
-    wrong_within_s: int = Field(
-        300, ge=1, description="Wrong passwords count for this many seconds, which is also the longest wait"
-    )
-    viewer_url: str | None = Field(
-        None,
-        description="Address of a study in the site's own viewer, to open it from its page, with `{study_uid}`, "
-        "`{accession}` or `{patient_id}` (`https://ohif.example/viewer?StudyInstanceUIDs={study_uid}`)",
-    )
-    audit_days: float = Field(1095.0, ge=1, description="Audit entries are deleted after this many days")
-
-    @field_validator("viewer_url")
-    @classmethod
-    def _viewer_url(cls, url: str | None) -> str | None:
-        try:
-            is_address = url is None or url.format(study_uid="1", accession="2", patient_id="3").startswith(
-                ("https://", "http://")
-            )
-        except (LookupError, ValueError) as error:
-            raise ValueError("knows only {study_uid}, {accession} and {patient_id} in braces") from error
-        if not is_address:
-            raise ValueError("must begin with https:// or http://")
-        return url
-
-    @model_validator(mode="after")
-    def _sign_in_unless_local(self) -> Self:
-        """Without sign-in, everyone who reaches the worklist would be an administrator."""
-        is_local = self.url is None and not self.proxies and all(map(is_loopback, (self.host, *self.hosts)))
-        if not self.sign_in and not is_local:
-            raise ValueError("sign_in = false needs a loopback host, and no url, proxies or other hosts")
-        return self
 
 
 class ResultSettings(BaseModel):

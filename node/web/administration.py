@@ -213,6 +213,7 @@ def _page(
     view = {
         "destinations": destination_lines(shared.settings, shared.ledger),
         "rules": rules_view(shared.settings),
+        "proxy": shared.settings.worklist.proxy_sign_in,
         "users": user_lines(shared.ledger, user.name),
         "roles": tuple(UserRole),
         "choices": STUDIES,

@@ -28,7 +28,7 @@ from node.processes.alive import beat
 from node.processes.process import stop_on_signal
 from node.queue import JobQueue
 from node.queue import make_app as make_queue
-from node.settings import ConfigError, Settings, WorklistSettings
+from node.settings import ConfigError, Settings
 
 from . import actions, administration, audit_page, auth, detector_page, health, metrics, routes, sign_in, study_routes
 from .connections import BoundedProtocol
@@ -80,7 +80,7 @@ def create_app(settings: Settings, ledger: Ledger) -> FastAPI:
         add_dicomweb(app, settings, ledger)
     app.add_exception_handler(HTTPException, _explain)  # type: ignore[arg-type]
     app.add_exception_handler(ClientDisconnect, _drop)
-    harden(app, settings.worklist.host, settings.worklist.hosts)
+    harden(app, settings.worklist)
     return app
 
 
@@ -136,17 +136,17 @@ def serve(settings: Settings) -> None:
         ledger = Ledger(settings.ledger_url)
         try:
             ledger.upgrade()
-            if part.sign_in and not ledger.has_accounts():
+            if part.sign_in and part.proxy_sign_in is None and not ledger.has_accounts():
                 _log.warning("there is no account yet, so nobody can sign in", add_the_first=FIRST_ACCOUNT)
             _log.info("worklist ready", host=part.host, port=listener.getsockname()[1])
             with stop_on_signal() as stop:
-                _Server(server_config(create_app(settings, ledger), part), stop).run(sockets=[listener])
+                _Server(server_config(create_app(settings, ledger)), stop).run(sockets=[listener])
         finally:
             ledger.close()
 
 
-def server_config(app: FastAPI, part: WorklistSettings) -> uvicorn.Config:
-    """How the server runs: it logs no addresses (they hold UIDs) and trusts the configured proxies only."""
+def server_config(app: FastAPI) -> uvicorn.Config:
+    """How the server runs: it logs no addresses, which hold UIDs; whom it trusts is the application's affair."""
     return uvicorn.Config(
         app,
         http=BoundedProtocol,
@@ -155,7 +155,7 @@ def server_config(app: FastAPI, part: WorklistSettings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=5,
-        forwarded_allow_ips=["127.0.0.1", "::1", *map(str, part.proxies)],
+        proxy_headers=False,
     )
 
 

@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, HTTPException, Request, Response
 
-from node.ledger.access_records import Account, AuditAction, UserRole
+from node.ledger.access_records import AuditAction, UserRole
 
-from .context import context_of
+from .context import MOST_LOOKS, context_of
+from .proxy_sign_in import identify, is_from_proxy
 from .security import DICOMWEB
 
 POLL = "x-poll"
@@ -28,7 +29,6 @@ REPEAT_S = 600.0
 _PROXY_HEADERS = ("x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded")
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _TOKEN_BYTES = 32
-_MOST_LOOKS = 10_000
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class User:
     name: str
     display_name: str
     role: UserRole
+    by_proxy: bool = False  # a trusted proxy has signed the user in
 
     @property
     def can_correct(self) -> bool:
@@ -81,21 +82,34 @@ def token_hash(token: str) -> str:
 
 
 def current_user(request: Request) -> User | None:
-    """The user of a program's token or of a browser's session; :data:`LOCAL` where sign-in is switched off."""
-    shared = context_of(request)
-    user: User | None = LOCAL
-    if must_sign_in(request):
-        token = bearer_token(request) or session_token(request)
-        account = shared.ledger.session_account(
-            token_hash(token), shared.settings.worklist.session_idle_s, used=POLL not in request.headers
-        )
-        user = _user_of(account) if account is not None else None
+    """Who sends the request, as a trusted proxy says, or by a program's token or a browser's session.
+
+    :data:`LOCAL` where sign-in is switched off.
+    """
+    user = (_proxy_user(request) or _token_user(request)) if must_sign_in(request) else LOCAL
     request.state.user = user
     return user
 
 
-def _user_of(account: Account) -> User:
-    return User(account.name, account.display_name or account.name, account.role)
+def _proxy_user(request: Request) -> User | None:
+    shared = context_of(request)
+    found = identify(request, shared, address_of(request))
+    return User(found.name, found.display_name, found.role, by_proxy=True) if found is not None else None
+
+
+def _token_user(request: Request) -> User | None:
+    shared = context_of(request)
+    token = bearer_token(request) or (session_token(request) if has_passwords(request) else "")
+    account = shared.ledger.session_account(
+        token_hash(token), shared.settings.worklist.session_idle_s, used=POLL not in request.headers
+    )
+    return None if account is None else User(account.name, account.display_name or account.name, account.role)
+
+
+def has_passwords(request: Request) -> bool:
+    """Whether users may sign in with a password."""
+    proxy = context_of(request).settings.worklist.proxy_sign_in
+    return proxy is None or proxy.passwords
 
 
 def bearer_token(request: Request) -> str:
@@ -131,11 +145,14 @@ async def check_origin(request: Request) -> None:
 
     Every current browser says in ``Sec-Fetch-Site`` which site made a request, where the node has HTTPS or a loopback
     address; over plain HTTP it still names the page's site in ``Origin``. A page can forge neither header. A program
-    that shows its token in ``Authorization`` is exempt: no browser adds that header for another site. So is DICOMweb,
-    which knows no cookies.
+    that shows its token in ``Authorization`` is exempt: no browser adds that header for another site. A proxy that
+    signs users in may add it to every request, so what comes from there is not exempt. DICOMweb is exempt: it knows no
+    cookies.
     """
     is_exempt = request.method in _SAFE_METHODS or request.url.path.startswith(f"{DICOMWEB}/")
-    if is_exempt or bearer_token(request) or _is_same_origin(request):
+    proxy = context_of(request).settings.worklist.proxy_sign_in
+    is_program = bool(bearer_token(request)) and not (proxy is not None and is_from_proxy(request, proxy))
+    if is_exempt or is_program or _is_same_origin(request):
         return
     raise HTTPException(
         403,
@@ -174,7 +191,7 @@ def audit(
     if repeats and now - shared.looks.get(look, -REPEAT_S) < REPEAT_S:
         return
     shared.ledger.record_access(user.name, action, study_uid, detail, address_of(request))
-    if len(shared.looks) >= _MOST_LOOKS:
+    if len(shared.looks) >= MOST_LOOKS:
         shared.looks.clear()
     shared.looks[look] = now
 
@@ -186,7 +203,9 @@ def address_of(request: Request) -> str:
 
 def template_values(request: Request) -> dict[str, Any]:
     """Values for every template."""
-    return {"user": getattr(request.state, "user", None), "signs_in": must_sign_in(request)}
+    user, proxy = getattr(request.state, "user", None), context_of(request).settings.worklist.proxy_sign_in
+    signs_out = user is not None and (not user.by_proxy or (proxy is not None and proxy.sign_out_url is not None))
+    return {"user": user, "signs_in": must_sign_in(request), "signs_out": signs_out}
 
 
 def session_token(request: Request) -> str:

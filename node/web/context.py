@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from node.text import printable
 
 from . import labels
 
+MOST_LOOKS = 10_000
 HERE = Path(__file__).parent
 VERSION = version("cmb-node")
 
@@ -44,6 +46,16 @@ class Context:
     def archive(self) -> Path:
         """The folder that the ledger's result paths are relative to."""
         return self.settings.data_dir
+
+    def is_news(self, what: tuple[str, ...], within_s: float) -> bool:
+        """Whether this was not noted within so many seconds; then it is noted now."""
+        now = time.monotonic()
+        if now - self.looks.get(what, -within_s) < within_s:
+            return False
+        if len(self.looks) >= MOST_LOOKS:
+            self.looks.clear()
+        self.looks[what] = now
+        return True
 
     @contextmanager
     def one_at_a_time(self, what: str) -> Iterator[bool]:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from node.settings import WorklistSettings
 from node.settings import is_loopback as is_loopback
+
+from .proxy_sign_in import PeerAddress
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 _HEADERS = {
-    b"content-security-policy": _POLICY.encode(),
     b"x-frame-options": b"DENY",
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"same-origin",  # not stricter: a form of this node must carry its Origin
@@ -33,10 +36,18 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
 
 
 class SecurityHeaders:
-    """ASGI middleware: security headers on every response; ``no-store`` unless the response says otherwise."""
+    """ASGI middleware: security headers on every response; ``no-store`` unless the response says otherwise.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Parameters
+    ----------
+    form_target : str
+        Origin that forms may lead to besides this node; empty: none.
+    """
+
+    def __init__(self, app: ASGIApp, form_target: str = "") -> None:
         self._app = app
+        policy = _POLICY.replace("form-action 'self'", f"form-action 'self' {form_target}".rstrip())
+        self._headers = {**_NO_STORE, **_HEADERS, b"content-security-policy": policy.encode()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on and add headers to the response."""
@@ -47,8 +58,8 @@ class SecurityHeaders:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 given = {name.lower() for name, _ in message["headers"]}
-                wanted = {**_NO_STORE, **_HEADERS}
-                message["headers"] = [*message["headers"], *((n, v) for n, v in wanted.items() if n not in given)]
+                missing = ((name, value) for name, value in self._headers.items() if name not in given)
+                message["headers"] = [*message["headers"], *missing]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
@@ -76,20 +87,22 @@ class LimitedBody:
         await self._app(scope, receive_some if is_limited else receive, send)
 
 
-def harden(app: FastAPI, listening_on: str, hosts: Sequence[str]) -> None:
-    """Add the security headers, the limit for bodies, and the check of the Host header.
+def harden(app: FastAPI, settings: WorklistSettings) -> None:
+    """Add the security headers, the limit for bodies, the check of the Host header, and whom proxies speak for.
 
-    Parameters
-    ----------
-    app : FastAPI
-        The application.
-    listening_on : str
-        Address the server listens on. On loopback it answers to loopback names only, so that no web page can reach
-        it under a name of its own (DNS rebinding).
-    hosts : sequence of str
-        Further host names to answer to. If empty and not on loopback: any, since the node cannot know its names.
+    On loopback the server answers to loopback names and `hosts` only, so that no web page can reach it under a name of
+    its own (DNS rebinding). Elsewhere without `hosts`: to any, since the node cannot know its names.
     """
-    allowed = [*LOOPBACK, *hosts] if hosts or is_loopback(listening_on) else ["*"]
+    allowed = [*LOOPBACK, *settings.hosts] if settings.hosts or is_loopback(settings.host) else ["*"]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed, www_redirect=False)
     app.add_middleware(LimitedBody, except_below=f"{DICOMWEB}/")
-    app.add_middleware(SecurityHeaders)
+    app.add_middleware(SecurityHeaders, form_target=_sign_out_origin(settings))
+    trusted = ["127.0.0.1", "::1", *map(str, settings.all_proxies)]
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=trusted)
+    app.add_middleware(PeerAddress)  # outermost: before X-Forwarded-For is read
+
+
+def _sign_out_origin(settings: WorklistSettings) -> str:
+    """Where the form *Sign out* may lead besides this node: browsers refuse to follow a form's redirect elsewhere."""
+    url = urlsplit((settings.proxy_sign_in and settings.proxy_sign_in.sign_out_url) or "")
+    return f"{url.scheme}://{url.netloc}" if url.netloc else ""

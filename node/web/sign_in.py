@@ -16,7 +16,9 @@ from .auth import (
     User,
     Viewer,
     address_of,
+    audit,
     current_user,
+    has_passwords,
     must_sign_in,
     new_token,
     session_token,
@@ -58,6 +60,8 @@ def sign_in(request: Request, shared: Shared, name: Name = "", password: Passwor
     """Check name and password. A wrong password and an unknown name get the same answer."""
     if not must_sign_in(request):
         return RedirectResponse(_local(next), 303)
+    if not has_passwords(request):
+        raise HTTPException(403, "Sign-in with a password is switched off on this node.")
     address, name = address_of(request), name.strip().lower()
     if wait := _wait_s(shared, name, address):
         _record_refusal(shared, name, "too many attempts", address, once_within_s=_FLOOD_S)
@@ -73,10 +77,14 @@ def sign_in(request: Request, shared: Shared, name: Name = "", password: Passwor
 
 
 @router.post("/sign-out")
-def sign_out(request: Request, shared: Shared) -> Response:
-    """End the session."""
+def sign_out(request: Request, shared: Shared, user: CurrentUser) -> Response:
+    """End the session; a user of a proxy is led to where the proxy signs users out."""
     shared.ledger.close_session(token_hash(session_token(request)), address=address_of(request))
-    response = RedirectResponse(PAGE, 303)
+    proxy, page = shared.settings.worklist.proxy_sign_in, PAGE
+    if user is not None and user.by_proxy and proxy is not None and proxy.sign_out_url is not None:
+        audit(request, AuditAction.SIGN_OUT)
+        page = proxy.sign_out_url
+    response = RedirectResponse(page, 303)
     set_session_cookie(request, response, "")
     return response
 
@@ -99,6 +107,8 @@ def change_password(
 ) -> Response:
     """Change the password; every other session of this user ends."""
     _require_sign_in(request)
+    if user.by_proxy or not has_passwords(request):
+        raise HTTPException(403, "This node has no password of yours.")
     address = address_of(request)
     if wait := _wait_s(shared, user.name, address):
         return _account_page(request, shared, _too_many(wait), 429)
@@ -170,8 +180,15 @@ def _sign_in_page(
     status: int = 200,
     wait_s: float = 0.0,
 ) -> Response:
-    no_accounts = not shared.ledger.has_accounts()
-    view = {"next": _local(next_page), "problem": problem, "name": name, "no_accounts": no_accounts}
+    part = shared.settings.worklist
+    view = {
+        "next": _local(next_page),
+        "problem": problem,
+        "name": name,
+        "no_accounts": part.proxy_sign_in is None and not shared.ledger.has_accounts(),
+        "has_passwords": has_passwords(request),
+        "through": part.url or "",
+    }
     headers = {"Retry-After": str(math.ceil(wait_s))} if wait_s else None
     return shared.templates.TemplateResponse(request, "sign_in.html", view, status, headers)
 
@@ -179,7 +196,7 @@ def _sign_in_page(
 def _account_page(
     request: Request, shared: Context, problem: str = "", status: int = 200, success: str = ""
 ) -> Response:
-    view = {"problem": problem, "success": success}
+    view = {"problem": problem, "success": success, "has_passwords": has_passwords(request)}
     return shared.templates.TemplateResponse(request, "account.html", view, status)
 
 

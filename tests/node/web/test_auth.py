@@ -350,7 +350,7 @@ def test_an_address_is_believed_from_a_named_proxy_only(
     ledger: Ledger, fast_folder: Path, peer: str, seen: str
 ) -> None:
     settings = settings_for(fast_folder, proxies=["10.1.0.0/16"])
-    config = server_config(create_app(settings, ledger), settings.worklist)
+    config = server_config(create_app(settings, ledger))
     config.load()
     with TestClient(config.loaded_app, base_url=ADDRESS, client=(peer, 5000), follow_redirects=False) as web:
         web.headers.update({"x-forwarded-for": "192.0.2.7", "origin": ADDRESS})
