@@ -140,7 +140,7 @@ def test_a_token_that_the_proxy_passes_on_is_no_leave_to_forge_requests(ledger: 
     assert [account.name for account in ledger.accounts()] == ["ada", "grace", "root"]
     assert web.post("/administration/users", data=form, headers=passed_on).status_code == 200
     page = web.get("/administration", headers=passed_on).text
-    assert "radiology is reader; pacs team is administrator; everybody else has no access." in page
+    assert "radiology (reader), pacs team (administrator), everybody else (no access)." in page
 
 
 def test_passwords_can_be_switched_off(ledger: Ledger, fast_folder: Path) -> None:
