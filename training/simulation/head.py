@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from pipeline.errors import InputError
 from pipeline.geometry import Geometry
-from pipeline.sitk_images import to_sitk
 from training.simulation.anatomy.nuclei import draw_nuclei
 from training.simulation.anatomy.tissue_maps import Anatomy
 
 from .head_parameters import HeadParameters
+from .resampling import Displacement, Source, resample
 from .tissue import Tissue, TissueState, draw_tissue_state
 
 UInt8 = NDArray[np.uint8]
@@ -139,22 +138,14 @@ class DisplacementMap:
             lps = lps - (self(lps) - mni) @ back.T
         return np.asarray(lps)
 
-    def transform(self) -> sitk.Transform:
-        """The same as a SimpleITK transform for resampling onto the patient's grid."""
+    def displacements(self) -> Displacement:
+        """How far the map moves each point, for resampling onto the patient's grid."""
         k, j, i = self.displacement.shape[1:]
         axes = [self.origin[n] + self.step * np.arange(m) for n, m in enumerate((i, j, k))]
         z, y, x = np.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
         points = np.stack([x, y, z], axis=-1)
         total = points @ self.matrix.T + self.offset - points + np.moveaxis(self.displacement, 0, -1)
-        grid = Geometry((k, j, i), _upright(self.step, self.origin))
-        return sitk.DisplacementFieldTransform(to_sitk(total, grid))
-
-
-def _upright(step: float, origin: ArrayLike) -> NDArray[np.float64]:
-    """Affine of a grid along the axes of the patient."""
-    affine = np.diag((step, step, step, 1.0))
-    affine[:3, 3] = origin
-    return affine
+        return Displacement(np.ascontiguousarray(total), self.step, self.origin)
 
 
 def _affine(p: HeadParameters) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -203,27 +194,6 @@ def displacement(anatomy: Anatomy, p: HeadParameters, grid: Geometry, rng: np.ra
         pull = _atrophy_pull(anatomy, points @ matrix.T + offset, p.atrophy_mm)
         warp = warp + pull.T.reshape(3, *shape).astype(np.float32)
     return DisplacementMap(matrix, offset, warp.astype(np.float32), low)
-
-
-def _resample(
-    array: UInt8, spacing: float, origin: tuple[float, ...], grid: Geometry, how: sitk.Transform, order: int
-) -> UInt8:
-    depth, height, width = array.shape
-    image = to_sitk(array, Geometry((depth, height, width), _upright(spacing, origin)))
-    k, j, i = grid.shape
-    method = sitk.sitkLinear if order else sitk.sitkNearestNeighbor
-    resampled = sitk.Resample(
-        image,
-        (i, j, k),
-        how,
-        method,
-        grid.affine[:3, 3].tolist(),
-        grid.spacing,
-        grid.direction.ravel().tolist(),
-        0.0,
-        sitk.sitkUInt8,
-    )
-    return np.asarray(sitk.GetArrayFromImage(resampled), dtype=np.uint8)
 
 
 def _paint(
@@ -286,7 +256,7 @@ def _add_age_marks(
         _paint(head_inlay, grid, grid.to_lps(at[::-1]), radii, axes, Tissue.CSF)
 
 
-def _surroundings(anatomy: Anatomy, grid: Geometry, how: sitk.Transform) -> tuple[UInt8, Geometry]:
+def _surroundings(anatomy: Anatomy, grid: Geometry, how: Displacement) -> tuple[UInt8, Geometry]:
     """Tissue values around and beyond the fine grid, the neck continued downwards as long as the field needs it."""
     step = max(1.0, grid.spacing[0])
     fov = np.array(grid.shape[::-1]) * grid.spacing[0]
@@ -300,7 +270,8 @@ def _surroundings(anatomy: Anatomy, grid: Geometry, how: sitk.Transform) -> tupl
     extra = round(60 / anatomy.spacing_mm)
     other = np.pad(anatomy.other, ((extra, 0), (0, 0), (0, 0)), mode="edge")
     x, y, z = anatomy.origin_mm
-    return _resample(other, anatomy.spacing_mm, (x, y, z - extra * anatomy.spacing_mm), wide, how, 0), wide
+    longer = Source(other, anatomy.spacing_mm, (x, y, z - extra * anatomy.spacing_mm), nearest=True)
+    return resample([longer], wide, how)[0], wide
 
 
 def make_head(anatomy: Anatomy, parameters: HeadParameters, slab: Slab, seed: int) -> Head:
@@ -308,17 +279,15 @@ def make_head(anatomy: Anatomy, parameters: HeadParameters, slab: Slab, seed: in
     rng = np.random.default_rng([seed, 1])
     grid = slab.geometry()
     mapping = displacement(anatomy, parameters, grid, rng)
-    how = mapping.transform()
-
-    def sample(array: UInt8, order: int = 1) -> UInt8:
-        return _resample(array, anatomy.spacing_mm, anatomy.origin_mm, grid, how, order)
-
-    csf, grey, white = sample(anatomy.csf), sample(anatomy.grey), sample(anatomy.white)
-    other = sample(anatomy.other, 0)
-    vessels = None if anatomy.vessels is None else sample(anatomy.vessels)
-    label, fraction, origin = draw_nuclei()
-    inlay = _resample(label, 0.5, origin, grid, how, 0)
-    inlay_fraction = _resample(fraction, 0.5, origin, grid, how, 1)
+    how = mapping.displacements()
+    label, fraction, nuclei_origin = draw_nuclei()
+    spacing, origin = anatomy.spacing_mm, anatomy.origin_mm
+    sources = [Source(array, spacing, origin) for array in (anatomy.csf, anatomy.grey, anatomy.white)]
+    sources.append(Source(anatomy.other, spacing, origin, nearest=True))
+    sources += [Source(label, 0.5, nuclei_origin, nearest=True), Source(fraction, 0.5, nuclei_origin)]
+    if anatomy.vessels is not None:
+        sources.append(Source(anatomy.vessels, spacing, origin))
+    csf, grey, white, other, inlay, inlay_fraction, *vessels = resample(sources, grid, how)
     # A nucleus stops at the ventricle.
     room = (255 - csf).astype(np.uint16)
     inlay_fraction = (inlay_fraction * room // 255).astype(np.uint8)
@@ -336,7 +305,7 @@ def make_head(anatomy: Anatomy, parameters: HeadParameters, slab: Slab, seed: in
         other,
         inlay,
         inlay_fraction,
-        vessels,
+        vessels[0] if vessels else None,
         *_surroundings(anatomy, grid, how),
         state,
         mapping,
