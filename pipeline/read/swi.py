@@ -43,11 +43,25 @@ def hann_window(shape: tuple[int, int], width: int) -> FloatImage:
     ndarray of float32, shape `shape`
         One at zero frequency, zero from ``width / 2`` samples on.
     """
-    axes = []
-    for n in shape:
-        k = np.abs(fft.fftfreq(n, 1 / n))
-        axes.append(np.where(k < width / 2, 0.5 + 0.5 * np.cos(2 * np.pi * k / width), 0.0))
-    return np.asarray(np.outer(*axes), dtype=np.float32)
+    return np.asarray(np.outer(*(_hann(n, width) for n in shape)), dtype=np.float32)
+
+
+def _hann(n: int, width: int) -> NDArray[np.float64]:
+    k = np.abs(fft.fftfreq(n, 1 / n))
+    return np.where(k < width / 2, 0.5 + 0.5 * np.cos(2 * np.pi * k / width), 0.0)
+
+
+def _low_pass(image: NDArray[np.complex64], window: FloatImage) -> NDArray[np.complex64]:
+    """``ifft2(fft2(image) * window)``, without the lines of k-space on which the window is zero."""
+    rows, columns = np.flatnonzero(window.any(axis=1)), np.flatnonzero(window.any(axis=0))
+    kept = fft.fft(fft.fft(image, axis=0)[rows], axis=1)[:, columns] * window[np.ix_(rows, columns)]
+    half = np.zeros((image.shape[0], len(columns)), dtype=np.complex64)
+    half[rows] = kept
+    # Scaled after the first axis, as ifft2 does.
+    half = fft.ifft(half, axis=0, norm="forward", overwrite_x=True) * np.float32(1 / image.size)
+    spread = np.zeros(image.shape, dtype=np.complex64)
+    spread[:, columns] = half
+    return np.asarray(fft.ifft(spread, axis=1, norm="forward", overwrite_x=True))
 
 
 def high_pass_phase(phase: NDArray[Any], magnitude: NDArray[Any] | None = None, hann_width: int = 64) -> FloatImage:
@@ -72,9 +86,13 @@ def high_pass_phase(phase: NDArray[Any], magnitude: NDArray[Any] | None = None, 
     for k in range(len(phase)):
         unit = np.exp(1j * phase[k].astype(np.float32)).astype(np.complex64)
         signal = unit if magnitude is None else unit * magnitude[k].astype(np.float32)
-        low = fft.ifft2(fft.fft2(signal) * window)
-        result[k] = np.angle(unit * np.conj(low))
+        result[k] = divided_phase(unit, signal, window)
     return result
+
+
+def divided_phase(unit: NDArray[np.complex64], signal: NDArray[np.complex64], window: FloatImage) -> FloatImage:
+    """Phase of one slice over that of its low-pass; `unit` is the signal divided by its weight."""
+    return np.asarray(np.angle(unit * np.conj(_low_pass(signal, window))), dtype=np.float32)
 
 
 def phase_mask(filtered_phase: NDArray[Any], phase_sign: int = 1) -> FloatImage:

@@ -71,17 +71,29 @@ def image_geometry(grid: Geometry, protocol: Protocol) -> Geometry:
     return Geometry(shape, affine)
 
 
-def _centre(n_in: int, n_out: int) -> NDArray[np.int64]:
-    """Indices of the `n_out` lowest frequencies in an unshifted spectrum of `n_in`."""
-    frequency = np.round(scipy.fft.fftfreq(n_out, 1 / n_out)).astype(np.int64)
-    return np.asarray(frequency % n_in)
+def _lowest(n_in: int, n_out: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Where the lowest frequencies lie in unshifted spectra of two sizes: not negative, then negative."""
+    n = min(n_in, n_out)
+    positive, negative = (n + 1) // 2, n // 2
+    return (slice(positive), slice(positive)), (slice(n_in - negative, n_in), slice(n_out - negative, n_out))
+
+
+def _resized(data: Complex64, axis: int, n: int, scale: np.float32) -> Complex64:
+    """A spectrum times `scale`, cropped or filled with zeros to `n` samples along an axis."""
+    size = data.shape[axis]
+    shape = list(data.shape)
+    shape[axis] = n
+    out = np.zeros(shape, dtype=np.complex64) if n > size else np.empty(shape, dtype=np.complex64)
+    rest = (slice(None),) * axis
+    for source, target in _lowest(size, n):
+        np.multiply(data[(*rest, source)], scale, out=out[(*rest, target)])
+    return out
 
 
 def _crop(data: Complex64, axis: int, n: int, workers: int) -> Complex64:
     """Transform one axis and keep its `n` lowest frequencies, scaled so that intensities stay."""
     size = data.shape[axis]
-    spectrum = scipy.fft.fft(data, axis=axis, workers=workers)
-    return np.asarray(np.take(spectrum, _centre(size, n), axis=axis) * np.float32(n / size), dtype=np.complex64)
+    return _resized(scipy.fft.fft(data, axis=axis, workers=workers), axis, n, np.float32(n / size))
 
 
 def sample(signal: Complex64, grid: Geometry, protocol: Protocol, *, workers: int = 1) -> Complex64:
@@ -193,18 +205,14 @@ def reconstruct(kspace: Complex64, grid: Geometry, protocol: Protocol, *, worker
     """Window, zero-fill and transform back."""
     size = matrix(grid, protocol)
     windows = _filter(size.acquired, protocol)
-    data = kspace * windows[0][:, None, None] * windows[1][None, :, None] * windows[2][None, None, :]
+    data = kspace * windows[0][:, None, None]
+    data *= windows[1][None, :, None]
+    data *= windows[2][None, None, :]
     # The slices of a 2D sequence are separate already.
     for axis in range(1 if protocol.sequence is Sequence.T2STAR_2D else 0, 3):
         n, m = size.acquired[axis], size.image[axis]
         if m > n:
-            shape = list(data.shape)
-            shape[axis] = m
-            filled = np.zeros(shape, dtype=np.complex64)
-            where: list[slice | NDArray[np.int64]] = [slice(None)] * 3
-            where[axis] = _centre(m, n)
-            filled[tuple(where)] = data
-            data = filled * np.float32(m / n)
+            data = _resized(data, axis, m, np.float32(m / n))
         data = scipy.fft.ifft(data, axis=axis, workers=workers, overwrite_x=True)
     return np.asarray(data, dtype=np.complex64)
 
@@ -216,11 +224,13 @@ def coil(shape: tuple[int, int, int], shading: float, rng: np.random.Generator) 
     """
     z, y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
     a = rng.normal(0, 0.25, 3) * shading
-    size = 1 + shading * (0.55 * (x[None, None] ** 2 + y[None, :, None] ** 2) + 0.2 * z[:, None, None] ** 2 - 0.35)
-    size = size + a[0] * x[None, None] + a[1] * y[None, :, None] + a[2] * z[:, None, None]
     p = rng.normal(0, 1.2, 6)
-    phase = (
-        p[0] + p[1] * x[None, None] + p[2] * y[None, :, None] + p[3] * z[:, None, None]
-        + 0.6 * p[4] * x[None, None] * y[None, :, None] + 0.6 * p[5] * y[None, :, None] ** 2
-    )  # fmt: skip
-    return np.asarray(np.maximum(size, 0.2) * np.exp(1j * phase), dtype=np.complex64)
+    # A phase that z adds to is a factor: exp(i·phase) is taken of one plane only.
+    plane = np.exp(1j * ((p[2] * y + 0.6 * p[5] * y**2)[:, None] + p[1] * x + 0.6 * p[4] * x * y[:, None]))
+    across = np.exp(1j * (p[0] + p[3] * z))
+    profile = np.empty(shape, dtype=np.complex64)
+    for k in range(shape[0]):
+        size = 1 + shading * (0.55 * (x[None] ** 2 + y[:, None] ** 2) + 0.2 * z[k] ** 2 - 0.35)
+        size = size + a[0] * x[None] + a[1] * y[:, None] + a[2] * z[k]
+        profile[k] = np.maximum(size, 0.2) * (plane * across[k])
+    return profile

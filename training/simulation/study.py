@@ -63,14 +63,18 @@ class SimulatedStudy:
     seed: int
 
 
+def _parts(image: Complex64, geometry: Geometry, protocol: Protocol) -> tuple[Float32, Float32, Float32, Float32]:
+    """Magnitude, phase as reconstructed, phase as shown, and SWI."""
+    magnitude, raw = np.abs(image), np.angle(image)
+    if protocol.sequence is Sequence.T2STAR_2D:
+        return magnitude, raw, raw, magnitude
+    phase = filtered_phase(image, magnitude, raw, protocol.filter, geometry.spacing)
+    return magnitude, raw, phase, weighted(magnitude, phase, protocol.filter)
+
+
 def make_images(image: Complex64, geometry: Geometry, protocol: Protocol) -> Images:
     """Magnitude, phase, SWI and minimum projection of a complex image."""
-    magnitude, raw = np.abs(image), np.angle(image).astype(np.float32)
-    if protocol.sequence is Sequence.T2STAR_2D:
-        phase, swi = raw, magnitude
-    else:
-        phase = filtered_phase(image, protocol.filter, geometry.spacing)
-        swi = weighted(magnitude, phase, protocol.filter)
+    magnitude, raw, phase, swi = _parts(image, geometry, protocol)
     slices = max(1, min(image.shape[0], round(protocol.filter.mip_mm / geometry.spacing[2])))
     return Images(geometry, magnitude, phase, raw, swi, minimum_projection(swi, slices), slices)
 
@@ -108,15 +112,23 @@ def simulate(
         profile *= local_bias(shape, protocol.bias, rng)
 
     def image_of(kspace: Complex64) -> Complex64:
-        return np.asarray(reconstruct(kspace, grid, protocol, workers=workers) * profile / np.float32(level))
+        image = reconstruct(kspace, grid, protocol, workers=workers)
+        image *= profile
+        image /= np.float32(level)
+        return image
 
-    clean_with, clean_without = (make_images(image_of(kspace), geometry, protocol).swi for kspace in (with_, without))
-    truth = judge(inclusions, clean_with, clean_without, 1 / protocol.snr, geometry)
-    del clean_with, clean_without, without
+    clean_without = _parts(image_of(without), geometry, protocol)[3]
+    del without
+    image = image_of(with_)
+    truth = judge(inclusions, _parts(image, geometry, protocol)[3], clean_without, 1 / protocol.snr, geometry)
+    del clean_without
     if protocol.noise is None:
         image = image_of(add_noise(with_, level / protocol.snr, protocol, rng))
     else:
         white = add_noise(np.zeros_like(with_), level / protocol.snr, protocol, rng)
-        noise = colour(white, protocol.noise.exponent, planar=protocol.sequence is Sequence.T2STAR_2D)
-        image = image_of(with_) + image_of(noise) * g_factor(shape, protocol.noise, rng)
+        del with_
+        noise = image_of(colour(white, protocol.noise.exponent, planar=protocol.sequence is Sequence.T2STAR_2D))
+        noise *= g_factor(shape, protocol.noise, rng)
+        image += noise
+        del noise
     return SimulatedStudy(make_images(image, geometry, protocol), truth, protocol, scene.head.name, seed)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -113,14 +114,34 @@ def _window(centre: NDArray[np.float64], radius_mm: float, grid: Geometry) -> tu
     return slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])
 
 
+@njit(cache=True)
+def _nearest(low, shape, affine, centres, n):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Where centre `n` is the nearest, in a box (k, j, i) that starts at voxel `low`."""
+    own = np.empty(shape, dtype=np.bool_)
+    for k in range(shape[0]):
+        for j in range(shape[1]):
+            for i in range(shape[2]):
+                a, b, c = low[2] + i, low[1] + j, low[0] + k
+                x = affine[0, 0] * a + affine[0, 1] * b + affine[0, 2] * c + affine[0, 3]
+                y = affine[1, 0] * a + affine[1, 1] * b + affine[1, 2] * c + affine[1, 3]
+                z = affine[2, 0] * a + affine[2, 1] * b + affine[2, 2] * c + affine[2, 3]
+                here = (x - centres[n, 0]) ** 2 + (y - centres[n, 1]) ** 2 + (z - centres[n, 2]) ** 2
+                nearest = True
+                for m in range(len(centres)):
+                    there = (x - centres[m, 0]) ** 2 + (y - centres[m, 1]) ** 2 + (z - centres[m, 2]) ** 2
+                    if there < here or (there == here and m < n):
+                        nearest = False
+                        break
+                own[k, j, i] = nearest
+    return own
+
+
 def _own_part(
     drop: Float32, box: tuple[slice, slice, slice], n: int, centres: NDArray[np.float64], grid: Geometry
 ) -> NDArray[np.bool_]:
     """Voxels of the box that belong to inclusion `n` and not to a nearer one, within reach of it."""
-    kk, jj, ii = np.meshgrid(*(np.arange(s.start, s.stop) for s in box), indexing="ij")
-    points = grid.to_lps(np.stack([ii, jj, kk], axis=-1))
-    distance = np.linalg.norm(points[..., None, :] - centres, axis=-1)
-    return np.asarray((distance.argmin(axis=-1) == n) & np.isfinite(drop))
+    low = np.array([s.start for s in box])
+    return np.asarray(_nearest(low, drop.shape, grid.affine[:3], centres, n) & np.isfinite(drop))
 
 
 def _tissue_around(swi_without: Float32, own: NDArray[np.bool_]) -> Float32:
