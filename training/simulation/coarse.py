@@ -64,5 +64,7 @@ def coarse(anatomy: Anatomy) -> CoarseAnatomy:
 def shrink(array: NDArray[np.uint8], stride: int) -> Float32:
     """Fractions 0–1 of fractions 0–255, averaged over blocks of `stride` voxels along each axis."""
     k, j, i = (n // stride for n in array.shape)
-    blocks = array[: k * stride, : j * stride, : i * stride].reshape(k, stride, j, stride, i, stride)
-    return np.asarray(blocks.mean(axis=(1, 3, 5), dtype=np.float32) / np.float32(255), dtype=np.float32)
+    total = np.zeros((k, j, i), dtype=np.float32)
+    for c, b, a in np.ndindex(stride, stride, stride):
+        total += array[c : k * stride : stride, b : j * stride : stride, a : i * stride : stride]
+    return np.asarray(total / np.float32(stride**3) / np.float32(255), dtype=np.float32)

@@ -59,12 +59,13 @@ def _places(places, k, matrix, origin, field, field_origin, step):  # type: igno
     """Where the voxels (j, i) of plane k lie in the sources."""
     nj, ni = places.shape[:2]
     fk, fj, fi = field.shape[:3]
+    scale = 1.0 / step
     for j in prange(nj):
         for i in range(ni):
             x = matrix[0, 0] * i + matrix[0, 1] * j + matrix[0, 2] * k + origin[0]
             y = matrix[1, 0] * i + matrix[1, 1] * j + matrix[1, 2] * k + origin[1]
             z = matrix[2, 0] * i + matrix[2, 1] * j + matrix[2, 2] * k + origin[2]
-            u, v, w = (x - field_origin[0]) / step, (y - field_origin[1]) / step, (z - field_origin[2]) / step
+            u, v, w = (x - field_origin[0]) * scale, (y - field_origin[1]) * scale, (z - field_origin[2]) * scale
             sx = sy = sz = 0.0
             if u >= -0.5 and v >= -0.5 and w >= -0.5 and u < fi - 0.5 and v < fj - 0.5 and w < fk - 0.5:
                 a, b, c = math.floor(u), math.floor(v), math.floor(w)
@@ -84,11 +85,12 @@ def _read(out, places, array, origin, spacing, nearest):  # type: ignore[no-unty
     """Fill plane `out` with the values of `array` at `places`."""
     nj, ni = out.shape
     mk, mj, mi = array.shape
+    scale = 1.0 / spacing
     for j in prange(nj):
         for i in range(ni):
-            x = (places[j, i, 0] - origin[0]) / spacing
-            y = (places[j, i, 1] - origin[1]) / spacing
-            z = (places[j, i, 2] - origin[2]) / spacing
+            x = (places[j, i, 0] - origin[0]) * scale
+            y = (places[j, i, 1] - origin[1]) * scale
+            z = (places[j, i, 2] - origin[2]) * scale
             if not (x >= -0.5 and y >= -0.5 and z >= -0.5 and x < mi - 0.5 and y < mj - 0.5 and z < mk - 0.5):
                 out[j, i] = 0
             elif nearest:

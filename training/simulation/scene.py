@@ -19,7 +19,7 @@ from .head import Head, Slab, make_head
 from .head_parameters import HeadParameters
 from .texture import texture_block
 from .tissue import Tissue
-from .veins import Generator, VeinImage, VeinParameters, VeinTree, grow_veins, join, rasterise, territory
+from .veins import Generator, Territory, VeinImage, VeinParameters, VeinTree, grow_veins, join, rasterise, territory
 
 Float32 = NDArray[np.float32]
 
@@ -63,6 +63,8 @@ class Scene:
     ----------
     head : Head
         Tissue on the fine grid.
+    ground : Territory
+        The same in voxels of about 1 mm.
     tree, veins : VeinTree, VeinImage
         The veins, and their image on the fine grid.
     field_ppm : ndarray of float32, shape (k, j, i)
@@ -76,6 +78,7 @@ class Scene:
     parameters: SceneParameters
     seed: int
     head: Head
+    ground: Territory
     tree: VeinTree
     veins: VeinImage
     field_ppm: Float32
@@ -150,11 +153,12 @@ def _split_vessels(head: Head, veins: VeinImage) -> tuple[VeinImage, NDArray[np.
 def make_scene(anatomy: Anatomy, parameters: SceneParameters, seed: int, *, workers: int = 1) -> Scene:
     """Build the head, its veins and its field; the same seed builds the same scene."""
     head = make_head(anatomy, parameters.head, parameters.slab, seed)
-    tree = grow_veins(head, parameters.generator, parameters.veins, seed)
+    ground = territory(head)
+    tree = grow_veins(head, ground, parameters.generator, parameters.veins, seed)
     short = None
     if parameters.short_veins is not None:
         normal = head.geometry.direction[:, 2]
-        short = grow_short_veins(territory(head), normal, parameters.short_veins, np.random.default_rng([seed, 10]))
+        short = grow_short_veins(ground, normal, parameters.short_veins, np.random.default_rng([seed, 10]))
         tree = join([tree, short.tree])
     veins, artery = _split_vessels(head, rasterise(tree, head.geometry))
     rng = np.random.default_rng([seed, 3])
@@ -176,4 +180,4 @@ def make_scene(anatomy: Anatomy, parameters: SceneParameters, seed: int, *, work
     )
     shift += dipole_field(chi, head.geometry.spacing, head.b0, workers=workers)
     shim(shift, head.brain())
-    return Scene(parameters, seed, head, tree, veins, shift, grain, short)
+    return Scene(parameters, seed, head, ground, tree, veins, shift, grain, short)

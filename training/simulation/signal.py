@@ -50,6 +50,9 @@ def _tissue_signal(  # type: ignore[no-untyped-def]
                     value += rest * level[t] * fat
                 else:
                     value += rest * level[t] * (np.float32(1.0) - a) * (np.float32(1.0) - v)
+                if value == 0:  # air
+                    out[k, j, i] = 0
+                    continue
                 phase = radians * field[k, j, i]
                 out[k, j, i] = value * np.complex64(np.cos(phase) + 1j * np.sin(phase))
 

@@ -6,8 +6,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from training.simulation.veins.territory import territory
-
 from .inclusion import Point
 from .regions import REGIONS, cortical_depth, region_of
 from .scene import Scene
@@ -32,7 +30,7 @@ class Sites:
     """
 
     def __init__(self, scene: Scene) -> None:
-        ground = territory(scene.head)
+        ground = scene.ground
         self._grid = ground.geometry
         self._step = ground.geometry.spacing[0]
         self._head = scene.head

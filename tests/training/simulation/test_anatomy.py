@@ -128,13 +128,13 @@ def test_tissue_tables_pass_through_the_known_field_strengths(field: float) -> N
 @pytest.mark.parametrize("generator", list(Generator))
 def test_veins_obey_murray_and_stay_in_the_head(scene: Scene, generator: Generator) -> None:
     parameters = VeinParameters(cortical=400, deep=60)
-    tree = grow_veins(scene.head, generator, parameters, 5)
-    again = grow_veins(scene.head, generator, parameters, 5)
+    tree = grow_veins(scene.head, scene.ground, generator, parameters, 5)
+    again = grow_veins(scene.head, scene.ground, generator, parameters, 5)
     assert np.array_equal(tree.start, again.start)
     assert 1.0 < tree.volume_ml < 30
     assert tree.radius.min() >= 0.9 * parameters.cortical_radius_mm
     assert np.linalg.norm(tree.end - tree.start, axis=1).max() < 12
-    other = grow_veins(scene.head, generator, parameters, 6)
+    other = grow_veins(scene.head, scene.ground, generator, parameters, 6)
     assert other.start.shape != tree.start.shape or not np.array_equal(other.start, tree.start)
 
 

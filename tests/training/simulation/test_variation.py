@@ -32,7 +32,6 @@ from training.simulation.protocol import (
 from training.simulation.scene import Scene
 from training.simulation.sites import Sites
 from training.simulation.study import simulate
-from training.simulation.veins import territory
 from training.simulation.veins.mimics import ends_and_bends
 from training.simulation.veins.short import ShortVeins, grow_short_veins
 
@@ -140,7 +139,7 @@ def test_slices_can_be_interpolated_overlap_and_fade_at_the_ends_of_the_slab(sce
 
 
 def test_short_veins_lie_in_tissue_and_many_run_across_the_slices(scene: Scene) -> None:
-    ground, normal = territory(scene.head), scene.head.geometry.direction[:, 2]
+    ground, normal = scene.ground, scene.head.geometry.direction[:, 2]
     short = grow_short_veins(ground, normal, ShortVeins((60, 60), end_on_share=1.0), np.random.default_rng(3))
     assert len(short.centre) == 60
     voxel = np.round(ground.geometry.to_ijk(short.centre)[:, ::-1]).astype(int)
@@ -152,7 +151,7 @@ def test_short_veins_lie_in_tissue_and_many_run_across_the_slices(scene: Scene) 
 
 def test_ends_and_bends_of_veins_are_known(scene: Scene) -> None:
     short = grow_short_veins(
-        territory(scene.head), scene.head.geometry.direction[:, 2], ShortVeins((30, 30), radius_mm=(0.4, 0.5)),
+        scene.ground, scene.head.geometry.direction[:, 2], ShortVeins((30, 30), radius_mm=(0.4, 0.5)),
         np.random.default_rng(4),
     )  # fmt: skip
     places = ends_and_bends(replace(scene, tree=short.tree))

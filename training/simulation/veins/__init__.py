@@ -16,7 +16,7 @@ from .territory import Territory, territory
 from .tree import VeinParameters, VeinTree, join
 
 __all__ = [
-    "Generator", "VeinImage", "VeinParameters", "VeinTree", "grow_veins", "join", "rasterise", "territory",
+    "Generator", "Territory", "VeinImage", "VeinParameters", "VeinTree", "grow_veins", "join", "rasterise", "territory",
 ]  # fmt: skip
 
 
@@ -27,10 +27,9 @@ class Generator(StrEnum):
     COLONISATION = "colonisation"
 
 
-def grow_veins(head: Head, generator: Generator, parameters: VeinParameters, seed: int) -> VeinTree:
+def grow_veins(head: Head, ground: Territory, generator: Generator, parameters: VeinParameters, seed: int) -> VeinTree:
     """All veins of a head, in patient millimetres; the same seed grows the same veins."""
     rng = np.random.default_rng([seed, 2])
-    ground: Territory = territory(head)
     large = sinuses(head, ground)
     grow = drain if generator is Generator.DRAINAGE else colonise
     trees = [grow(ground, large, parameters, rng)]
