@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
 from tests.node.web.test_study_page import Patient
 from tests.waiting import wait_for
@@ -39,11 +39,21 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def opened(browser: Browser, address: str, patient: Patient) -> Iterator[tuple[Page, list[str]]]:
-    """The desk, opened once: without a graphics card, a browser takes seconds to set it up."""
+    """The desk, opened once: without a graphics card, a browser takes seconds to set it up.
+
+    Until the first volume is there, the server's slice is what the reader sees.
+    """
     complaints: list[str] = []
     with browser.new_page(viewport={"width": 1280, "height": 800}) as page:
         listen(page, complaints)
-        page.goto(address + patient.path)
+        held: list[Route] = []
+        page.route("**/swi.nii", lambda route: held.append(route))
+        with page.expect_request("**/swi.nii", timeout=LOAD_MS):
+            page.goto(address + patient.path)
+        expect(page.locator(".stage input")).to_be_visible()
+        expect(page.locator("#volumes")).not_to_be_visible()
+        wait_for(lambda: held)
+        held[0].continue_()
         page.wait_for_selector("#volumes[data-loaded]", timeout=LOAD_MS)
         yield page, complaints
 

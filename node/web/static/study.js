@@ -276,10 +276,12 @@ async function startViewer() {
   if (!root) return;
   const { VolumeViewer, supported } = await import("./volumes.js");
   if (!supported()) return;
+  root.dataset.loading = ""; // the slice of the server stays in sight until the first volume is drawn
   root.hidden = false;
   const made = new VolumeViewer(root);
   root.addEventListener("viewer:ready", () => {
     viewer = made;
+    delete root.dataset.loading;
     $("#viewer").hidden = true;
     refreshMarks();
     if (selected()) select(selected());
