@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from node.ledger.access_records import SessionKind, UserRole
 from node.settings import load_settings
@@ -100,3 +101,17 @@ def test_a_finger_hits_every_control(browser: Browser, address: str, patient: Pa
             )
             assert small == [], path
             assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+
+
+@pytest.mark.parametrize("size", ["desktop", "tablet", "phone"])
+def test_the_number_of_microbleeds_is_seen_before_anything_is_scrolled(
+    browser: Browser, address: str, patient: Patient, size: str
+) -> None:
+    width, height = SIZES[size]
+    token = new_token()
+    patient.ledger.open_session(token_hash(token), "root", SessionKind.BROWSER, 3600)
+    with browser.new_context(viewport={"width": width, "height": height}) as context:
+        context.add_cookies([{"name": cookie_name(False), "value": token, "url": address}])
+        page = context.new_page()
+        page.goto(address + patient.path)
+        expect(page.get_by_role("heading", name=re.compile("^7 cerebral microbleeds"))).to_be_in_viewport(ratio=1)
