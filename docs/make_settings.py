@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from node.settings import Settings
+from node.settings.audit_repository import AuditRepositorySettings
 from node.settings.connections import ReceiverTlsSettings
 from node.settings.destinations import KINDS
 from node.settings.dicomweb import DicomWebClientSettings
@@ -78,6 +79,8 @@ def reference() -> str:
     page += _table(f"{client}, `[dicomweb.clients.NAME]`", "", DicomWebClientSettings)
     for name, channel in (("webhook", WebhookSettings), ("email", EmailSettings)):
         page += _table((channel.__doc__ or name).strip().rstrip("."), f"notices.{name}.", channel)
+    title = (AuditRepositorySettings.__doc__ or "").strip().rstrip(".")
+    page += _table(title, "audit_repository.", AuditRepositorySettings)
     for kind, model in KINDS.items():
         page += _table(f"A destination of kind `{kind}`, `[destinations.NAME]`", "", model)
     return page

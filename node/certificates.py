@@ -65,6 +65,7 @@ def _named(settings: Settings) -> Iterator[tuple[str, Path]]:
         **{f"receiver.commitment.{peer.ae_title}": peer for peer in settings.receiver.commitment},
         "notices.webhook": settings.notices.webhook,
         "notices.email": settings.notices.email,
+        "audit_repository": settings.audit_repository,
         "priors.dicom": settings.priors.dicom,
         "priors.dicomweb": settings.priors.dicomweb,
     }

@@ -43,7 +43,7 @@ LAYERS = (
     ("notices",),
     ("deliver", "receive"),
     ("analyse", "priors"),
-    ("route",),
+    ("atna", "route"),
     ("web",),
     ("demo", "run"),
     ("doctor", "qa"),

@@ -28,6 +28,7 @@ CHECKS: tuple[Callable[[Settings], Iterator[Checkup]], ...] = (
     machine.check_gpu,
     services.check_connections,
     services.check_notices,
+    services.check_audit_repository,
 )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from node.atna.syslog import NotReceivedError, SyslogRepository
 from node.deliver.check import LONGEST_WAIT_S, check_destination
 from node.ledger import Ledger
 from node.notices.channels import NotSentError, open_channels
@@ -158,6 +159,39 @@ def check_notices(settings: Settings) -> Iterator[Checkup]:
             yield wrong(f"notices by {name}", f"{channel.address} {error}", f"check the address, and notices.{name}")
         except CmbError as error:
             yield wrong_because(f"notices by {name}", error)
+
+
+def check_audit_repository(settings: Settings) -> Iterator[Checkup]:
+    """Whether the audit repository answers, and what waits for it."""
+    if settings.audit_repository is None:
+        return
+    subject, address = "audit repository", settings.audit_repository.address
+    try:
+        answer = SyslogRepository(settings.audit_repository).check()
+    except NotReceivedError as error:
+        yield wrong(subject, f"{address} {error}", "check the address, its certificate, and audit_repository")
+    except CmbError as error:
+        yield wrong_because(subject, error)
+    else:
+        yield ok(subject, f"{address} {answer}")
+    yield from _audit_backlog(settings)
+
+
+def _audit_backlog(settings: Settings) -> Iterator[Checkup]:
+    """What the ledger keeps for the audit repository; a database that does not answer has its own line."""
+    if settings.database_url is None and not (settings.data_dir / "ledger.sqlite3").is_file():
+        return
+    ledger = Ledger(settings.ledger_url)
+    try:
+        state = ledger.feed_state()
+    except SQLAlchemyError:
+        return
+    finally:
+        ledger.close()
+    if state is not None and state.why and state.oldest_at is not None:
+        since = state.oldest_at.astimezone(settings.zone).isoformat(timespec="minutes")
+        what = f"{state.waiting} audit messages have waited since {since}; the last attempt failed: {state.why}"
+        yield note("audit messages", what, "they are sent when the repository takes them again")
 
 
 def check_secrets(folder: Path | None) -> Iterator[Checkup]:

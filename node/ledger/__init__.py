@@ -6,6 +6,8 @@ The only place with SQL. Every change of state is one transaction with a history
 from __future__ import annotations
 
 from .accounts import Accounts
+from .audit_events import AuditEvent, FeedBatch, FeedState, ObjectRefused, PriorQuery, ResultSent, SeriesReceived
+from .audit_feed import AuditFeed
 from .clock_changes import ClockChanges
 from .commitment_requests import CommitmentRequests, ReceivedCommitmentRequest
 from .commitments import Commitments
@@ -73,6 +75,7 @@ class Ledger(
     Tallies,
     Notices,
     Monitoring,
+    AuditFeed,
 ):
     """The ledger, one class over its parts; each part is a module of this package.
 
@@ -82,6 +85,7 @@ class Ledger(
 
 __all__ = [
     "AddedMicrobleed",
+    "AuditEvent",
     "CertaintyVerdict",
     "Correction",
     "Delivery",
@@ -89,6 +93,8 @@ __all__ = [
     "DestinationRecord",
     "EarlierStudy",
     "FailingDestination",
+    "FeedBatch",
+    "FeedState",
     "FindingCounts",
     "HistoryEntry",
     "InstanceRecord",
@@ -105,8 +111,10 @@ __all__ = [
     "NoticeCondition",
     "NoticeMessage",
     "NoticedJob",
+    "ObjectRefused",
     "PriorCounts",
     "PriorFetch",
+    "PriorQuery",
     "PriorRequest",
     "PriorState",
     "Priority",
@@ -115,6 +123,8 @@ __all__ = [
     "ReceivingSeries",
     "RemovableStudy",
     "ResultFile",
+    "ResultSent",
+    "SeriesReceived",
     "SeriesRecord",
     "SeriesState",
     "SeriesVerdict",

@@ -54,6 +54,8 @@ class AuditAction(StrEnum):
     ERASED = "erased a study"
     BACKUP = "made a backup"
     RESTORED = "restored a backup"
+    START = "started the node"
+    STOP = "stopped the node"
 
 
 @dataclass(frozen=True)

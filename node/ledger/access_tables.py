@@ -1,8 +1,8 @@
-"""Which tables hold accounts, sessions, sign-in attempts and the audit?"""
+"""Which tables hold accounts, sessions, sign-in attempts, the audit, and what was sent of it?"""
 
 from __future__ import annotations
 
-from sqlalchemy import Column, ForeignKey, Index, Integer, String, Table, Text
+from sqlalchemy import Column, ForeignKey, Index, Integer, String, Table, Text, text
 
 from .models import UtcDateTime, metadata
 
@@ -58,4 +58,17 @@ audit = Table(
     Index(None, "at"),
     Index(None, "user_name", "id"),
     Index(None, "study_instance_uid", "id"),
+)
+
+audit_feed = Table(  # one row, if there is an audit repository: what it has been told
+    "audit_feed",
+    metadata,
+    Column("name", String(16), primary_key=True),
+    Column("audit_id", Integer, nullable=False),  # all up to this row of `audit`
+    Column("history_id", Integer, nullable=False),  # all up to this row of `history`
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("next_at", UtcDateTime, nullable=False),
+    _text("why"),  # the last attempt failed
+    Column("begun_at", UtcDateTime, nullable=False),
+    Column("sent_at", UtcDateTime),
 )

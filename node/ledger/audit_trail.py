@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, insert, or_, select
 
 from .access_records import AuditEntry, AuditFilters
 from .access_tables import audit
@@ -47,14 +48,7 @@ class AuditTrail(Store):
 
     def audit(self, filters: AuditFilters | None = None, *, limit: int = 100, offset: int = 0) -> list[AuditEntry]:
         """The audit, newest first."""
-        where = _matches(filters or AuditFilters())
-        patient = [func.coalesce(studies.c[name], "").label(name) for name in _PATIENT]
-        query = (
-            select(audit, *patient)
-            .outerjoin(studies, studies.c.study_instance_uid == audit.c.study_instance_uid)
-            .where(where)
-            .order_by(audit.c.id.desc())
-        )
+        query = select_audit().where(_matches(filters or AuditFilters())).order_by(audit.c.id.desc())
         query = query.limit(limit).offset(offset)
         with self._read() as connection:
             return [AuditEntry(**row) for row in connection.execute(query).mappings()]
@@ -92,6 +86,12 @@ class AuditTrail(Store):
                 address=clean(address, 64),
             )
         )
+
+
+def select_audit() -> Select[Any]:
+    """The columns of :class:`AuditEntry`; patients whose study is not in the ledger any more are empty."""
+    patient = [func.coalesce(studies.c[name], "").label(name) for name in _PATIENT]
+    return select(audit, *patient).outerjoin(studies, studies.c.study_instance_uid == audit.c.study_instance_uid)
 
 
 def _matches(filters: AuditFilters) -> ColumnElement[bool]:

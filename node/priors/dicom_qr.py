@@ -76,12 +76,7 @@ class QueryRetrieve:
 
     def studies(self, patient_id: str, first: date, last: date) -> list[FoundStudy]:
         """See :meth:`node.priors.source.PriorSource.studies`."""
-        query = _query("STUDY", STUDY_KEYS)
-        query.PatientID, query.ModalitiesInStudy = patient_id, "MR"
-        query.StudyDate = f"{first:%Y%m%d}-{last:%Y%m%d}"
-        if not patient_id.isascii():
-            query.SpecificCharacterSet = "ISO_IR 192"
-        return [found_study(answer) for answer in self._find(query)]
+        return [found_study(answer) for answer in self._find(study_query(patient_id, first, last))]
 
     def series(self, study_uid: str) -> list[FoundSeries]:
         """See :meth:`node.priors.source.PriorSource.series`."""
@@ -167,6 +162,16 @@ class QueryRetrieve:
                     raise
         except Unreachable as error:
             raise SourceError(str(error)) from error
+
+
+def study_query(patient_id: str, first: date, last: date) -> Dataset:
+    """The identifier of a C-FIND for the MR studies of a patient between two dates."""
+    query = _query("STUDY", STUDY_KEYS)
+    query.PatientID, query.ModalitiesInStudy = patient_id, "MR"
+    query.StudyDate = f"{first:%Y%m%d}-{last:%Y%m%d}"
+    if not patient_id.isascii():
+        query.SpecificCharacterSet = "ISO_IR 192"
+    return query
 
 
 def _query(level: str, keys: Sequence[str]) -> Dataset:

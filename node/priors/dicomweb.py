@@ -57,18 +57,12 @@ class DicomWeb:
 
     def studies(self, patient_id: str, first: date, last: date) -> list[FoundStudy]:
         """See :meth:`node.priors.source.PriorSource.studies`."""
-        match = {
-            "PatientID": patient_id,
-            "StudyDate": f"{first:%Y%m%d}-{last:%Y%m%d}",
-            "ModalitiesInStudy": "MR",
-            "limit": str(MOST_ANSWERS),
-        }
-        return [found_study(answer) for answer in self._find("/studies", match, STUDY_KEYS)]
+        return [found_study(answer) for answer in self._find(study_search(patient_id, first, last))]
 
     def series(self, study_uid: str) -> list[FoundSeries]:
         """See :meth:`node.priors.source.PriorSource.series`."""
-        match = {"limit": str(MOST_ANSWERS)}
-        return [found_series(answer) for answer in self._find(f"/studies/{study_uid}/series", match, SERIES_KEYS)]
+        search = _search(f"/studies/{study_uid}/series", {}, SERIES_KEYS)
+        return [found_series(answer) for answer in self._find(search)]
 
     def fetch(self, study_uid: str, series_uids: Sequence[str], bounds: TransferLimits) -> PriorCounts:
         """See :meth:`node.priors.source.PriorSource.fetch`: one retrieval per series."""
@@ -80,12 +74,10 @@ class DicomWeb:
             raise SourceError(f"{number} images of {self.address} cannot be stored", counts=tally.counts)
         return tally.counts
 
-    def _find(self, path: str, match: Mapping[str, str], keys: Sequence[str]) -> list[Dataset]:
-        query = httpx.QueryParams([*match.items(), *(("includefield", keyword) for keyword in keys)])
-
+    def _find(self, search: str) -> list[Dataset]:
         async def ask() -> list[Dataset]:
             async with self._service() as service:
-                answer = await service.ask("GET", f"{path}?{query}", _JSON)
+                answer = await service.ask("GET", search, _JSON)
             if answer.status == 204 or (answer.status == 200 and not answer.content):
                 return []
             if answer.status != 200:
@@ -136,6 +128,20 @@ class DicomWeb:
             raise SourceError(f"{self.address}: {error}" if isinstance(error, Unanswered) else str(error)) from error
         except (httpx.HTTPError, httpx.InvalidURL, PartsError) as error:
             raise SourceError(f"{self.address}: {error or type(error).__name__}") from error
+
+
+def study_search(patient_id: str, first: date, last: date) -> str:
+    """The search for the MR studies of a patient between two dates, relative to the service's address."""
+    dates = f"{first:%Y%m%d}-{last:%Y%m%d}"
+    match = {"PatientID": patient_id, "StudyDate": dates, "ModalitiesInStudy": "MR"}
+    return _search("/studies", match, STUDY_KEYS)
+
+
+def _search(path: str, match: Mapping[str, str], keys: Sequence[str]) -> str:
+    query = httpx.QueryParams(
+        [*match.items(), ("limit", str(MOST_ANSWERS)), *(("includefield", keyword) for keyword in keys)]
+    )
+    return f"{path}?{query}"
 
 
 def _run(work: Coroutine[Any, Any, Given], bounds: TransferLimits, tally: TransferTally) -> Given:

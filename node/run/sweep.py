@@ -16,6 +16,7 @@ from itertools import islice
 import structlog
 
 from node.archive import Archive
+from node.atna import AuditSender
 from node.certificates import certificate_notices
 from node.leases import pause_s
 from node.ledger import Ledger
@@ -76,6 +77,11 @@ class Sweep:
         """What tells people by webhook and e-mail."""
         return Notifier(self.settings, self.ledger)
 
+    @cached_property
+    def audit_sender(self) -> AuditSender:
+        """What tells the audit repository."""
+        return AuditSender(self.settings, self.ledger)
+
     def round(self) -> None:
         """Do every step once."""
         if not self._step("correct times", self.correct_times):
@@ -92,6 +98,7 @@ class Sweep:
         if now >= self._due.get("notices", 0.0):
             self._due["notices"] = now + NOTICES_EVERY_S
             self._step("send notices", self.send_notices)
+            self._step("send audit messages", self.audit_sender.start_sending)
         if now >= self._due.get("clean", 0.0):
             self._due["clean"] = now + CLEAN_EVERY_S
             self._step("check the disk", self.look_at_disk)
@@ -285,6 +292,8 @@ def run_sweep(settings: Settings, stop: threading.Event | None = None) -> None:
     with ExitStack() as stack:
         stack.callback(sweep.ledger.close)
         stop = stop or stack.enter_context(stop_on_signal())
+        sweep.audit_sender.start()
+        stack.callback(sweep.audit_sender.stop)
         if source is not None:
             sweep.fetcher = stack.enter_context(Fetcher(settings, sweep.ledger, source))
         while not stop.is_set():

@@ -29,6 +29,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from .audit_repository import AuditRepositorySettings
 from .change import ChangeSettings
 from .connections import AETitle, DicomPeerSettings
 from .destinations import AnyDestination, DicomDestination, write_secret
@@ -176,6 +177,7 @@ class Settings(BaseSettings):
     change: ChangeSettings = ChangeSettings()
     results: ResultSettings = ResultSettings()
     notices: NoticeSettings = NoticeSettings()
+    audit_repository: AuditRepositorySettings | None = None
     archive: ArchiveSettings = ArchiveSettings()
     worklist: WorklistSettings = WorklistSettings()
     dicomweb: DicomWebSettings = DicomWebSettings()

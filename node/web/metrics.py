@@ -66,6 +66,7 @@ class NodeCollector(Collector):
         yield from self._machine()
         yield from self._queues()
         yield from self._qa()
+        yield from self._audit()
         destinations = sorted({*self._settings.destinations, *counts.waiting_by_destination})
         yield from ledger_metrics(self._shared.ledger.tallies(), destinations)
 
@@ -80,6 +81,15 @@ class NodeCollector(Collector):
         yield _gauge("cmbnode_qa_false_positives", "False positives of the last QA run", {(): run.false})
         steps: Numbers = {(step,): seconds for step, seconds in run.seconds.items()}
         yield _gauge("cmbnode_qa_step_seconds", "Duration of each step of the last QA run", steps, ["step"])
+
+    def _audit(self) -> Iterator[Metric]:
+        """What waits for the audit repository, if there is one."""
+        if self._settings.audit_repository is None or (state := self._shared.ledger.feed_state()) is None:
+            return
+        yield _gauge("cmbnode_audit_waiting", "Events that the audit repository has not been told", {(): state.waiting})
+        text = "Age of the oldest event that the audit repository has not been told"
+        yield _gauge("cmbnode_audit_oldest_waiting_seconds", text, {(): _age(state.oldest_at)})
+        yield _gauge("cmbnode_audit_failing", "Whether the last attempt to send to it failed", {(): bool(state.why)})
 
     def _states(self, counts: LedgerCounts) -> Iterator[Metric]:
         """What there is in the ledger, by state."""
