@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,8 @@ from .message import Outcome
 
 PLAIN = 'set transport = "tcp", or use its port for TLS'
 OWN = "audit_repository.certificate"
+REFUSAL_S = 0.5
+"""How long a repository may take to refuse the node's certificate for the log to say so, in seconds."""
 LONGEST_DATAGRAM = 65_507
 """What a UDP datagram holds."""
 _FACILITY = 10  # security and authorization messages
@@ -112,10 +115,36 @@ class SyslogRepository:
                 if context is None:
                     yield plain
                     return
-                with context.wrap_socket(plain, server_hostname=settings.host) as secure:
+                with _secure(context, plain, settings.host) as secure:
+                    _hear_refusal(secure)
                     yield secure
         except OSError as error:
             raise NotReceivedError(_explain(error)) from error
+
+
+def _secure(context: ssl.SSLContext, plain: socket.socket, host: str) -> ssl.SSLSocket:
+    try:
+        return context.wrap_socket(plain, server_hostname=host)
+    except OSError as error:
+        raise NotReceivedError(f"no TLS connection: {explain_tls(error, plain=PLAIN, own=OWN)}") from error
+
+
+def _hear_refusal(connection: ssl.SSLSocket) -> None:
+    """Wait for the session tickets, or for the alert that the node's certificate is refused.
+
+    In TLS 1.3 the handshake has ended for the client when the server begins to check. Once the node has written, a
+    refusal is often only a reset connection, which does not say why. A server that sends no tickets costs the wait.
+    """
+    timeout_s = connection.gettimeout()
+    if connection.version() == "TLSv1.3" and select.select([connection], [], [], REFUSAL_S)[0]:
+        connection.setblocking(False)
+        try:
+            if connection.recv(1) == b"":
+                raise ConnectionResetError
+        except ssl.SSLWantReadError:
+            pass
+        finally:
+            connection.settimeout(timeout_s)
 
 
 def _end(connection: socket.socket) -> None:
@@ -132,10 +161,10 @@ def _end(connection: socket.socket) -> None:
 
 
 def _explain(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return f"no TLS connection: {explain_tls(error, plain=PLAIN, own=OWN)}"
     if isinstance(error, TimeoutError):
         return "does not answer in time, or does not end the connection"
-    if isinstance(error, ConnectionResetError | BrokenPipeError):
+    if isinstance(error, ssl.SSLEOFError | ConnectionResetError | BrokenPipeError):
         return "ended the connection before it had read everything"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS connection: {explain_tls(error, plain=PLAIN, own=OWN)}"
     return one_line(f"cannot be reached ({error.strerror or error})")
