@@ -7,7 +7,7 @@ LOCKS  := requirements.lock requirements-develop.lock
 
 # What the tests start beside the node: servers, DICOM tools and validators, a browser.
 DEBIAN := redis-server postgresql orthanc orthanc-dicomweb prometheus dcmtk dicom3tools pixelmed-apps chromium nginx docker-compose \
-  systemd gcc libc6-dev \
+  systemd gcc libc6-dev rsyslog rsyslog-openssl libxml2-utils \
   $(if $(shell command -v kubectl),,kubernetes-client)
 
 # One more than cores, four at most: a test that runs a node or a browser waits for it half the time.
