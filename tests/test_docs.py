@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from node.atna import events
+from node.atna.message import Code
 from node.deliver.oru import oru
 from node.route.rules import load_table
 from node.settings import Settings, load_settings
@@ -66,6 +68,23 @@ def test_the_notices_on_the_page_are_taken(tmp_path: Path, monkeypatch: pytest.M
     assert notices.webhook is not None
     assert notices.webhook.secret is not None
     assert notices.webhook.secret.get_secret_value() == "a secret of sixteen or more"
+
+
+def test_the_audit_repository_on_the_page_is_taken(tmp_path: Path) -> None:
+    (text,) = [block for block in blocks("operate.md", "toml") if block.startswith("# audit repository")]
+    for name in ("cmbnode.pem", "cmbnode.key", "ca.pem"):
+        (tmp_path / name).touch()
+    (tmp_path / "node.toml").write_text(text.replace("/etc/cmb-node", str(tmp_path)))
+    repository = load_settings(tmp_path / "node.toml").audit_repository
+    assert repository is not None
+    assert repository.address == "syslog+tls://arr.hospital.example:6514"
+
+
+def test_the_conformance_statement_names_every_audit_event_that_the_node_sends() -> None:
+    statement = (ROOT / "docs" / "conformance.md").read_text()
+    codes = [value for value in vars(events).values() if isinstance(value, Code) and value.value.startswith("1101")]
+    assert len(codes) > 15
+    assert [f"{code.value} {code.meaning}" for code in codes if f"{code.value} {code.meaning}" not in statement] == []
 
 
 def test_the_routing_rules_on_the_page_are_taken(tmp_path: Path) -> None:
