@@ -177,11 +177,11 @@ class Settings(BaseSettings):
     change: ChangeSettings = ChangeSettings()
     results: ResultSettings = ResultSettings()
     notices: NoticeSettings = NoticeSettings()
-    audit_repository: AuditRepositorySettings | None = None
     archive: ArchiveSettings = ArchiveSettings()
     worklist: WorklistSettings = WorklistSettings()
     dicomweb: DicomWebSettings = DicomWebSettings()
     qa: QaSettings = QaSettings()
+    audit_repository: AuditRepositorySettings | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from node.archive.qa_runs import QaRun, add_run
 from node.processes.parts import PartFile
 from node.settings import DicomDestination, Settings
+from node.settings.audit_repository import AuditRepositorySettings
 from node.web.app import create_app
 from tests.node.seeded import seed
 
@@ -33,7 +34,10 @@ def exposition(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     made = seed(tmp_path_factory.mktemp("node"))
     pacs = DicomDestination(ae_title="PACS", host="127.0.0.1", port=104, commit_within_s=60)
     quiet = pacs.model_copy(update={"commit_within_s": None})
-    settings = Settings(data_dir=made.data_dir, destinations={"pacs": pacs, "quiet": quiet})
+    repository = AuditRepositorySettings(host="127.0.0.1", transport="udp")
+    destinations = {"pacs": pacs, "quiet": quiet}
+    settings = Settings(data_dir=made.data_dir, destinations=destinations, audit_repository=repository)
+    made.ledger.begin_feed()
     PartFile(made.data_dir, "receiver").beat()
     add_run(made.data_dir, QaRun(datetime.now(UTC), "1.2.3", "", 6, seconds={"send": 2.5}))
     app = create_app(settings, made.ledger)
