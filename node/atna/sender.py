@@ -18,9 +18,6 @@ from node.settings import ConfigError, Settings
 from .events import MessageWriter
 from .syslog import NotReceivedError, SyslogMessage, SyslogRepository
 
-NODE = "cmb-node"
-"""Who starts and stops the node, in the audit; no account can have this name and do so."""
-
 _log = structlog.get_logger(__name__)
 
 
@@ -48,13 +45,18 @@ class AuditSender:
         self.repository = SyslogRepository(where) if where is not None else None
         self._writer = MessageWriter(self.settings)
 
+    @property
+    def _name(self) -> str:
+        """Who starts and stops the node, in the audit. No account can have a name with a colon."""
+        return f"node:{self.settings.ae_title}"
+
     def start(self) -> None:
         """Begin to tell, first of all that the node has started."""
         if self.repository is None:
             self.ledger.end_feed()
             return
         self.ledger.begin_feed()
-        self.ledger.record_access(NODE, AuditAction.START, detail=f"on {socket.gethostname()}")
+        self.ledger.record_access(self._name, AuditAction.START, detail=f"on {socket.gethostname()}")
 
     def stop(self) -> None:
         """Tell that the node stops; if the repository is down, it is told after the next start."""
@@ -63,7 +65,7 @@ class AuditSender:
         if self._thread is not None:
             self._thread.join(self.settings.queue.grace_s)
         try:
-            self.ledger.record_access(NODE, AuditAction.STOP, detail=f"on {socket.gethostname()}")
+            self.ledger.record_access(self._name, AuditAction.STOP, detail=f"on {socket.gethostname()}")
             self.send()
         except SQLAlchemyError as error:
             _log.warning("the stop is not in the audit: the database does not answer", error=type(error).__name__)

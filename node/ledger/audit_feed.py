@@ -17,10 +17,10 @@ from .access_records import AuditEntry
 from .access_tables import audit, audit_feed
 from .audit_events import AuditEvent, FeedBatch, FeedState, ObjectRefused, PriorQuery, ResultSent, SeriesReceived
 from .audit_trail import select_audit
-from .engine import Store, clean, locked
+from .engine import Store, clean
 from .models import deliveries, history, instances, jobs, quarantine, results, series, studies
 from .prior_records import PriorState
-from .rows import study_of
+from .rows import Row, study_of
 from .states import DeliveryState, SeriesState
 
 MOST = 200
@@ -76,28 +76,21 @@ class AuditFeed(Store):
         It has to be followed by :meth:`feed_sent` or :meth:`postpone_feed`.
         """
         now = self._clock()
-        with self._write() as connection:
+        with self._read() as connection:
             due = and_(audit_feed.c.name == _NAME, audit_feed.c.next_at <= now)
-            row = connection.execute(locked(select(audit_feed).where(due), free=True)).mappings().one_or_none()
+            row = connection.execute(select(audit_feed).where(due)).mappings().one_or_none()
             if row is None:
                 return None
-            actions, audit_id = _unsent_actions(connection, row["audit_id"], now)
-            changes, history_id = _unsent_changes(connection, row["history_id"], now)
-            # A backlog is told in order: beyond the end of what was read of one, the other has to wait.
-            ends = [rows[-1].at for rows in (actions, changes) if len(rows) == MOST]
-            if ends:
-                actions, audit_id = _until(min(ends), actions, row["audit_id"], audit_id)
-                changes, history_id = _until(min(ends), changes, row["history_id"], history_id)
-            events: list[AuditEvent] = [*actions, *(event for row in changes for event in _events(connection, row))]
-            before, after = (row["audit_id"], row["history_id"]), (audit_id, history_id)
-            if not events:
-                if after != before:
-                    connection.execute(update(audit_feed).values(audit_id=audit_id, history_id=history_id))
-                return None
-            attempts = row["attempts"] + 1
-            connection.execute(update(audit_feed).values(attempts=attempts, next_at=now + _LEASE))
-            events.sort(key=lambda event: event.at)
-            return FeedBatch(tuple(events), attempts, before, after)
+            batch = _batch(connection, row, now)
+        if batch.after == batch.before:
+            return None
+        values: dict[str, Any] = {"attempts": batch.attempts, "next_at": now + _LEASE}
+        if not batch.events:
+            values = {"audit_id": batch.after[0], "history_id": batch.after[1]}
+        with self._write() as connection:
+            unclaimed = and_(_at(batch), audit_feed.c.next_at == row["next_at"])
+            is_mine = connection.execute(update(audit_feed).where(unclaimed).values(values)).rowcount > 0
+        return batch if is_mine and batch.events else None
 
     def feed_sent(self, batch: FeedBatch) -> bool:
         """Record that a batch was sent; false if another process has sent it meanwhile."""
@@ -126,6 +119,21 @@ class AuditFeed(Store):
                 waiting += number
                 times += [at] if at is not None else []
             return FeedState(waiting, min(times, default=None), row["why"], row["sent_at"])
+
+
+def _batch(connection: Connection, row: Row, now: datetime) -> FeedBatch:
+    """What comes after the positions of the feed."""
+    actions, audit_id = _unsent_actions(connection, row["audit_id"], now)
+    changes, history_id = _unsent_changes(connection, row["history_id"], now)
+    # A backlog is told in order: beyond the end of what was read of one, the other has to wait.
+    ends = [rows[-1].at for rows in (actions, changes) if len(rows) == MOST]
+    if ends:
+        actions, audit_id = _until(min(ends), actions, row["audit_id"], audit_id)
+        changes, history_id = _until(min(ends), changes, row["history_id"], history_id)
+    events: list[AuditEvent] = [*actions, *(event for change in changes for event in _events(connection, change))]
+    events.sort(key=lambda event: event.at)
+    before = (row["audit_id"], row["history_id"])
+    return FeedBatch(tuple(events), row["attempts"] + 1, before, (audit_id, history_id))
 
 
 def _at(batch: FeedBatch) -> ColumnElement[bool]:

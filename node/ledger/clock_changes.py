@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Table, and_, select, update
 
-from .access_tables import attempts
+from .access_tables import attempts, audit_feed
 from .engine import Store
 from .models import associations, deliveries, jobs, series, studies
 from .prior_records import PriorState
@@ -75,6 +75,7 @@ def _changes(now: datetime, lease_s: float, after: datetime, pauses_after: datet
     yield deliveries, and_(waiting, deliveries.c.first_attempt_at > after), {"first_attempt_at": now}
     yield deliveries, and_(waiting, deliveries.c.next_attempt_at > pauses_after), {"next_attempt_at": now}
     yield jobs, and_(jobs.c.state == JobState.QUEUED, jobs.c.not_before > pauses_after), {"not_before": None}
+    yield audit_feed, audit_feed.c.next_at > pauses_after, {"next_at": now}
     unanswered = and_(deliveries.c.state == DeliveryState.ACCEPTED, deliveries.c.commit_by.is_not(None))
     yield deliveries, and_(unanswered, deliveries.c.accepted_at > after), {"accepted_at": now, "commit_by": now}
     # What is over moves only if it lies ahead: the order of events stays.

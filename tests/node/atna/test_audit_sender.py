@@ -27,6 +27,8 @@ from tests.node.people import add, local_app
 from tests.node.seeded import MR_IMAGE, Seeder
 from tests.orthanc import free_port
 
+pytestmark = pytest.mark.slow
+
 TRANSFERRED, ACCESSED, USER, START, STOP = "110104", "110103", "110113/110137", "110100/110120", "110100/110121"
 
 
@@ -101,6 +103,8 @@ def test_what_happens_is_told_in_order_and_once(
     pri, _, host, app, _, kind, data = header.decode().split(" ")[:7]
     assert (pri, host, app, kind, data) == ("<85>1", socket.gethostname(), "cmb-node", "DICOM+RFC3881", "-")
     assert rest.startswith(b"<?xml")
+    noted = [entry.action for entry in seeder.ledger.audit() if entry.user_name == "node:CMBNODE"]
+    assert noted == [AuditAction.STOP, AuditAction.START]
 
 
 def test_a_repository_that_was_down_is_told_everything_afterwards(

@@ -157,6 +157,17 @@ def test_a_feed_that_ended_begins_anew(feed: Ledger, clock: Clock) -> None:
     assert users(feed.claim_feed()) == ["bob"]
 
 
+def test_a_clock_that_was_set_back_does_not_stop_the_feed(feed: Ledger, clock: Clock) -> None:
+    looks(feed, clock, "ada")
+    batch = feed.claim_feed()
+    assert batch is not None
+    feed.postpone_feed(batch, 60, "no route")
+    clock.forward(-86_400)
+    assert feed.claim_feed() is None
+    assert feed.correct_future_times(clock(), lease_s=30, longest_pause_s=900) > 0
+    assert users(feed.claim_feed()) == ["ada"]
+
+
 def test_a_row_that_appears_after_later_ones_is_not_passed_over(postgresql_url: str, clock: Clock) -> None:
     """On PostgreSQL a transaction may end after one that began later, and its row has the smaller number."""
     from tests.node.conftest import empty_database
