@@ -6,13 +6,17 @@ import io
 import json
 import re
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
+import requests
+from dicomweb_client.api import DICOMwebClient
 from pydicom import Dataset, dcmread
 
 from node.ledger import Ledger
@@ -138,3 +142,44 @@ def test_a_pacs_sends_by_stow_and_fetches_the_results(site: Site, tmp_path: Path
         assert fetched.status_code == 200, fetched.text
         held = [dcmread(io.BytesIO(file), stop_before_pixels=True) for file in orthanc.instances(PATIENT.study_uid)]
         assert sorted(ds.Modality for ds in held) == ["OT", "SEG", "SR"]
+
+
+def test_images_accepted_before_the_process_was_killed_are_stored_and_the_rest_can_be_sent_again(
+    site: Site, tmp_path: Path
+) -> None:
+    made = classic(np.ones((24, 16, 16), dtype=np.uint16), patient=Patient(seed="killed", patient_id="P-8"))
+    images = [dcmread(path) for path in write(made, tmp_path)]
+    series = str(images[0].SeriesInstanceUID)
+    token = (site.folder / "secrets" / "dicomweb__clients__mr1__token").read_text().strip()
+    client = DICOMwebClient(
+        f"http://127.0.0.1:{site.node.http_port}/dicomweb", headers={"Authorization": f"Bearer {token}"}
+    )
+    client.set_http_retry_params(retry=False)
+    killed = site.node.part("worklist")
+    accepted: list[str] = []
+
+    def send_one_by_one() -> None:
+        for image in images:
+            client.store_instances([image])
+            accepted.append(str(image.SOPInstanceUID))
+            if len(accepted) == 5:
+                threading.Timer(0.05, killed.kill).start()
+
+    with pytest.raises(requests.ConnectionError):
+        send_one_by_one()
+    assert 5 <= len(accepted) < len(images)
+    stored = {one.sop_instance_uid: one for one in site.ledger.instances(series)}
+    assert set(accepted) <= stored.keys()
+    assert all((site.node.data / stored[uid].path).is_file() for uid in accepted)
+    wait_until(lambda: _answers(site), 60, site.node.process)
+    client.store_instances(images)
+    assert {str(image.SOPInstanceUID) for image in images} == {
+        one.sop_instance_uid for one in site.ledger.instances(series)
+    }
+
+
+def _answers(site: Site) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{site.node.http_port}/healthz", timeout=5).status_code > 0
+    except httpx.HTTPError:
+        return False
