@@ -267,7 +267,7 @@ def _text(value: Any) -> str:
 def content(samples: Sequence[dict[str, Dataset]]) -> str:
     """The content tree of the report: concepts, value types and templates; items alike are written once."""
     root = samples[0]["sr"]
-    return "\n".join(["```", *_tree(root, 0), "```"])
+    return "\n".join(["```text", *_tree(root, 0), "```"])
 
 
 def _tree(item: Dataset, depth: int) -> Iterator[str]:

@@ -25,9 +25,9 @@ Every setting, as the configuration file (TOML) names it. Give the file with `--
 Restart the node after a change.
 
 - An environment variable overrides the file: `CMBNODE_` and the name in capitals, with two underscores after each table
-  (`receiver.port` is `CMBNODE_RECEIVER__PORT`). A list is
-  written as JSON (`CMBNODE_RECEIVER__PEERS='["10.1.2.0/24"]'`). The node refuses to start with a variable that names no
-  setting, such as a mistyped one. `CMBNODE_CONFIG`, `CMBNODE_SECRETS_DIR` and `CMBNODE_ALIVE_FILE` are no settings.
+  (`receiver.port` is `CMBNODE_RECEIVER__PORT`). A list is JSON (`CMBNODE_RECEIVER__PEERS='["10.1.2.0/24"]'`).
+  The node refuses to start with a variable that names no setting, such as a mistyped one. `CMBNODE_CONFIG`,
+  `CMBNODE_SECRETS_DIR` and `CMBNODE_ALIVE_FILE` are the node's, too, but not settings.
 - A password or token can be in its own file, in the folder that `CMBNODE_SECRETS_DIR` names. The file is named like
   the setting (`redis_password`, `destinations__vna__token`) and contains nothing else. The environment overrides it and
   it overrides the configuration file.

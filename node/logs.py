@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -33,7 +34,7 @@ def set_up_logging(settings: Settings) -> None:
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        add_time,
         describe_exception,
         keep_to_one_line,
     ]
@@ -66,6 +67,12 @@ def set_up_logging(settings: Settings) -> None:
 
 def _is_shown(record: logging.LogRecord) -> bool:
     return not any(record.name == name or record.name.startswith(f"{name}.") for name in _SILENT)
+
+
+def add_time(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Add the time, written as the API writes times: ``2026-11-26T08:15:02.413+00:00``."""
+    event["timestamp"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return event
 
 
 def describe_exception(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

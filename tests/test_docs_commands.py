@@ -34,11 +34,6 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = {"cmbnode": node_app, "cmbtrain": training_app}
 pytestmark = pytest.mark.slow
-FIRST_WORDS = (
-    *("cmbnode", "cmbtrain", "echoscu", "storescu", "openssl", "docker", "kubectl", "systemctl", "systemd-sysusers"),
-    *("curl", "make", "git", "python", "python3", "sudo", "pip", "cp", "echo", "export", "for", "CMBNODE_", "PIP_"),
-    *("./", "/opt", ".venv"),
-)
 
 RUN_HERE = (
     # In this order: each finds what those before it left. `17` is the job that fits, see `_job`.
@@ -70,7 +65,7 @@ RUN_ELSEWHERE = {
     r"openssl req|openssl x509|echo \"subjectAltName": (
         "tests/test_docs.py::test_the_certificates_on_the_page_are_taken"
     ),
-    r"curl|openssl rand|for file in": (
+    r"curl|openssl rand|for file in|printf": (
         "tests/integration/test_dicomweb.py::test_the_commands_of_the_page_send_and_fetch"
     ),
     r"cmbnode echo pacs --config node.toml": "tests/node/commands/test_cli_destinations.py::",
@@ -85,6 +80,7 @@ RUN_ELSEWHERE = {
     r"cmbnode demo": "tests/node/demo/test_demo.py::",
     r"cmbnode doctor --config": "tests/node/doctor/test_doctor.py::",
     r"cmbnode detect FOLDER --prior": "tests/node/commands/test_cli_detect.py::",
+    r"cmbnode route FOLDER": "tests/node/route/test_routing_without_swi.py::",
     r"cmbnode detect": "tests/node/commands/test_cli_detect.py::test_detect_writes_findings_and_dicom_results",
     r"python3 -m pip wheel|python3 -m venv": "tests/test_packaging.py::test_the_wheel_works_from_anywhere",
     r"cmbtrain (fit|export|cache|check) ": "tests/training/fit/test_fit.py::test_the_commands_train_and_export",
@@ -100,8 +96,9 @@ RUN_ELSEWHERE = {
 """A pattern of commands, and what runs the same, perhaps with smaller data; a name that ends in ``::`` is a file."""
 
 NOT_RUN = {
-    r"make (demo|test)|git clone": "they install from the network; the tests run inside what they made",
-    r"docker (build|run|exec)|docker compose exec": "needs Docker; `make image-test` builds the image and runs it",
+    r"make (demo|test)|git (clone|pull)|cd /opt": "they install from the network; the tests run inside what they made",
+    r"pip install dist": "changes this environment; tests/test_packaging.py installs the wheel in one of its own",
+    r"docker (build|run|exec)|docker compose (exec|build)": "needs Docker; `make image-test` builds and runs the image",
     r"kubectl": "needs a cluster; tests/test_deploy.py checks the manifests",
     r"sudo": "changes the machine as root; tests/test_deploy.py has systemd check the units",
     r"cp config/example.toml|for name in|echo ORTHANC|PIP_EXTRA": "prepares the host for Docker Compose",
@@ -126,15 +123,25 @@ class PageCommand:
 
 
 def _commands() -> Iterator[PageCommand]:
+    """Every line of a block without a language, or of the shell's: a block of anything else names what it is."""
     for page in PAGES:
         for language, block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
             for line in re.sub(r" *\\\n *", " ", block).splitlines() if language in ("", "sh") else ():
-                command = re.sub(r"\s+# .*", "", line).strip()
-                if command.startswith(FIRST_WORDS) and not re.match(r"cmbnode-", command):
+                command = re.sub(r"(^|\s+)# .*", "", line).strip()
+                if command:
                     yield PageCommand(page.name, re.sub(r"^(\.venv|/opt/cmb)/bin/", "", command))
 
 
+def _mentions() -> Iterator[PageCommand]:
+    """Commands inside a sentence or a table."""
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        for line in re.findall(r"`(?:\.venv/bin/)?((?:cmbnode|cmbtrain) [^`]+)`", text):
+            yield PageCommand(page.name, " ".join(line.split()))
+
+
 COMMANDS = sorted(set(_commands()), key=lambda one: (one.page, one.line))
+MENTIONS = sorted(set(_mentions()), key=lambda one: (one.page, one.line))
 
 
 def _found(patterns: dict[str, str], line: str) -> str:
@@ -167,6 +174,17 @@ def test_a_program_understands_its_command(command: PageCommand) -> None:
     if hasattr(chosen, "commands"):
         chosen, rest = chosen.commands[words[1]], words[2:]
     chosen.make_context(words[0], rest)
+
+
+@pytest.mark.parametrize("mention", MENTIONS, ids=lambda one: f"{one.page}: {one.line[:60]}")
+def test_a_command_in_a_sentence_exists_with_its_options(mention: PageCommand) -> None:
+    """A sentence may leave out what a command requires, but names nothing that the program does not have."""
+    name, *words = mention.words
+    command: Any = get_command(PROGRAMS[name])
+    while words and hasattr(command, "commands") and not words[0].startswith("-"):
+        command = command.commands[words.pop(0)]
+    known = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+    assert {word for word in words if word.startswith("--")} <= known
 
 
 def test_no_entry_of_the_lists_is_left_over() -> None:

@@ -31,14 +31,20 @@ def correct(
         ),
     ],
     organisation: Annotated[str, typer.Option("--organisation", help="The observer's organisation.")],
-    reject: Annotated[str, typer.Option("--reject", help="Finding numbers to reject: 2,5.")] = "",
-    accept: Annotated[str, typer.Option("--accept", help="Numbers of rejected findings to accept again.")] = "",
+    reject: Annotated[str, typer.Option("--reject", metavar="N,N", help="Finding numbers to reject: 2,5.")] = "",
+    accept: Annotated[
+        str, typer.Option("--accept", metavar="N,N", help="Numbers of rejected findings to accept again.")
+    ] = "",
     add: Annotated[
         list[str] | None,
         typer.Option("--add", metavar="X,Y,Z", help="A missed microbleed (LPS, mm); append `,possible` if uncertain."),
     ] = None,
-    definite: Annotated[str, typer.Option("--definite", help="Numbers of findings that are definite: 3,4.")] = "",
-    possible: Annotated[str, typer.Option("--possible", help="Numbers of findings that are only possible: 1.")] = "",
+    definite: Annotated[
+        str, typer.Option("--definite", metavar="N,N", help="Finding numbers that are definite: 3,4.")
+    ] = "",
+    possible: Annotated[
+        str, typer.Option("--possible", metavar="N,N", help="Finding numbers that are only possible: 1.")
+    ] = "",
     comment: Annotated[str, typer.Option("--comment", help="Comment for the report.")] = "",
     data: DataOption = None,
     config: ConfigOption = None,

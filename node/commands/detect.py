@@ -53,7 +53,7 @@ def detect(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Find the microbleeds of one study. Writes findings.json, seg.dcm (if any lesion), sr.dcm and capture.dcm."""
+    """Find the microbleeds of one study. Writes findings.json, seg.dcm (if there are any), sr.dcm, capture.dcm."""
     from .detect_folder import detect_folder
 
     change = settings_of(None, config).change.parameters

@@ -72,13 +72,13 @@ def init(
     ] = None,
     networks: Annotated[
         str | None,
-        typer.Option("--networks", metavar="CIDR,...", help="Networks that may connect; '' for all."),
+        typer.Option("--networks", metavar="CIDR,...", help="Networks that may connect; '' for no limit by network."),
     ] = None,
     time_zone: Annotated[
         str | None, typer.Option("--time-zone", metavar="NAME", help="Time zone of results, such as Europe/Berlin.")
     ] = None,
 ) -> None:
-    """Write a configuration with comments. Asks what no option says; without a terminal, defaults are used."""
+    """Write a configuration with comments. Asks for what no option gives; without a terminal it takes the defaults."""
     from node.deliver.scu import parse_peer
     from node.settings import ConfigError, Settings, load_settings
 

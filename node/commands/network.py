@@ -27,7 +27,7 @@ def send(
     data: DataOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Send every DICOM file in a folder, unchanged, to a DICOM node or destination (C-STORE or STOW-RS)."""
+    """Send DICOM files to a node or destination. Every file in the folder, unchanged, by C-STORE or STOW-RS."""
     from node.deliver import SendResult, Unreachable, open_destination, send_all
     from node.deliver.scu import read_outgoing
     from node.receive.header import truncation
@@ -42,7 +42,8 @@ def send(
     if not files:
         raise InputError("it contains no DICOM file", where=str(folder))
     if len(files) < len(paths):
-        say(f"{len(paths) - len(files)} files are not sent: not DICOM files")
+        other = len(paths) - len(files)
+        say("1 file is not sent: it is not DICOM" if other == 1 else f"{other} files are not sent: they are not DICOM")
     answers = [SendResult(path, False, None, why) for path in files if (why := truncation(path))]
     truncated = {answer.path for answer in answers}
     files = [path for path in files if path not in truncated]
@@ -72,7 +73,7 @@ def _summarise(answers: list[SendResult]) -> None:
 def echo(
     peer: PeerArgument, calling: CallingOption = "CMBNODE", data: DataOption = None, config: ConfigOption = None
 ) -> None:
-    """Check that a DICOM node or a destination answers (C-ECHO, QIDO-RS, a connection, the FHIR capabilities)."""
+    """Check that a node or destination answers. By C-ECHO, QIDO-RS, a connection or the FHIR capabilities."""
     import time
 
     from node.deliver import Unreachable, open_destination

@@ -26,7 +26,7 @@ _COLUMNS = (
 @qa.command(cls=PlainCommand)
 def run(
     accept: Annotated[
-        bool, typer.Option("--accept", help="What differs is wanted: compare later runs with this one.")
+        bool, typer.Option("--accept", help="Accept the differences: later runs are compared with this one.")
     ] = False,
     study: Annotated[
         Path | None,

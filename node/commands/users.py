@@ -27,7 +27,10 @@ users = typer.Typer(help="Manage who may sign in to the worklist.", rich_markup_
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The user's sign-in name.")]
 RoleOption = Annotated[
     UserRole,
-    typer.Option("--role", help="viewer sees results, reader also corrects them, administrator also sees the audit."),
+    typer.Option(
+        "--role",
+        help="viewer sees results, reader also corrects them, administrator also sees the audit and manages users.",
+    ),
 ]
 DAY_S = 86_400.0
 

@@ -19,7 +19,7 @@ Cohort = Annotated[
     Path,
     typer.Argument(
         metavar="COHORT",
-        help="Folder of studies with a truth.json each, or any other data set that can be trained on.",
+        help="Folder of labelled studies: a site's own, public or simulated; docs/train.md describes the layouts.",
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -134,7 +134,7 @@ def calibrate(
     device: Device = "auto",
     bootstrap: Draws = 1000,
 ) -> None:
-    """Set probabilities and thresholds of a trained profile to a site's labelled studies."""
+    """Fit a trained profile to a site's labelled studies. Sets its probabilities and thresholds."""
     from pipeline.profile import load_profile
     from training.evaluation.calibration import shown_probability
     from training.evaluation.cases import read_cohort

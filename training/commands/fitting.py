@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.errors import InputError
+from training.text import numbered
 
 DatasetArgument = Annotated[
     Path, typer.Argument(metavar="DATASET", help="Folder of the data set; docs/train.md describes the layouts.")
@@ -28,9 +29,10 @@ def check(dataset: DatasetArgument, kind: KindOption = None) -> None:
         problems.append(problem)
         typer.echo(str(problem))
     errors = sum(p.error for p in problems)
-    typer.echo(", ".join((_studies(len(records)), _number(errors, "error"), _number(len(problems) - errors, "note"))))
+    counts = {"study": len(records), "error": errors, "note": len(problems) - errors}
+    typer.echo(", ".join(numbered(number, noun) for noun, number in counts.items()))
     if errors:
-        raise InputError(_number(errors, "error"), where=str(dataset), do="correct before training")
+        raise InputError(numbered(errors, "error"), where=str(dataset), do="correct before training")
 
 
 def cache(
@@ -44,14 +46,16 @@ def cache(
     coarse: Annotated[int, typer.Option(min=1, max=8, help="Keep every Nth intensity step; 4 halves the size.")] = 1,
     magnitude: Annotated[bool, typer.Option(help="Keep the magnitude.")] = True,
 ) -> None:
-    """Prepare a data set for training: cropped to the brain, 8 bits per value. A stopped run continues."""
+    """Prepare a data set for training. Crops it to the brain, 8 bits per value; a stopped run continues."""
     from training.datasets.cache import MEBIBYTE, make_cache
     from training.datasets.kinds import open_dataset
 
     records = open_dataset(dataset, kind)
     made = make_cache(records, out, part_mb=part_mb, limit=limit, coarse=coarse, magnitude=magnitude, say=_say)
     size = sum(path.stat().st_size for path in made) / MEBIBYTE
-    typer.echo(f"{out}: {_studies(len(made))}, {size:.0f} MiB in {_number(len({p.parent for p in made}), 'part')}")
+    typer.echo(
+        f"{out}: {numbered(len(made), 'study')}, {size:.0f} MiB in {numbered(len({p.parent for p in made}), 'part')}"
+    )
 
 
 def fit(
@@ -88,7 +92,7 @@ def fit(
     recipe = load_profile(profile)
     settings = load_config(config or f"{recipe.name}-{'gpu' if torch.cuda.is_available() else 'cpu'}")
     split = hold_out_validation(read_cache(data), settings.validation_share)
-    _say(f"{_studies(len(split.train))} for training, {len(split.validation)} for validation")
+    _say(f"{numbered(len(split.train), 'study')} for training, {len(split.validation)} for validation")
     begin = load_profile(start) if start else None
     fitted = train_profile(TrainingRun(without_weights(recipe), settings, split, out, pretrained, begin, minutes, _say))
     typer.echo(f"{out}: thresholds {fitted['thresholds']}; next: `cmbtrain export {out} --profile {profile}`")
@@ -115,7 +119,7 @@ def fit_forest(
     seed: Annotated[int, typer.Option(min=0, help="The same seed and studies give the same forest.")] = 0,
     kind: KindOption = None,
 ) -> None:
-    """Train the random forest of a profile, without the studies of a test split. A stopped run continues."""
+    """Train the random forest of a profile. Leaves out studies of a test split; a stopped run continues."""
     from pipeline.profile import load_profile
     from training.datasets.kinds import open_dataset
     from training.fit.forest import fit_forest as fit
@@ -125,14 +129,6 @@ def fit_forest(
     out.mkdir(parents=True, exist_ok=True)
     path = fit(records, recipe, out, seed=seed, say=_say)
     typer.echo(f"{path}: digest {load_profile(str(path)).digest}; use it with --profile {path}")
-
-
-def _studies(n: int) -> str:
-    return "1 study" if n == 1 else f"{n} studies"
-
-
-def _number(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _say(line: str) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, cast
 import typer
 
 from pipeline.errors import InputError
+from training.text import numbered
 
 PRESETS = sorted(p.stem for p in (Path(__file__).parents[1] / "simulation/cohort/presets").glob("*.toml"))
 """Read off the folder, so that the help text needs none of the simulator's packages."""
@@ -67,7 +68,8 @@ def simulate(
         say=lambda line: typer.echo(line, err=True),
     )
     typer.echo(
-        f"{made.studies} studies ({made.new} new) with {made.bleeds} microbleeds, {made.visible} of them visible, "
+        f"{numbered(made.studies, 'study')} ({made.new} new) with {numbered(made.bleeds, 'microbleed')}, "
+        f"{made.visible} of them visible, "
         f"{made.size_bytes / 1e9:.2f} GB, {made.seconds:.0f} s"
     )
 
@@ -87,7 +89,7 @@ def insert(
     bleeds: Annotated[float, typer.Option(min=0, help="Median number of microbleeds.")] = 3.0,
     seed: Annotated[int, typer.Option(min=0, help="The same seed inserts the same microbleeds.")] = 1,
 ) -> None:
-    """Insert microbleeds and mimics into a real scan and write their truth."""
+    """Insert microbleeds and mimics into a real scan. Writes their truth, too."""
     from training.simulation.lesion_sampling import LesionParameters
     from training.simulation.real import insert_random, read_dicom_scan, read_nifti_scan, truth_of
     from training.simulation.writers.identity import StudyIdentity

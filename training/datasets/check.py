@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.errors import CmbError
 
-from .record import BLEED, LabelledStudy, Record
+from .record import BLEED, LabelledStudy, Mark, Record
 
 THICKEST_MM = 5.0
 NEAREST_MM = 1.0
@@ -74,15 +74,20 @@ def _check_marks(name: str, labelled: LabelledStudy) -> Iterator[Problem]:
         at = geometry.to_ijk(mark.centre_lps_mm)
         where = ", ".join(f"{v:.1f}" for v in mark.centre_lps_mm)
         if ((at < -0.5) | (at > limit)).any():
-            yield Problem(name, f"the {mark.kind} at {where} mm (LPS) is outside the image")
+            yield Problem(name, f"the {_name(mark)} at {where} mm (LPS) is outside the image")
         low, high = SIZES_MM
         if mark.visible and mark.diameter_mm is not None and not low <= mark.diameter_mm <= high:
-            yield Problem(name, f"the {mark.kind} at {where} mm has a diameter of {mark.diameter_mm:g} mm", error=False)
+            size = f"the {_name(mark)} at {where} mm has a diameter of {mark.diameter_mm:g} mm"
+            yield Problem(name, size, error=False)
     bleeds = [m for m in labelled.marks if m.kind == BLEED]
     for a, b in combinations(bleeds, 2):
         if np.linalg.norm(np.subtract(a.centre_lps_mm, b.centre_lps_mm)) < NEAREST_MM:
             where = ", ".join(f"{v:.1f}" for v in a.centre_lps_mm)
             yield Problem(name, f"two microbleeds within {NEAREST_MM:g} mm at {where} mm: marked twice?", error=False)
+
+
+def _name(mark: Mark) -> str:
+    return "microbleed" if mark.kind == BLEED else mark.kind
 
 
 def check_splits(records: Sequence[Record]) -> Iterator[Problem]:

@@ -76,7 +76,7 @@ def list_site(folder: Path) -> list[Record]:
         header = _header(study.series[0].instances[0].path)
         person = str(getattr(header, "PatientID", "") or uid)
         simulated = str(getattr(header, "ImageComments", "")).startswith(SIMULATED)
-        read = partial(_read, study, table.get(uid), marked[uid])
+        read = partial(_read, study, table.get(uid), marked[uid], person)
         records.append(Record(uid, person, person, None, False, read, simulated))
     return records
 
@@ -100,7 +100,7 @@ def _marked(files: list[Path]) -> dict[str, list[Path]]:
     return found
 
 
-def _read(study: Study, points: tuple[Mark, ...] | None, files: list[Path]) -> LabelledStudy:
+def _read(study: Study, points: tuple[Mark, ...] | None, files: list[Path], person: str) -> LabelledStudy:
     acquisition = _acquire(study)
     if points is not None:
         return LabelledStudy(acquisition, points)
@@ -116,7 +116,9 @@ def _read(study: Study, points: tuple[Mark, ...] | None, files: list[Path]) -> L
     if segmentations:
         return LabelledStudy(acquisition, marks_of_segmentations(segmentations, acquisition.swi.geometry))
     raise InputError(
-        "is not marked", where=study.study_instance_uid, do=f"add a report, a segmentation, or lines of {TABLE}"
+        f"is not marked (Patient ID {person})",
+        where=study.study_instance_uid,
+        do=f"add a report, a segmentation, or lines of {TABLE}",
     )
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from training.text import numbered
+
 from .bootstrap import Estimate, Resamples
 from .burden import NAMES, BurdenAgreement, burden
 from .calibration import Calibration, calibration
@@ -53,11 +55,11 @@ class CohortMeasurement:
         )
 
     def __str__(self) -> str:
-        what = "simulated studies" if self.simulated else "studies"
-        return (
-            f"{self.studies} {what} of {self.subjects} subjects and {self.anatomies} anatomies, "
-            f"{self.visible} visible microbleeds of {self.bleeds}"
-        )
+        studies = numbered(self.studies, "simulated study" if self.simulated else "study")
+        persons = numbered(self.subjects, "subject")
+        if self.anatomies != self.subjects:
+            persons += f" and {numbered(self.anatomies, 'anatomy')}"
+        return f"{studies} of {persons}, {self.visible} visible of {numbered(self.bleeds, 'microbleed')}"
 
 
 @dataclass(frozen=True)

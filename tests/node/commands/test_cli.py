@@ -189,7 +189,7 @@ def test_send_stores_every_file_in_its_own_transfer_syntax(
         status, out, err = run(capsys, "send", study, f"PACS@127.0.0.1:{port}")
     sent = [dcmread(path, stop_before_pixels=True) for path in study.rglob("*.dcm")]
     assert (status, out) == (0, f"{len(sent)} accepted, 0 refused\n")
-    assert "1 files are not sent: not DICOM files" in err
+    assert "1 file is not sent: it is not DICOM" in err
     assert syntaxes == {ds.SOPInstanceUID: ds.file_meta.TransferSyntaxUID for ds in sent}
     assert len(set(syntaxes.values())) == 2
 
