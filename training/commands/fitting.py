@@ -32,7 +32,7 @@ def check(dataset: DatasetArgument, kind: KindOption = None) -> None:
     counts = {"study": len(records), "error": errors, "note": len(problems) - errors}
     typer.echo(", ".join(numbered(number, noun) for noun, number in counts.items()))
     if errors:
-        raise InputError(numbered(errors, "error"), where=str(dataset), do="correct before training")
+        raise InputError(numbered(errors, "error"), where=str(dataset), do="correct them first")
 
 
 def cache(

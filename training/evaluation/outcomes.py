@@ -15,7 +15,7 @@ from .matching import FREE, MATCH_MM, match
 VEIN_WITHIN_MM = 2.5
 """Veins are many, so that one within 5 mm would often be there by chance."""
 DUPLICATE = "duplicate"
-NOTHING = "nothing inserted"
+NOTHING = "nothing marked"
 
 
 class MarkOutcome(StrEnum):
@@ -39,7 +39,7 @@ class JudgedMark:
     bleed : int or None
         Which microbleed of the truth it is.
     lies_on : str
-        For a false mark, what is there: kind of a mimic, ``end-on vein``, ``duplicate``, ``nothing inserted``.
+        For a false mark, what is there: kind of a mimic, ``end-on vein``, ``duplicate``, ``nothing marked``.
     """
 
     mark: ReportedMark

@@ -19,6 +19,7 @@ from pipeline.networks.loading import CALIBRATION
 from pipeline.profile import Profile, Thresholds, load_profile
 from training.fit.calibration import fit_line
 from training.fit.profile_files import weights_of, write_profile
+from training.text import numbered
 
 from .bootstrap import Estimate, Resamples
 from .froc import Froc
@@ -91,7 +92,8 @@ def calibrate_to(results: Sequence[StudyResult], rate: float, draws: int = 1000)
     visible = sum(len(r.case.truth.visible) for r in results)
     if subjects < FEWEST_SUBJECTS or truth.sum() < FEWEST_FOUND:
         raise InputError(
-            f"too few cases to calibrate: {subjects} subjects, {int(truth.sum())} microbleeds among the candidates",
+            f"too few cases to calibrate: {numbered(subjects, 'subject')}, "
+            f"{numbered(int(truth.sum()), 'microbleed')} among the candidates",
             do=f"label at least {FEWEST_SUBJECTS} subjects with {FEWEST_FOUND} microbleeds that the profile scores",
         )
     offset, slope = fit_line(log_odds(np.array([j.mark.probability for j in counted])), truth)

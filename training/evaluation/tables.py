@@ -134,7 +134,7 @@ def burden_table(summaries: Sequence[EvaluationSummary]) -> str:
         for summary in summaries
         for name, row in zip(NAMES, summary.burden.table, strict=True)
     ]
-    return table(["bleeds", *(f"reported {name}" for name in NAMES)], rows)
+    return table(["microbleeds", *(f"reported {name}" for name in NAMES)], rows)
 
 
 def calibration_table(summaries: Sequence[EvaluationSummary]) -> str:

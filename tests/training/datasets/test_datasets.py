@@ -549,7 +549,7 @@ def test_the_check_lists_all_problems_and_fails(tmp_path: Path, capsys: pytest.C
     assert "note: S1: has no magnitude" in out.out
     assert "note: S1: two microbleeds within 1 mm" in out.out
     assert "1 study, 1 error, 2 notes" in out.out
-    assert "correct before training" in out.err
+    assert "correct them first" in out.err
 
 
 def test_a_clean_data_set_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,4 +33,4 @@ def test_each_kind_is_shown_as_far_as_there_is_room(found: int, missed: int, fal
         if of_kind:  # from the smallest to the largest
             assert [rows[kind][0].at, rows[kind][-1].at] == [of_kind[0].centre_lps_mm, of_kind[-1].centre_lps_mm]
     if false:
-        assert rows["false"][0].words == f"nothing inserted, p {0.5 + (false - 1) / 1000:.2f}", "the surest first"
+        assert rows["false"][0].words == f"nothing marked, p {0.5 + (false - 1) / 1000:.2f}", "the surest first"
