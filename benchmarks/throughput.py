@@ -109,7 +109,7 @@ def finished(data: Path, number: int) -> list[Job]:
     ledger = Ledger(f"sqlite:///{data / 'ledger.sqlite3'}")
 
     def all_delivered() -> list[Job]:
-        jobs = ledger.jobs(limit=number)
+        jobs = [summary.job for summary in ledger.jobs(limit=number)]
         assert all(job.state != JobState.FAILED for job in jobs), [job.why for job in jobs]
         return jobs if len(jobs) == number and all(job.state == JobState.DELIVERED for job in jobs) else []
 

@@ -28,7 +28,7 @@ DEFAULTS = {
     "SETTLING__QUIET_S": "10",
     "QUEUE__SWEEP_S": "2",
     "QUEUE__LEASE_S": "30",
-    "ROUTING_FILE": str(files("node").joinpath("routing.toml")),
+    "ROUTING_FILE": str(files("node.route").joinpath("routing.toml")),
 }
 
 

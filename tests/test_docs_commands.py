@@ -106,7 +106,7 @@ NOT_RUN = {
     r"cp config/example.toml|for name in|echo ORTHANC|PIP_EXTRA": "prepares the host for Docker Compose",
     r"export CMBNODE_CONFIG": "changes the reader's shell",
     r"CMBNODE_DESTINATIONS__EHR__TOKEN": "an example of a variable; tests/node/settings has it",
-    r"python -m benchmarks": "a benchmark of hours; its figures are on that page",
+    r"python -m benchmarks": "a benchmark of minutes to hours; its figures are on that page",
 }
 
 
