@@ -18,6 +18,7 @@ from httpx import Response
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
 
 from node.archive import StoredFile
 from node.ledger import Ledger
@@ -152,13 +153,12 @@ def test_a_fault_of_the_node_is_an_answer(
 
 
 @pytest.mark.parametrize("token", ["", "x" * 32, SENDER[:-1], "ä" * 32])
-def test_without_the_token_of_a_client_nothing_is_read(
-    app: FastAPI, ledger: Ledger, token: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_the_token_of_a_client_nothing_is_read(app: FastAPI, ledger: Ledger, token: str) -> None:
     headers = {"Content-Type": TYPE, "Authorization": f"Bearer {token}".encode()}
-    answer = TestClient(app, base_url="http://127.0.0.1").post("/dicomweb/studies", content=b"", headers=headers)  # type: ignore[arg-type]
+    with capture_logs() as lines:
+        answer = TestClient(app, base_url="http://127.0.0.1").post("/dicomweb/studies", content=b"", headers=headers)  # type: ignore[arg-type]
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
-    said = "".join(capsys.readouterr())
+    said = str(lines)
     assert "no valid token" in said
     assert not token or token not in said
     assert ledger.series_receiving() == []
