@@ -1,7 +1,7 @@
 """Has the detector's work shifted? One month against the months before, of the same scanner and profile.
 
-A shift is a difference that chance would make less than once in a thousand months: the Mann-Whitney U test for numbers
-of findings and measures of the images, Fisher's exact test for shares, both two-sided.
+A shift is a difference in one of six measures that chance would make in less than one month of a thousand: the
+Mann-Whitney U test for numbers of findings and measures of the images, Fisher's exact test for shares, both two-sided.
 """
 
 from __future__ import annotations
