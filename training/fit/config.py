@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from pipeline.errors import InputError
 from pipeline.parameters import Parameters
@@ -51,6 +51,9 @@ class StageConfig(Parameters):
     validation_studies: int = Field(0, ge=0, description="At most this many; 0 uses all")
     positive_share: float = Field(0.5, gt=0, lt=1, description="Share of samples with a microbleed in them")
     mimic_share: float = Field(0.2, ge=0, lt=1, description="Share of samples with a mimic or a null insertion")
+    mistake_share: float = Field(
+        0.0, ge=0, lt=1, description="Share of samples where the detector that it starts from is wrong (fit --start)"
+    )
     small_weight: float = Field(2.0, gt=0, description="How much more often a microbleed below 2 mm is drawn")
     balance: float = Field(0.0, ge=0, le=1, description="Share of the classifier's other samples drawn evenly by kind")
     average: float = Field(0.0, ge=0, lt=1, description="Decay of the moving average of the weights; 0 keeps none")
@@ -58,6 +61,12 @@ class StageConfig(Parameters):
     crop: tuple[int, int, int] = Field((16, 96, 96), description="Voxels (k, j, i) of a detector's sample")
     freeze: bool = Field(False, description="Train the replaced last layers only (transfer)")
     augmentation: Augmentation = Augmentation()
+
+    @model_validator(mode="after")
+    def _shares(self) -> StageConfig:
+        if self.positive_share + self.mimic_share + self.mistake_share > 1:
+            raise ValueError("positive_share, mimic_share and mistake_share are more than 1 together")
+        return self
 
 
 class MiningConfig(Parameters):

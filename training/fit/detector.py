@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from pipeline.networks.yolo import YoloNet
 from training.datasets.cache import CachedStudy
 
 from .config import StageConfig
+from .mistakes import mark_mistakes
 from .modules import DetectorModule, HeatmapModule, YoloModule
 from .samples import CropDataset, SliceDataset, box_sides, collate_slices, on_grid, slice_grids, training_channels
 from .targets import fit_anchors
@@ -58,7 +59,12 @@ def _heatmap(job: TrainingRun, stage: StageConfig, studies: list[CachedStudy]) -
     network = heatmap.build(parameters)
     job.begin(network, "candidates")
     channels = training_channels(parameters.channels, stage.augmentation)
-    samples = CropDataset([on_grid(s, parameters.step_mm, channels) for s in job.split.train], stage)
+    train: Sequence[CachedStudy] = job.split.train
+    if job.start is not None and stage.mistake_share:
+        network.eval()
+        train = mark_mistakes(job, lambda inputs, device: locate(network.to(device), inputs, device))
+        network.train()
+    samples = CropDataset([on_grid(s, parameters.step_mm, channels) for s in train], stage)
     module = HeatmapModule(parameters, channels, network, stage, job.config.seed, locate, studies)
     return module, job.loader(samples, stage.batch)
 

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from pipeline.candidates import yolo
 from pipeline.networks.inputs import Inputs, make_inputs
 from training.datasets.cache import CachedStudy
-from training.datasets.record import BLEED, Mark
+from training.datasets.record import BLEED, MISTAKE, Mark
 
 from .augmentation import vary_slice
 from .config import Augmentation, StageConfig
@@ -80,7 +80,7 @@ Place = tuple[int, int]
 
 
 class SamplePlaces:
-    """Draws a study and a place in it: a visible microbleed, a mimic or null insertion, or anywhere in the brain.
+    """Draws a study and a place in it: a visible microbleed, a mimic or null insertion, a mistake, or any in the brain.
 
     A mimic is drawn by its kind first, so that the rare ones are seen as often as the many veins.
     """
@@ -89,25 +89,30 @@ class SamplePlaces:
         self.studies = studies
         self.bleeds: list[Place] = []
         self.mimics: dict[str, list[Place]] = {}
+        self.mistakes: list[Place] = []
         for s, study in enumerate(studies):
             for n, mark in enumerate(study.marks):
                 if study.kinds[n] == 0:
                     self.bleeds.append((s, n))
+                elif mark.kind == MISTAKE:
+                    self.mistakes.append((s, n))
                 elif mark.kind != BLEED:
                     self.mimics.setdefault(mark.kind, []).append((s, n))
         small = [studies[s].marks[n].size_mm < SMALL_MM for s, n in self.bleeds]
         self._weights = torch.where(torch.tensor(small), config.small_weight, 1.0) if small else torch.ones(0)
-        self.shares = config.positive_share, config.mimic_share
+        self.shares = config.positive_share, config.mimic_share, config.mistake_share
 
     def draw(self) -> tuple[int, NDArray[np.float64]]:
         """A study, and grid coordinates ``(i, j, k)``."""
         draw = torch.rand(1).item()
-        bleed, mimic = self.shares
+        bleed, mimic, mistake = self.shares
         if draw < bleed and self.bleeds:
             return self._at(self.bleeds[int(torch.multinomial(self._weights, 1).item())])
         if draw < bleed + mimic and self.mimics:
             places = list(self.mimics.values())[_integer(len(self.mimics))]
             return self._at(places[_integer(len(places))])
+        if 1 - draw < mistake and self.mistakes:
+            return self._at(self.mistakes[_integer(len(self.mistakes))])
         s = _integer(len(self.studies))
         return s, self.studies[s].brain[_integer(len(self.studies[s].brain))]
 

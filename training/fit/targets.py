@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.networks.context import CLASSES
 from pipeline.networks.heatmap import FOLD, KINDS
 from pipeline.networks.yolo import ANCHORS
-from training.datasets.record import BLEED, NULL, REJECTED, Mark
+from training.datasets.record import BLEED, MISTAKE, NULL, REJECTED, Mark
 
 NO_POINT = -1
 UNSEEN = -2
@@ -28,7 +28,7 @@ def kind_of(mark: Mark) -> int:
 
     ``NO_POINT`` for what nothing shows, and for what a reader rejected: no map but that of microbleeds is told of it.
     """
-    if mark.kind in (NULL, REJECTED) or (mark.kind != BLEED and not mark.visible):
+    if mark.kind in (NULL, REJECTED, MISTAKE) or (mark.kind != BLEED and not mark.visible):
         return NO_POINT
     if mark.kind == BLEED and not mark.visible:
         return UNSEEN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,17 +11,22 @@ import torch
 from torch import Tensor
 
 from pipeline.candidates import Candidate
+from pipeline.errors import InputError
 from pipeline.networks.context import CLASSES
 from pipeline.networks.heatmap import KINDS
+from pipeline.networks.inputs import Inputs
 from pipeline.networks.yolo import ANCHORS, YoloNet
+from pipeline.profile import load_profile
 from tests.training.tiny import study
-from training.datasets.record import REJECTED, Mark
+from training.datasets.record import MISTAKE, REJECTED, Mark
 from training.fit.augmentation import SIX, augment_volumes, six_fold, vary_slice
 from training.fit.calibration import fit_calibration
 from training.fit.classifier import sample_weights
 from training.fit.config import Augmentation, MiningConfig, StageConfig, load_config
+from training.fit.holdout import Holdout
 from training.fit.losses import classifier_loss, heatmap_loss, yolo_loss
 from training.fit.mining import SKIP, add_marks, name_candidates
+from training.fit.mistakes import mark_mistakes
 from training.fit.reweighting import reweight
 from training.fit.samples import CropDataset, GridStudy, SamplePlaces, SliceDataset, on_grid
 from training.fit.targets import (
@@ -33,6 +39,7 @@ from training.fit.targets import (
     fit_anchors,
     kind_of,
 )
+from training.fit.training_run import TrainingRun
 
 HERE = (0.0, 0.0, 0.0)
 STILL = Augmentation(rotate_deg=0, scale=0, shift_mm=0, contrast=0, brightness=0, noise=0, phase_scale=0)
@@ -256,6 +263,45 @@ def test_mimics_are_drawn_by_kind_and_small_microbleeds_more_often() -> None:
     share = [float(np.mean([(d == p).all() for d in drawn])) for p in points]
     assert share[0] == pytest.approx(2 * share[1], rel=0.2)
     assert sum(share[2:8]) == pytest.approx(share[8], rel=0.2), "six veins as often as one deposit of iron"
+
+
+def test_mistakes_of_the_detector_it_starts_from_are_drawn_and_are_no_target() -> None:
+    whole = on_grid(study(1), (1.0, 1.0, 2.0), ("swi",))
+    marks = (whole.marks[0], replace(whole.marks[0], kind=MISTAKE))
+    points = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    config = StageConfig(
+        epochs=1, steps=1, batch=1, learning_rate=1, positive_share=0.5, mimic_share=0.0, mistake_share=0.3
+    )
+    places = SamplePlaces([GridStudy(whole.values, marks, points, whole.brain, whole.step_mm, True)], config)
+    drawn = [places.draw()[1] for _ in range(3000)]
+    share = [float(np.mean([(d == p).all() for d in drawn])) for p in points]
+    assert share == pytest.approx([0.5, 0.3], abs=0.04)
+    assert kind_of(marks[1]) == NO_POINT
+
+
+def test_mistakes_are_what_the_detector_finds_far_from_every_microbleed_and_are_sought_once(tmp_path: Path) -> None:
+    own = study(1)
+    x, y, z = own.points([m for m in own.marks if m.kind == "bleed"])[0].tolist()
+    y += 20
+    job = TrainingRun(load_profile("default"), load_config("heatmap-cpu"), Holdout([own], []), tmp_path, say=str)
+
+    def locate(_inputs: Inputs, _device: torch.device) -> list[Candidate]:
+        return [Candidate((x, y, z), 0.5), Candidate((x, y - 19.0, z), 0.9), Candidate((x, y, z - 3.0), 0.01)]
+
+    (marked,) = mark_mistakes(job, locate)
+    assert [m.kind for m in marked.marks] == [*(m.kind for m in own.marks), MISTAKE]
+    assert own.points([marked.marks[-1]])[0] == pytest.approx((x, y, z), abs=1e-6)
+    (again,) = mark_mistakes(job, lambda *_: [])
+    assert again.marks == marked.marks
+
+
+def test_shares_of_samples_are_no_more_than_all(tmp_path: Path) -> None:
+    too_much = (
+        "[detector]\nepochs = 1\nsteps = 1\nbatch = 1\nlearning_rate = 1\npositive_share = 0.6\nmistake_share = 0.3\n"
+    )
+    (tmp_path / "own.toml").write_text(too_much)
+    with pytest.raises(InputError, match="more than 1 together"):
+        load_config(str(tmp_path / "own.toml"))
 
 
 def test_a_crop_larger_than_the_study_is_filled() -> None:
