@@ -48,7 +48,7 @@ class JudgedMark:
     lies_on: str = ""
 
 
-def judge(marks: Sequence[ReportedMark], truth: CaseTruth) -> tuple[JudgedMark, ...]:
+def judge(marks: Sequence[ReportedMark], truth: CaseTruth, within_mm: float = MATCH_MM) -> tuple[JudgedMark, ...]:
     """Judge all marks of a study, the most probable first; see :func:`training.evaluation.matching.match`."""
     ranked = sorted(marks, key=lambda m: -m.probability)
     taken = match(
@@ -56,6 +56,7 @@ def judge(marks: Sequence[ReportedMark], truth: CaseTruth) -> tuple[JudgedMark, 
         np.array([m.probability for m in ranked], float),
         np.array([b.centre_lps_mm for b in truth.bleeds], float).reshape(-1, 3),
         np.array([b.visible for b in truth.bleeds], bool),
+        within_mm,
     )
     return tuple(_judged(mark, int(n), truth) for mark, n in zip(ranked, taken, strict=True))
 

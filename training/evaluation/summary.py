@@ -16,6 +16,7 @@ from .calibration import Calibration, calibration
 from .groups import BY, FalseKind, Group, false_kinds, sensitivity_by, size_classes
 from .metrics import DetectionCounts, StudyResult, froc_of
 from .outcomes import MarkOutcome
+from .rules import RuleSensitivity, by_rule
 
 RATES = (0.5, 1.0, 2.0, 8.0)
 """False positives per study at which sensitivity is quoted."""
@@ -77,6 +78,8 @@ class EvaluationSummary:
         Sensitivity at each of :data:`RATES`, from all scored candidates.
     curve : list of tuple
         FROC: false positives per study, sensitivity and threshold.
+    rules : list of RuleSensitivity
+        Sensitivity by stricter and by wider rules.
     groups : dict
         Sensitivity of the reported lesions by size, region and placement.
     false : list of FalseKind
@@ -99,6 +102,7 @@ class EvaluationSummary:
     figures: dict[str, Estimate]
     at_rates: dict[float, Estimate]
     curve: list[tuple[float, float, float]]
+    rules: list[RuleSensitivity]
     groups: dict[str, list[Group]]
     false: list[FalseKind]
     burden: BurdenAgreement
@@ -116,6 +120,7 @@ class EvaluationSummary:
             **{name: estimate.to_json() for name, estimate in self.figures.items()},
             "sensitivity_at_fp": {f"{rate:g}": estimate.to_json() for rate, estimate in self.at_rates.items()},
             "froc": [[round(f, 5), round(s, 5), _finite(t)] for f, s, t in self.curve],
+            "sensitivity_by_rule": [_flat(asdict(rule)) for rule in self.rules],
             "sensitivity_by": {by: [_flat(asdict(group)) for group in groups] for by, groups in self.groups.items()},
             "false_positives_on": [_flat(asdict(kind)) for kind in self.false],
             "burden": {
@@ -185,6 +190,7 @@ def summarise(
         figures=figures,
         at_rates=dict(zip(RATES, rates, strict=True)),
         curve=list(zip(*(axis.tolist() for axis in froc.curve()), strict=True)),
+        rules=by_rule(results, resamples),
         groups={by: sensitivity_by(results, of, resamples, order) for by, of in BY.items()},
         false=false_kinds(results, resamples),
         burden=burden(results, resamples),

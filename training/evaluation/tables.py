@@ -8,6 +8,7 @@ from .bootstrap import Estimate
 from .burden import NAMES
 from .groups import FalseKind, Group
 from .matching import MATCH_MM
+from .rules import RATE, RuleSensitivity
 from .summary import FEW_BLEEDS, FEW_SUBJECTS, RATES, CohortMeasurement, EvaluationSummary
 
 Say = Callable[[Estimate], str]
@@ -46,6 +47,7 @@ def _row(cells: Sequence[object]) -> str:
 def report(title: str, measured: CohortMeasurement, summaries: Sequence[EvaluationSummary], command: str = "") -> str:
     """The whole page: what was measured, how, and every table."""
     parts = [f"# {title}", *preamble(measured, command), "## Detection", main_table(summaries)]
+    parts += [f"## Sensitivity by rule, at {RATE:g} false positives per study (%)", rule_table(summaries)]
     for by in ("size", "region", "placement"):
         if any(summary.groups[by] for summary in summaries):
             parts += [f"## Sensitivity by {by} (%)", group_table(by, summaries)]
@@ -98,6 +100,20 @@ def main_table(summaries: Sequence[EvaluationSummary]) -> str:
     rows.append(["Refused studies", *(len(s.refused) for s in summaries)])
     rows.append(["Silent empty answers", *(len(s.silent) for s in summaries)])
     return table(["", *(s.profile for s in summaries)], rows)
+
+
+def rule_table(summaries: Sequence[EvaluationSummary]) -> str:
+    """Sensitivity by each rule, with the bootstrap's interval and Wilson's."""
+    rules = [{rule.name: rule for rule in summary.rules} for summary in summaries]
+    rows = [[name, rule.bleeds, *(_by_rule(of[name]) for of in rules)] for name, rule in rules[0].items()]
+    return table(["", "n", *(s.profile for s in summaries)], rows)
+
+
+def _by_rule(rule: RuleSensitivity) -> str:
+    if rule.wilson is None:
+        return percent(rule.sensitivity)
+    low, high = (f"{100 * end:.1f}" for end in rule.wilson)
+    return f"{percent(rule.sensitivity)}; Wilson {low}–{high}"
 
 
 def group_table(by: str, summaries: Sequence[EvaluationSummary]) -> str:

@@ -11,6 +11,7 @@ from training.evaluation.bootstrap import Resamples
 from training.evaluation.cases import CaseTruth, ReportedMark, TruthObject
 from training.evaluation.groups import false_kinds, sensitivity_by, size_class, size_classes
 from training.evaluation.metrics import DetectionCounts, StudyResult, froc_of
+from training.evaluation.rules import by_rule
 
 from .strategies import case, pairs, result, results
 
@@ -158,3 +159,26 @@ def test_the_groups_of_bleeds_add_up_to_all_of_them(many: Pairs) -> None:
     assert sum(g.found for g in groups) == sum(r.hits for r in judged)
     kinds = false_kinds(judged, resamples)
     assert sum(k.count for k in kinds) == sum(len(r.false) for r in judged)
+
+
+def test_stricter_rules_count_nearer_marks_and_larger_microbleeds() -> None:
+    sizes = (1.0, 2.0, 4.0, None)
+    truth = CaseTruth(tuple(TruthObject(_at(100.0 * n), diameter_mm=d) for n, d in enumerate(sizes)))
+    marks = [(0.0, 0.9), (104.0, 0.8), (200.0, 0.7), (300.0, 0.6)]
+    both = [result(truth, tuple(ReportedMark(_at(x), p) for x, p in marks), name=name) for name in ("a", "b")]
+    rules = {rule.name: rule for rule in by_rule(both, Resamples(["a", "b"], 10))}
+    figures = {name: (rule.bleeds, rule.sensitivity.value) for name, rule in rules.items()}
+    assert figures == {
+        "all visible, within 5 mm": (8, 1.0),
+        "all visible, within 3 mm": (8, 0.25),  # the mark 4 mm off is false, in both studies
+        "≥ 2 mm, within 5 mm": (4, 1.0),
+        "≥ 2 mm, within 3 mm": (4, 0.0),
+    }
+    assert rules["all visible, within 5 mm"].sensitivity.low == 1.0, "the bootstrap is blind where all are found"
+    assert rules["all visible, within 5 mm"].wilson == pytest.approx((0.676, 1.0), abs=0.001)
+
+
+def test_without_a_microbleed_no_rule_has_a_figure() -> None:
+    assert {(r.bleeds, r.sensitivity.value, r.wilson) for r in by_rule([_line(0, [(5, 0.9)])], Resamples(["a"]))} == {
+        (0, None, None)
+    }
