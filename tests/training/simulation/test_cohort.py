@@ -188,7 +188,12 @@ def test_splits_do_not_depend_on_the_order() -> None:
 def test_processes_fit_in_memory() -> None:
     cohort = load_cohort("high-resolution")
     tasks = head_tasks(cohort, cohort.sets[0], (AnatomyRef("icbm152"),))
-    assert processes_for(tasks, Budget(8, 9.0)) <= 2
+    assert 1 <= processes_for(tasks, Budget(8, 9.6)) <= 2
+    wide = load_cohort("wide")
+    interpolated = head_tasks(wide, wide.sets[0], (AnatomyRef("icbm152"),))
+    assert processes_for(interpolated, Budget(8, 16.0)) == 1, "images of 800 × 700 × 320 voxels need memory, too"
+    with pytest.raises(InputError, match=r"needs about 10\.\d GB"):
+        processes_for(interpolated, Budget(8, 6.0))
 
 
 def test_workers_end_with_a_killed_parent() -> None:

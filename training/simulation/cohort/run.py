@@ -27,6 +27,8 @@ from .studies import MadeStudy, Output, make_head_studies
 
 BYTES_PER_FINE_VOXEL = 75
 """Peak memory of one study per voxel of its fine grid, measured."""
+BYTES_PER_IMAGE_VOXEL = 35
+"""The same per voxel of the images that it gets, interpolation included."""
 BASE_BYTES = 500 << 20
 
 
@@ -90,8 +92,7 @@ def processes_for(tasks: Sequence[HeadTask], budget: Budget) -> int:
     """
     available = psutil.virtual_memory().available
     memory = budget.memory_gb * 1e9 if budget.memory_gb else 0.75 * available
-    voxels = max(_fine_voxels(t) for t in tasks)
-    need = BASE_BYTES + BYTES_PER_FINE_VOXEL * voxels
+    need = BASE_BYTES + max(_peak_bytes(t) for t in tasks)
     if memory < need:
         raise InputError(
             f"one study needs about {need / 1e9:.1f} GB, the budget is {memory / 1e9:.1f} GB",
@@ -101,9 +102,13 @@ def processes_for(tasks: Sequence[HeadTask], budget: Budget) -> int:
     return max(1, min(budget.processes or cores, int(memory // need), len(tasks)))
 
 
-def _fine_voxels(task: HeadTask) -> int:
+def _peak_bytes(task: HeadTask) -> int:
+    """Of the largest study that the set can draw."""
     x, y, z = task.set.fov_mm
-    return int(x * y * z / task.set.fine_mm**3)
+    ranges = task.set.protocol
+    filled = max(ranges.zero_fill) ** 2 * max(ranges.slice_fill or (1.0,))
+    fine, image = x * y * z / task.set.fine_mm**3, filled * max(x * y * z / (a * b * c) for a, b, c in ranges.voxel_mm)
+    return int(BYTES_PER_FINE_VOXEL * fine + BYTES_PER_IMAGE_VOXEL * image)
 
 
 def plan_tasks(
