@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +29,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningInsert
 
 from .copying import LedgerCopy, read_rows, require_empty, write_rows
 from .metrics import Tally
@@ -196,10 +198,7 @@ class Store:
     @staticmethod
     def _insert_missing(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
         """Insert a row unless its key exists; whether it was inserted."""
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        key = next(iter(table.primary_key.columns))
-        statement = dialect.insert(table).values(values).on_conflict_do_nothing().returning(key)
-        return connection.scalar(statement) is not None
+        return connection.scalar(_insert_missing(connection.dialect.name, table), dict(values)) is not None
 
     def _log(
         self, connection: Connection, entity: str, entity_id: object, before: str, after: str, why: str, actor: str
@@ -240,6 +239,14 @@ class Store:
         """Count in the metrics, in the transaction of what is counted."""
         if rows := [asdict(tally) for tally in given]:
             connection.execute(insert(tallies), rows)
+
+
+@cache
+def _insert_missing(dialect: str, table: Table) -> ReturningInsert[Any]:
+    """The statement; made once, as SQLAlchemy takes longer to make it than the database to do it."""
+    key = next(iter(table.primary_key.columns))
+    insert_into = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return insert_into(table).on_conflict_do_nothing().returning(key)
 
 
 def _migrate(connection: Connection, schema: str) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 from math import isfinite
 from typing import Any
 
-from sqlalchemy import Connection, and_, exists, insert, or_, select, update
+from sqlalchemy import Connection, Executable, and_, bindparam, exists, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from .engine import Store, clean, locked
@@ -33,6 +34,36 @@ _STUDY_TEXT = (
     "referring_physician",
 )
 _SERIES_TEXT = ("modality", "manufacturer", "body_part", "station_name", "institution", "calling_ae")
+
+
+# Statements for every instance that arrives, made once: SQLAlchemy takes longer to make one than the database to do it.
+_RECEIVING = locked(
+    select(series.c.series_instance_uid)
+    .join(studies)
+    .where(
+        series.c.series_instance_uid == bindparam("of_series"),
+        series.c.study_instance_uid == bindparam("of_study"),
+        series.c.state == SeriesState.RECEIVING,
+        studies.c.fetched.is_(False),
+    ),
+    of=series,
+)
+_COUNT = (
+    update(series)
+    .where(series.c.series_instance_uid == bindparam("of_series"))
+    .values(instance_count=series.c.instance_count + 1, last_instance_at=bindparam("at"))
+)
+
+
+@cache
+def _note_sending(dialect: str) -> Executable:
+    """The statement by which an association sends images of a series, and has not ended."""
+    insert_into = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return insert_into(associations).on_conflict_do_update(
+        index_elements=[associations.c.series_instance_uid, associations.c.association],
+        set_={"ended_at": None, "released": False},
+        where=associations.c.ended_at.is_not(None),
+    )
 
 
 class _RacedError(Exception):
@@ -69,9 +100,23 @@ class Intake(Store):
             return [self._record(connection, record) for record in records]
 
     def _record(self, connection: Connection, record: NewInstance) -> StorageOutcome:
+        if self._enter_next(connection, record):
+            return StorageOutcome.NEW
         outcome = self._enter(connection, record)
         self._note_sent(connection, record)  # last: the row of a study is locked after those of its series
         return outcome
+
+    def _enter_next(self, connection: Connection, record: NewInstance) -> bool:
+        """Enter a new instance of a series that is being received, in few statements: nearly all are.
+
+        Any other instance changes nothing here.
+        """
+        uids = {"of_series": record.series_instance_uid, "of_study": record.study_instance_uid}
+        if connection.scalar(_RECEIVING, uids) is None or not self._insert(connection, record):
+            return False
+        connection.execute(_COUNT, {"of_series": record.series_instance_uid, "at": record.received_at})
+        self._note_association(connection, record)
+        return True
 
     def _enter(self, connection: Connection, record: NewInstance) -> StorageOutcome:
         columns = (instances.c.sha256, instances.c.removed_at, instances.c.series_instance_uid)
@@ -109,7 +154,11 @@ class Intake(Store):
             where = instances.c.sop_instance_uid == record.sop_instance_uid
             values = {"path": record.path, "received_at": record.received_at, "removed_at": None}
             connection.execute(update(instances).where(where).values(values))
-            return
+        elif not self._insert(connection, record):
+            raise _RacedError
+
+    def _insert(self, connection: Connection, record: NewInstance) -> bool:
+        """Insert the instance, unless its UID is known; whether it was inserted."""
         position = record.position if record.position is not None and isfinite(record.position) else None
         values = {
             "sop_instance_uid": record.sop_instance_uid,
@@ -126,8 +175,7 @@ class Intake(Store):
             "peer": clean(record.peer),
             "received_at": record.received_at,
         }
-        if not self._insert_missing(connection, instances, values):
-            raise _RacedError
+        return self._insert_missing(connection, instances, values)
 
     def _lock_or_create_series(self, connection: Connection, record: NewInstance) -> Any:
         columns = (series.c.series_instance_uid, series.c.study_instance_uid, series.c.state, series.c.instance_count)
@@ -187,17 +235,8 @@ class Intake(Store):
             where = series.c.series_instance_uid == record.series_instance_uid
             if connection.scalar(select(series.c.state).where(where)) != SeriesState.RECEIVING:
                 return
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        statement = dialect.insert(associations).values(
-            series_instance_uid=record.series_instance_uid, association=record.association
-        )
-        keys = [associations.c.series_instance_uid, associations.c.association]
-        reopened = {"ended_at": None, "released": False}
-        connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=keys, set_=reopened, where=associations.c.ended_at.is_not(None)
-            )
-        )
+        sent = {"series_instance_uid": record.series_instance_uid, "association": record.association}
+        connection.execute(_note_sending(connection.dialect.name), sent)
 
     def release_series(
         self, series_uids: Iterable[str], at: datetime, *, association: str = "", aborted: bool = False
