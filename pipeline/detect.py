@@ -20,6 +20,7 @@ from pipeline.read.volume import read_acquisition
 from . import __version__
 from .anatomy import AtlasRegion, name_places, register_to_atlas
 from .brain import extract_brain, implausible, require_usable
+from .classifiers import Scores
 from .errors import GeometryError, InputError
 from .findings import Certainty, Findings, Lesion, Point, ScoredCandidate, SeriesUsed
 from .geometry import Acquisition, Geometry, Volume
@@ -59,10 +60,11 @@ class Detection:
 
 
 class ScoredRegion(NamedTuple):
-    """A region with the probability that it is a microbleed."""
+    """A region with the probability that it is a microbleed, and the log odds of the classifier alone."""
 
     region: Region
     probability: float
+    odds: float | None = None
 
 
 def detect(
@@ -173,7 +175,7 @@ def analyse(
         study_instance_uid=study,
         series=_series(acquisition),
         lesions=tuple(lesions),
-        candidates=tuple(ScoredCandidate(_lps(s.region, swi.geometry), s.probability) for s in scored),
+        candidates=tuple(_scored_candidate(s, swi.geometry) for s in scored),
         warnings=tuple(dict.fromkeys(warnings)),
         phase=acquisition.phase_record,
         timing_s=watch.seconds,
@@ -227,8 +229,16 @@ def score(
             raise AssertionError("a profile has either a classifier or a rating")
         return [ScoredRegion(region, rate(shape, profile.rating)) for region, shape in regions]
     candidates = [region.candidate for region, _ in regions]
-    values = profile.classifier.call("score", acquisition, brain, candidates, device=device)
-    return [ScoredRegion(region, float(value)) for (region, _), value in zip(regions, values, strict=True)]
+    scores: Scores = profile.classifier.call("score", acquisition, brain, candidates, device=device)
+    odds = [None] * len(regions) if scores.odds is None else scores.odds.tolist()
+    each = zip(regions, scores.probability.tolist(), odds, strict=True)
+    return [ScoredRegion(region, probability, own) for (region, _), probability, own in each]
+
+
+def _scored_candidate(scored: ScoredRegion, geometry: Geometry) -> ScoredCandidate:
+    own = None if scored.odds is None else round(scored.odds, 4)
+    first = round(scored.region.candidate.score, 6)
+    return ScoredCandidate(_lps(scored.region, geometry), scored.probability, first, own)
 
 
 def suppress_overlaps(scored: list[ScoredRegion], shape: tuple[int, ...]) -> list[ScoredRegion]:

@@ -22,6 +22,7 @@ from pipeline.measure.growing import MeasureParameters
 from pipeline.networks.weights import Weights, load_weights
 from pipeline.parameters import Parameters as BaseParameters
 
+from . import Scores
 from .features import NAMES, measure
 
 if TYPE_CHECKING:
@@ -130,8 +131,8 @@ def score(
     *,
     weights: Weights,
     device: str = "cpu",  # noqa: ARG001 (a forest needs no accelerator)
-) -> Floats:
-    """Probability that each candidate is a microbleed, ``(n,)``.
+) -> Scores:
+    """Score each candidate.
 
     Raises
     ------
@@ -140,5 +141,5 @@ def score(
     """
     forest = _load(weights)
     if not candidates:
-        return np.empty(0)
-    return forest.probability(measure(acquisition, brain, candidates, parameters.measure))
+        return Scores(np.empty(0))
+    return Scores(forest.probability(measure(acquisition, brain, candidates, parameters.measure)))

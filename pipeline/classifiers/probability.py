@@ -17,6 +17,8 @@ from pipeline.networks.loading import load_network
 from pipeline.networks.weights import Weights
 from pipeline.parameters import Parameters
 
+from . import Scores
+
 Mask = NDArray[np.bool_]
 P = TypeVar("P", bound=Parameters)
 BATCH = 64
@@ -81,11 +83,11 @@ def score_with(
     *,
     bleed: int,
     mirror: bool,
-) -> NDArray[np.float64]:
+) -> Scores:
     """Score candidates with the network of a profile."""
     loaded = load_network(build, parameters, weights, device)
     if not candidates:
-        return np.empty(0)
+        return Scores(np.empty(0), np.empty(0))
     inputs = prepare(acquisition, brain)
     own = odds(
         loaded.network,
@@ -95,4 +97,4 @@ def score_with(
         bleed=bleed,
         mirror=mirror,
     )
-    return calibrate(own, candidate_odds(candidates), loaded.calibration)
+    return Scores(calibrate(own, candidate_odds(candidates), loaded.calibration), own)

@@ -18,6 +18,8 @@ from pipeline.networks.inputs import Inputs, cut_patches
 from pipeline.networks.weights import Weights
 from pipeline.parameters import Parameters as BaseParameters
 
+from . import Scores
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -84,8 +86,8 @@ def score(
     *,
     weights: Weights,
     device: str = "cpu",
-) -> NDArray[np.float64]:
-    """Probability that each candidate is a microbleed, ``(n,)``."""
+) -> Scores:
+    """Score each candidate."""
     from .probability import score_with
 
     def joined(inputs: Inputs, centres: NDArray[np.float64], p: Parameters, where: torch.device) -> Tensor:

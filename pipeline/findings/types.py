@@ -92,10 +92,24 @@ class Verification:
 
 @dataclass(frozen=True)
 class ScoredCandidate:
-    """Any candidate that was scored, reported or not, so that a FROC curve can be drawn."""
+    """Any candidate that was scored, reported or not, so that a FROC curve can be drawn.
+
+    Parameters
+    ----------
+    centroid_lps_mm : tuple of float
+        Its centre.
+    probability : float
+        That it is a microbleed, by both stages together.
+    candidate_score : float or None
+        Score of the first stage alone.
+    classifier_odds : float or None
+        Log odds of the second stage's network alone, not calibrated; None where there is none.
+    """
 
     centroid_lps_mm: Point
     probability: float
+    candidate_score: float | None = None
+    classifier_odds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ def test_the_thresholds_of_the_profile_decide_what_is_reported() -> None:
     none, many = (analyse(phantom.acquisition(), p, key=KEY).findings for p in (strict, loose))
     assert none.lesions == ()
     assert none.candidates == many.candidates
+    assert all(c.candidate_score is not None and c.classifier_odds is None for c in many.candidates), "no classifier"
     assert len(many.lesions) == 5
     assert many.counts["definite"] == 5
     assert any("only the 5 most probable of" in warning for warning in many.warnings)

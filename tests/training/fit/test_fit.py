@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from node.cli import main as cmbnode
 from pipeline.candidates import heatmap, yolo
+from pipeline.classifiers.probability import calibrate, candidate_odds
 from pipeline.errors import InputError, ProfileError
 from pipeline.networks.loading import CALIBRATION
 from pipeline.networks.transfer import make_transfer
@@ -303,9 +304,10 @@ def test_the_clinic_scores_as_the_training_did(
     candidates = profile.candidates.call("propose", acquisition, own.brain, device="cpu")
     assert candidates
     assert profile.classifier is not None
-    chances = profile.classifier.call("score", acquisition, own.brain, candidates, device="cpu")
-    assert chances.shape == (len(candidates),)
+    chances, odds = profile.classifier.call("score", acquisition, own.brain, candidates, device="cpu")
+    assert chances.shape == odds.shape == (len(candidates),)
     assert ((chances >= 0) & (chances <= 1)).all()
+    assert chances == pytest.approx(calibrate(odds, candidate_odds(candidates), fitted["calibration"]), abs=1e-6)
     assert fitted["calibration"][1] == 0 or len(set(np.round(chances, 6))) > 1
 
 
