@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 POSTGRES_SETTINGS = {
-    "listen_addresses": "",  # a socket in its own folder is all it opens
     "max_connections": "60",
     "deadlock_timeout": "200ms",
 }
@@ -20,16 +19,18 @@ UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_write
 
 
 @contextmanager
-def postgresql(durable: bool = False) -> Iterator[str]:
+def postgresql(durable: bool = False, address: str = "") -> Iterator[str]:
     """Run a PostgreSQL cluster of its own; gives the URL of an empty database.
 
-    Unless `durable`, nothing is synced to disk: the tests do not cut the power.
+    Unless `durable`, nothing is synced to disk: the tests do not cut the power. With an `address`, everybody in its
+    network (/24) can connect there, and the URL leads there.
     """
     folder = Path(tempfile.mkdtemp(prefix="cmb-pg-", dir="/tmp"))  # a socket's path has at most 107 bytes
     user, _ = _postgresql_user()
     if os.geteuid() == 0:
         shutil.chown(folder, user, user)
-    chosen = POSTGRES_SETTINGS | ({} if durable else UNSAFE_BUT_FAST) | {"unix_socket_directories": str(folder)}
+    chosen = POSTGRES_SETTINGS | ({} if durable else UNSAFE_BUT_FAST)
+    chosen |= {"unix_socket_directories": str(folder), "listen_addresses": address}
     try:
         _postgresql_run(
             folder, "initdb", "-D", str(folder / "data"), "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync",
@@ -37,9 +38,12 @@ def postgresql(durable: bool = False) -> Iterator[str]:
         )  # fmt: skip
         with (folder / "data" / "postgresql.conf").open("a") as settings:
             settings.writelines(f"{name} = '{value}'\n" for name, value in chosen.items())
+        if address:
+            with (folder / "data" / "pg_hba.conf").open("a") as access:
+                access.write(f"host all all {address}/24 trust\n")
         postgresql_command(folder, "start")
         try:
-            yield f"postgresql://{user}@/postgres?host={folder}"
+            yield f"postgresql://{user}@{address}/postgres" + ("" if address else f"?host={folder}")
         finally:
             postgresql_command(folder, "stop", "-m", "immediate")
     finally:

@@ -16,6 +16,7 @@ from .deliveries import FailingDestination
 from .destination_records import DestinationRecord, DestinationRecords
 from .erasure import Erasure
 from .intake import Intake
+from .lead import Lead
 from .login_attempts import Attempts
 from .monitoring import MonitoredStudy, Monitoring
 from .notices import Notice, NoticeCondition, NoticedJob, NoticeMessage, Notices
@@ -101,6 +102,7 @@ __all__ = [
     "Job",
     "JobState",
     "JobSummary",
+    "Lead",
     "Ledger",
     "LedgerCounts",
     "LesionVerdict",

@@ -39,6 +39,14 @@ from .schema import SchemaVersion, migrations, schema_version
 from .state_tallies import tallies_of_change
 
 BUSY_TIMEOUT_S = 30.0
+_SILENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""libpq's waits for a server that falls silent, s (the last ms); without them a lost network is noticed after hours."""
 _MIGRATION_LOCK = 0x636D626E  # any fixed number: PostgreSQL's advisory lock that serialises migrations
 
 
@@ -61,7 +69,10 @@ def connect(url: str) -> Engine:
     else:
         if target.get_backend_name() == "postgresql":
             target = target.set(drivername="postgresql+psycopg")
-        engine = create_engine(target, hide_parameters=True, pool_pre_ping=True, isolation_level="READ COMMITTED")
+        waits = {name: value for name, value in _SILENCE.items() if name not in target.query}
+        engine = create_engine(
+            target, hide_parameters=True, pool_pre_ping=True, isolation_level="READ COMMITTED", connect_args=waits
+        )
     return engine
 
 

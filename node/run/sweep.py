@@ -1,6 +1,6 @@
 """What was lost between two steps? The sweep settles, routes, takes back, signals again and cleans up.
 
-It goes round for as long as the node runs, and outlives every outage.
+It goes round for as long as the node runs, and outlives every outage. Of several sweeps one works, the others stand by.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from node.archive import Archive
 from node.atna import AuditSender
 from node.certificates import certificate_notices
 from node.leases import pause_s
-from node.ledger import Ledger
+from node.ledger import Lead, Ledger
 from node.logs import explain, set_up_logging
 from node.notices import Notifier
 from node.priors.fetcher import Fetcher, open_source
@@ -296,6 +296,11 @@ def run_sweep(settings: Settings, stop: threading.Event | None = None) -> None:
         stack.callback(sweep.audit_sender.stop)
         if source is not None:
             sweep.fetcher = stack.enter_context(Fetcher(settings, sweep.ledger, source))
+        lead = Lead(sweep.ledger, "sweep")
+        stack.callback(lead.close)
         while not stop.is_set():
-            sweep.round()
+            if lead.held():
+                sweep.round()
+            else:
+                sweep.beat()
             sweep.pause(stop)

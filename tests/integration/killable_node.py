@@ -49,7 +49,7 @@ free_disk_mb = 0
 class Pacs:
     """A storage SCP that counts how often it was sent each object, and can be held while it stores one."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.sent: Counter[str] = Counter()
         self.studies: dict[str, set[str]] = {}
         self.holding = threading.Event()
@@ -57,7 +57,7 @@ class Pacs:
         self.go_on.set()
         entity = AE(ae_title="PACS")
         entity.supported_contexts = AllStoragePresentationContexts
-        self.server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)])
+        self.server = entity.start_server((host, 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)])
         self.port = int(self.server.server_address[1])
 
     def hold(self) -> None:
@@ -78,8 +78,8 @@ class Pacs:
 
 
 @contextmanager
-def running_pacs() -> Iterator[Pacs]:
-    pacs = Pacs()
+def running_pacs(host: str = "127.0.0.1") -> Iterator[Pacs]:
+    pacs = Pacs(host)
     try:
         yield pacs
     finally:
