@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from pipeline.candidates import Candidate, heatmap, yolo
 from pipeline.errors import InputError
 from pipeline.networks.inputs import Inputs
+from pipeline.networks.loading import channels_last
 from pipeline.networks.yolo import YoloNet
 from training.datasets.cache import CachedStudy
 
@@ -61,7 +62,7 @@ def _heatmap(job: TrainingRun, stage: StageConfig, studies: list[CachedStudy]) -
     channels = training_channels(parameters.channels, stage.augmentation)
     train: Sequence[CachedStudy] = job.split.train
     if job.start is not None and stage.mistake_share:
-        network.eval()
+        channels_last(network).eval()
         train = mark_mistakes(job, lambda inputs, device: locate(network.to(device), inputs, device))
         network.train()
     samples = CropDataset([on_grid(s, parameters.step_mm, channels) for s in train], stage)
