@@ -132,7 +132,7 @@ class Archive:
         """Remove files that a crash left half-written, not those being written; return their number."""
         removed = 0
         for path in (self.root / "incoming").iterdir():
-            with suppress(OSError), path.open("rb") as file:
+            with suppress(OSError), path.open("r+b") as file:  # NFS locks only what may be written
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()
                 removed += 1

@@ -49,7 +49,7 @@ class Site:
         before = self.said(host).count("receiver listens")
         for words in PARTS:
             host.start([sys.executable, "-m", "node.cli", *words], self.environment, self.log(host))
-        wait_for(lambda: self.said(host).count("receiver listens") > before)
+        wait_for(lambda: self.said(host).count("receiver listens") > before, 300)
 
     def log(self, host: Host) -> Path:
         return self.data / f"{host.name}.log"
