@@ -7,7 +7,7 @@ LOCKS  := requirements.lock requirements-develop.lock
 
 # What the tests start beside the node: servers, DICOM tools and validators, a browser.
 DEBIAN := redis-server postgresql orthanc orthanc-dicomweb prometheus dcmtk dicom3tools pixelmed-apps chromium nginx docker-compose \
-  systemd gcc libc6-dev rsyslog rsyslog-openssl libxml2-utils \
+  systemd shellcheck gcc libc6-dev rsyslog rsyslog-openssl libxml2-utils \
   $(if $(shell command -v kubectl),,kubernetes-client)
 
 # One more than cores, four at most: a test that runs a node or a browser waits for it half the time.
@@ -19,7 +19,7 @@ VIEWERS ?= $(HOME)/.cache/cmb-node-viewers
 # One script a question; those that need simulated studies are described in docs/simulation.md and docs/results.md.
 BENCH := receive reading ledger worklist desk brain detect turnaround throughput
 
-.PHONY: help demo test tests check lint style types viewer-test chaos bench debian lock image-test clean
+.PHONY: help demo test tests check lint style types viewer-test chaos bench debian lock image-test release clean
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -94,6 +94,9 @@ lock: $(VENV)/.develop  ## Write the versions now installed to the requirements*
 
 image-test:  ## Build the container image and run the demo in it (Docker, or buildah and podman as root)
 	@deploy/image-test.sh
+
+release:  ## Make a signed release in dist/: make release KEY=… [REGISTRY=…] (root; buildah, podman, skopeo; half an hour)
+	@deploy/release/release.sh --key "$(KEY)" $(if $(REGISTRY),--registry "$(REGISTRY)")
 
 clean:  ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -100,6 +100,7 @@ NOT_RUN = {
     r"make (demo|test)|git (clone|pull)|cd /opt": "they install from the network; the tests run inside what they made",
     r"pip install dist": "changes this environment; tests/test_packaging.py installs the wheel in one of its own",
     r"docker (build|run|exec)|docker compose (exec|build)": "needs Docker; `make image-test` builds and runs the image",
+    r"sudo make release|gpg|podman load": "makes or checks a release; tests/test_release.py runs the script",
     r"kubectl": "needs a cluster; tests/test_deploy.py checks the manifests",
     r"python3 -m venv \.venv|export PATH": "installs from the network; tests/test_packaging.py installs the wheel",
     r"sudo": "changes the machine as root; tests/test_deploy.py has systemd check the units",

@@ -20,6 +20,7 @@ def _replaced(objects: tuple[ResultObject, ...]) -> ReplacedResult:
     return ReplacedResult(KEY, 1, tuple(named))
 
 
+@pytest.mark.integration  # dicom3tools
 @pytest.mark.parametrize("reason", RejectionReason)
 def test_it_rejects_each_object_of_the_replaced_result(
     detection_of: Make, reason: RejectionReason, tmp_path: Path
