@@ -72,8 +72,13 @@ def observe(metric: LedgerMetric, seconds: float, /, **labels: str) -> Tally:
 
 INSTANCES = LedgerMetric(
     "cmbnode_instances_received_total",
-    "Answers to C-STORE requests",
-    {"outcome": ("stored", "repeated", "conflict", "no_resources", "mismatch", "not_understood", "node_fault")},
+    "Answers about instances that were sent to the node, by C-STORE or STOW-RS",
+    {
+        "outcome": (
+            *("stored", "repeated", "conflict", "no_resources", "mismatch", "not_understood", "node_fault"),
+            "unsupported",
+        )
+    },
 )
 REFUSALS = LedgerMetric(
     "cmbnode_associations_refused_total",

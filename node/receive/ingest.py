@@ -25,6 +25,17 @@ from .header import Header, NotUnderstoodError, read_header
 from .same_image import ImageComparison
 
 SUCCESS, CONFLICT, OUT_OF_RESOURCES, MISMATCH, NOT_UNDERSTOOD = 0x0000, 0xB000, 0xA700, 0xA900, 0xC000
+PROCESSING_FAILURE = 0x0110
+SOP_CLASS_NOT_SUPPORTED, TRANSFER_SYNTAX_NOT_SUPPORTED = 0x0122, 0xC122  # PS3.18 table I.2-2
+_OUTCOMES = {
+    OUT_OF_RESOURCES: "no_resources",
+    CONFLICT: "conflict",
+    MISMATCH: "mismatch",
+    NOT_UNDERSTOOD: "not_understood",
+    PROCESSING_FAILURE: "node_fault",
+    SOP_CLASS_NOT_SUPPORTED: "unsupported",
+    TRANSFER_SYNTAX_NOT_SUPPORTED: "unsupported",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +72,11 @@ class IngestResult:
     why: str = ""
     series_instance_uid: str = ""
     new: bool = False
+
+
+def outcome_of(status: int, *, new: bool) -> str:
+    """What the metrics call this answer."""
+    return _OUTCOMES.get(status, "stored" if new else "repeated")
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ class PartResult:
     ----------
     too_large : bool
         It exceeds the largest size of an instance; the rest of it is not read.
+    new : bool
+        It is stored, and was not before.
     """
 
     status: int
@@ -60,6 +62,7 @@ class PartResult:
     sop_class_uid: str = ""
     sop_instance_uid: str = ""
     too_large: bool = False
+    new: bool = False
 
 
 class PartsReader:
@@ -234,7 +237,7 @@ class _Part:
         meta = self.meta
         sop_class = "" if meta is None else str(meta.MediaStorageSOPClassUID)
         sop_instance = "" if meta is None else str(meta.MediaStorageSOPInstanceUID)
-        return PartResult(result.status, result.why, sop_class, sop_instance, too_large)
+        return PartResult(result.status, result.why, sop_class, sop_instance, too_large, result.new)
 
     def discard(self) -> None:
         """Remove what was not stored."""

@@ -48,24 +48,24 @@ from node.tls import ServerContext
 from .admission import Admission
 from .commitment import CommitmentHandlers
 from .connections import AssociationHooks, BoundedAssociation, BoundedServer
-from .ingest import CONFLICT, MISMATCH, NOT_UNDERSTOOD, OUT_OF_RESOURCES, SUCCESS, Arrival, Ingest, IngestResult
+from .ingest import (
+    NOT_UNDERSTOOD,
+    OUT_OF_RESOURCES,
+    PROCESSING_FAILURE,
+    SUCCESS,
+    Arrival,
+    Ingest,
+    IngestResult,
+    outcome_of,
+)
 from .presentation_contexts import storage_contexts
 
 GRACE_S = 10.0
 """Time for running associations to finish when the node stops."""
 
-PROCESSING_FAILURE = 0x0110
 _COMMENT_LENGTH = 64  # VR LO
 COUNT_EVERY_S = 5.0
 """Pause between two writes of what was counted for the metrics."""
-_OUTCOMES = {
-    OUT_OF_RESOURCES: "no_resources",
-    CONFLICT: "conflict",
-    MISMATCH: "mismatch",
-    NOT_UNDERSTOOD: "not_understood",
-    PROCESSING_FAILURE: "node_fault",
-}
-"""Names of the statuses in the metrics."""
 
 _log = structlog.get_logger(__name__)
 
@@ -225,8 +225,7 @@ class Receiver:
                 peer=association.peer,
                 sop_instance_uid=str(cast(Any, event.request).AffectedSOPInstanceUID),
             )
-        stored = "stored" if result.new else "repeated"
-        self._tallies.count(INSTANCES, outcome=_OUTCOMES.get(result.status, stored))
+        self._tallies.count(INSTANCES, outcome=outcome_of(result.status, new=result.new))
         answer = Dataset()
         answer.Status = result.status
         if result.why:

@@ -14,7 +14,7 @@ import structlog
 from fastapi import Depends, HTTPException, Request
 
 from node.archive import Archive
-from node.ledger import Ledger
+from node.ledger import Ledger, TallyBuffer
 from node.receive.ingest import Ingest
 from node.receive.presentation_contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from node.settings import DicomWebClientSettings, Settings
@@ -29,6 +29,8 @@ class DicomWebServices:
 
     Parameters
     ----------
+    tallies : TallyBuffer
+        Counts what is received, for the metrics.
     prefix : str
         Start of the names of this process's requests in the ledger, in place of associations.
     threads : CapacityLimiter
@@ -41,6 +43,7 @@ class DicomWebServices:
     ledger: Ledger
     archive: Archive
     ingest: Ingest
+    tallies: TallyBuffer
     prefix: str
     threads: anyio.CapacityLimiter
     sop_classes: frozenset[str]
@@ -60,6 +63,7 @@ class DicomWebServices:
             ledger,
             archive,
             Ingest(ledger, archive, settings.receiver.max_instance_bytes),
+            TallyBuffer(ledger),
             prefix,
             anyio.CapacityLimiter(settings.dicomweb.max_uploads),
             frozenset({*STORAGE_CLASSES, *settings.receiver.extra_sop_classes}),

@@ -19,7 +19,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import ClientDisconnect
 
 from node.archive import IncomingFile, OutOfResourcesError, is_uid
-from node.receive.ingest import OUT_OF_RESOURCES, SUCCESS, Arrival, IngestResult
+from node.ledger.metrics import INSTANCES
+from node.receive.ingest import (
+    OUT_OF_RESOURCES,
+    PROCESSING_FAILURE,
+    SOP_CLASS_NOT_SUPPORTED,
+    SUCCESS,
+    TRANSFER_SYNTAX_NOT_SUPPORTED,
+    Arrival,
+    IngestResult,
+    outcome_of,
+)
 from node.receive.multipart import MediaTypeError, PartResult, PartsError, PartsReader, Sender
 from node.web.auth import address_of
 from node.web.connections import UPLOAD
@@ -32,8 +42,6 @@ BLOCK_BYTES = 262_144
 """A block of this size, or the rest, must arrive within ``receiver.idle_timeout_s``."""
 MOST_PARTS = 20_000
 """Most parts of one request."""
-PROCESSING_FAILURE = 0x0110
-SOP_CLASS_NOT_SUPPORTED, TRANSFER_SYNTAX_NOT_SUPPORTED = 0x0122, 0xC122  # PS3.18 table I.2-2
 
 router = APIRouter()
 _log = structlog.get_logger(__name__)
@@ -157,6 +165,7 @@ class _Upload:
             reader.close()
         except SQLAlchemyError as error:  # its series then settle after settling.limit_s
             _log.error("the end of a STOW-RS request could not be recorded", error=type(error).__name__, **self._who)
+        self._services.tallies.flush()
 
     def _refusal(self, sop_class_uid: str, transfer_syntax_uid: str) -> IngestResult | None:
         """Why no such object is accepted, as the receiver would not accept its presentation context."""
@@ -179,6 +188,7 @@ class _Upload:
 
     def _record(self, result: PartResult) -> None:
         self.results.append(result)
+        self._services.tallies.count(INSTANCES, outcome=outcome_of(result.status, new=result.new))
         if result.status != SUCCESS:
             uid = result.sop_instance_uid
             facts = {"sop_instance_uid": uid} if is_uid(uid) else {}

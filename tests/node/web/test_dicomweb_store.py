@@ -22,6 +22,7 @@ from structlog.testing import capture_logs
 
 from node.archive import StoredFile
 from node.ledger import Ledger
+from node.ledger.metrics import INSTANCES
 from node.receive.ingest import Ingest
 from node.receive.multipart import PartsError, boundary_of
 from node.web import connections
@@ -105,6 +106,15 @@ def test_each_instance_that_fails_has_its_reason(app: FastAPI, ledger: Ledger) -
     assert "SOP class not accepted" in answer.headers["warning"]
     assert uids(post(app, body(cut)).json(), FAILED) == {FIRST: 0xC000}
     assert [row.calling_ae for row in ledger.quarantined()] == ["MR1"]
+    counted = {tally.labels.split('"')[3]: tally.number for tally in ledger.tallies() if tally.metric == INSTANCES.name}
+    assert counted == {"stored": 1, "unsupported": 2, "not_understood": 3}
+
+
+def test_the_metrics_count_what_is_new_and_what_comes_again(app: FastAPI, ledger: Ledger) -> None:
+    post(app, body(*FILES[:2]))
+    post(app, body(*FILES))
+    counted = {tally.labels: tally.number for tally in ledger.tallies() if tally.metric == INSTANCES.name}
+    assert counted == {'{"outcome": "stored"}': 3, '{"outcome": "repeated"}': 2}
 
 
 def test_other_content_under_a_known_uid_is_a_warning_and_kept_aside(app: FastAPI, ledger: Ledger) -> None:
