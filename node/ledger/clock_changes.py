@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Table, and_, select, update
 
 from .access_tables import attempts, audit_feed
 from .engine import Store
-from .models import associations, deliveries, jobs, series, studies
+from .models import associations, deliveries, jobs, notices, series, studies
 from .prior_records import PriorState
 from .prior_tables import prior_requests
 from .records import DeliveryState, JobState, SeriesState
@@ -76,6 +76,9 @@ def _changes(now: datetime, lease_s: float, after: datetime, pauses_after: datet
     yield deliveries, and_(waiting, deliveries.c.next_attempt_at > pauses_after), {"next_attempt_at": now}
     yield jobs, and_(jobs.c.state == JobState.QUEUED, jobs.c.not_before > pauses_after), {"not_before": None}
     yield audit_feed, audit_feed.c.next_at > pauses_after, {"next_at": now}
+    # One of them may be on its way just now: it gets as long as a lease.
+    unsent = notices.c.sent_at.is_(None)
+    yield notices, and_(unsent, notices.c.next_attempt_at > pauses_after), {"next_attempt_at": lease}
     unanswered = and_(deliveries.c.state == DeliveryState.ACCEPTED, deliveries.c.commit_by.is_not(None))
     yield deliveries, and_(unanswered, deliveries.c.accepted_at > after), {"accepted_at": now, "commit_by": now}
     # What is over moves only if it lies ahead: the order of events stays.
@@ -84,3 +87,4 @@ def _changes(now: datetime, lease_s: float, after: datetime, pauses_after: datet
     yield studies, studies.c.last_received_at > ahead, {"last_received_at": now}
     yield jobs, jobs.c.finished_at > ahead, {"finished_at": now}
     yield attempts, attempts.c.at > ahead, {"at": now}
+    yield notices, notices.c.at > ahead, {"at": now}

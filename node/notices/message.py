@@ -21,11 +21,13 @@ _NOUNS = {
     "destination": ("destination down", "destinations down"),
     "disk": ("disk warning", "disk warnings"),
     "certificate": ("certificate warning", "certificate warnings"),
+    "qa": ("QA alarm", "QA alarms"),
 }
 _OVER = {
     "destination": "{} accepts results again, or nothing waits for it any more",
     "disk": "{}: there is room again",
     "certificate": "{}: the certificate was renewed, or is no longer used",
+    "qa": "{}: the last run was good",
 }
 """What is said when a condition is over."""
 

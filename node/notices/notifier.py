@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from node.archive.qa_runs import last_run
 from node.certificates import certificate_expiries
 from node.leases import pause_s
 from node.ledger import Ledger, NoticeCondition
@@ -55,7 +56,7 @@ class Notifier:
         """
         if not self.channels:
             return
-        conditions = [*self._destinations(now), *self._certificates(now)]
+        conditions = [*self._destinations(now), *self._certificates(now), *self._qa()]
         if disk:
             conditions.append(NoticeCondition("disk", "the disk is filling up", disk))
         if disk.startswith("images are refused"):
@@ -77,6 +78,11 @@ class Notifier:
                 yield NoticeCondition("certificate", expiry.setting, text)
             if expiry.expires_at is not None and expiry.expires_at <= now:
                 yield NoticeCondition("certificate", f"{expiry.setting} (expired)", text)
+
+    def _qa(self) -> Iterator[NoticeCondition]:
+        if (run := last_run(self.settings.data_dir)) is not None and not run.good:
+            at = run.at.astimezone(self.settings.zone).isoformat(timespec="minutes")
+            yield NoticeCondition("qa", "site QA", f"the QA run of {at} was not good: {run.alarm}")
 
     def start_sending(self) -> None:
         """Send what is due, in a thread, so that a mail server that hangs holds nothing up."""

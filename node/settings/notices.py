@@ -20,7 +20,7 @@ from .connections import TlsSettings, bracketed
 from .destinations import write_secret
 from .receiver import is_loopback
 
-NoticeKind = Literal["stat", "failed", "destination", "disk", "certificate"]
+NoticeKind = Literal["stat", "failed", "destination", "disk", "certificate", "qa"]
 NOTICE_KINDS: tuple[NoticeKind, ...] = get_args(NoticeKind)
 
 
@@ -114,7 +114,7 @@ class NoticeSettings(BaseModel):
     about: tuple[NoticeKind, ...] = Field(
         NOTICE_KINDS,
         description="What is told: results of priority STAT, failed jobs, a destination that is down, a disk that "
-        "fills up, a certificate that expires",
+        "fills up, a certificate that expires, a run of site QA that was not good",
     )
     identify_by: Literal["study", "accession number", "patient"] = Field(
         "study",

@@ -6,15 +6,16 @@ read, and verify a selection of the studies.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import tzinfo
+from datetime import UTC, datetime, tzinfo
 from itertools import chain, groupby
 from statistics import median, quantiles
 
-from node.ledger import MonitoredStudy
+from node.ledger import Ledger, MonitoredStudy
 
-from .detector_shifts import shifts
+from .detector_shifts import LEAST_STUDIES, MEASURES, Shift, shifts
 
 MONTHS_BEFORE = 12
 """How many months with studies a month is compared with."""
@@ -36,8 +37,8 @@ class DetectorMonth:
         Medians.
     verified : int
         Studies that a reader verified; `accepted`, `rejected` and `added` are findings in these.
-    shifts : tuple of str
-        What differs from the months before, each in a few words.
+    shifts : tuple of Shift
+        What differs from the months before.
     """
 
     scanner: str
@@ -55,7 +56,7 @@ class DetectorMonth:
     accepted: int
     rejected: int
     added: int
-    shifts: tuple[str, ...] = ()
+    shifts: tuple[Shift, ...] = ()
 
 
 def detector_months(studies: Iterable[MonitoredStudy], zone: tzinfo | None) -> list[DetectorMonth]:
@@ -76,7 +77,33 @@ def detector_months(studies: Iterable[MonitoredStudy], zone: tzinfo | None) -> l
     return rows
 
 
-def _summary(month: str, studies: Sequence[MonitoredStudy], shifted: tuple[str, ...]) -> DetectorMonth:
+def last_months(ledger: Ledger, zone: tzinfo | None, months: int) -> list[DetectorMonth]:
+    """The last so many months, this one included; by scanner and profile, the newest month first."""
+    now = datetime.now(UTC).astimezone(zone)
+    shown, read = (_first_day(now, many) for many in (months, months + MONTHS_BEFORE))
+    rows = detector_months(ledger.monitored_studies(read), zone)
+    return [row for row in rows if row.month >= f"{shown:%Y-%m}"]
+
+
+def _first_day(now: datetime, months: int) -> datetime:
+    """The first day of the first of `months` months, the last of which is the present one."""
+    count = now.year * 12 + now.month - months
+    return datetime(count // 12, count % 12 + 1, 1, tzinfo=now.tzinfo)
+
+
+def shifted_scanners(rows: Iterable[DetectorMonth]) -> Mapping[tuple[str, ...], int]:
+    """Profile and measure → how many scanners have shifted, by the newest month of each that has enough studies."""
+    shifted = Counter[tuple[str, ...]]()
+    judged = set()
+    for row in rows:
+        shifted.update({(row.profile, measure): 0 for measure in MEASURES})
+        if row.studies >= LEAST_STUDIES and (row.scanner, row.profile) not in judged:
+            judged.add((row.scanner, row.profile))
+            shifted.update((row.profile, shift.measure) for shift in row.shifts)
+    return shifted
+
+
+def _summary(month: str, studies: Sequence[MonitoredStudy], shifted: tuple[Shift, ...]) -> DetectorMonth:
     verified = [study for study in studies if study.verified]
     rejected = sum(study.rejected for study in verified)
     return DetectorMonth(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -15,7 +14,7 @@ from node.ledger.access_records import AuditAction
 
 from .auth import Viewer, audit
 from .context import Context, context_of
-from .detector_monitoring import MONTHS_BEFORE, DetectorMonth, detector_months
+from .detector_monitoring import DetectorMonth, last_months
 
 YEARS = 5
 """How far back one can look."""
@@ -29,7 +28,7 @@ Months = Annotated[int, Query(ge=1, le=12 * YEARS)]
 def detector_page(request: Request, shared: Shared, _user: Viewer, months: Months = 13) -> Response:
     """Every scanner, the newest month first."""
     audit(request, AuditAction.DETECTOR, detail=f"{months} months")
-    rows = _rows(shared, months)
+    rows = last_months(shared.ledger, shared.settings.zone, months)
     by_scanner: dict[tuple[str, str], list[DetectorMonth]] = {}
     for row in rows:
         by_scanner.setdefault((row.scanner, row.profile), []).append(row)
@@ -42,7 +41,7 @@ def detector_csv(request: Request, shared: Shared, _user: Viewer, months: Months
     """The same rows for a spreadsheet."""
     audit(request, AuditAction.DETECTOR, detail=f"{months} months, CSV")
     text = io.StringIO()
-    rows = [_flat(row) for row in _rows(shared, months)]
+    rows = [_flat(row) for row in last_months(shared.ledger, shared.settings.zone, months)]
     writer = csv.DictWriter(text, fieldnames=list(_COLUMNS))
     writer.writeheader()
     writer.writerows(rows)
@@ -59,24 +58,14 @@ _COLUMNS = (
 def _flat(row: DetectorMonth) -> dict[str, object]:
     first, middle, third = row.per_study
     values = {**asdict(row), "findings_q1": first, "findings_median": middle, "findings_q3": third}
-    values |= {"scanner": _inert(row.scanner), "profile": _inert(row.profile), "shifts": "; ".join(row.shifts)}
+    values |= {
+        "scanner": _inert(row.scanner),
+        "profile": _inert(row.profile),
+        "shifts": "; ".join(map(str, row.shifts)),
+    }
     return {name: values[name] for name in _COLUMNS}
 
 
 def _inert(text: str) -> str:
     """A text from an image that no spreadsheet takes for a formula."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
-
-
-def _rows(shared: Context, months: int) -> list[DetectorMonth]:
-    zone = shared.settings.zone
-    now = datetime.now(UTC).astimezone(zone)
-    shown, read = (_first_day(now, many) for many in (months, months + MONTHS_BEFORE))
-    rows = detector_months(shared.ledger.monitored_studies(read), zone)
-    return [row for row in rows if row.month >= f"{shown:%Y-%m}"]
-
-
-def _first_day(now: datetime, months: int) -> datetime:
-    """The first day of the first of `months` months, the last of which is the present one."""
-    count = now.year * 12 + now.month - months
-    return datetime(count // 12, count % 12 + 1, 1, tzinfo=now.tzinfo)

@@ -7,6 +7,7 @@ Mann-Whitney U test for numbers of findings and measures of the images, Fisher's
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 from node.ledger import MonitoredStudy
@@ -31,16 +32,28 @@ _SHARES: tuple[tuple[str, Callable[[Studies], tuple[int, int]]], ...] = (
         lambda studies: (added := sum(s.added for s in studies), _judged(studies) + added),
     ),
 )
+MEASURES = tuple(name for name, _ in (*_NUMBERS, *_SHARES))
 
 
-def shifts(present: Studies, before: Studies) -> tuple[str, ...]:
-    """What differs from before by more than chance explains, one line each; nothing where there are too few studies."""
+@dataclass(frozen=True)
+class Shift:
+    """A measure that has shifted, and by how much in a few words."""
+
+    measure: str
+    change: str
+
+    def __str__(self) -> str:
+        return f"{self.measure}: {self.change}"
+
+
+def shifts(present: Studies, before: Studies) -> tuple[Shift, ...]:
+    """What differs from before by more than chance explains; nothing where there are too few studies."""
     if len(present) < LEAST_STUDIES or len(before) < LEAST_BEFORE:
         return ()
     return (*_shifted_numbers(present, before), *_shifted_shares(present, before))
 
 
-def _shifted_numbers(present: Studies, before: Studies) -> Iterator[str]:
+def _shifted_numbers(present: Studies, before: Studies) -> Iterator[Shift]:
     from scipy.stats import mannwhitneyu  # slow to load, and only this page needs it
 
     for name, value in _NUMBERS:
@@ -48,10 +61,10 @@ def _shifted_numbers(present: Studies, before: Studies) -> Iterator[str]:
         if len(now) < LEAST_STUDIES or len(then) < LEAST_BEFORE:
             continue
         if mannwhitneyu(now, then).pvalue < P:
-            yield f"{name}: {fmean(now):.1f} on average, {fmean(then):.1f} before"
+            yield Shift(name, f"{fmean(now):.1f} on average, {fmean(then):.1f} before")
 
 
-def _shifted_shares(present: Studies, before: Studies) -> Iterator[str]:
+def _shifted_shares(present: Studies, before: Studies) -> Iterator[Shift]:
     import numpy as np
     from scipy.stats import fisher_exact
 
@@ -60,13 +73,9 @@ def _shifted_shares(present: Studies, before: Studies) -> Iterator[str]:
         if not of_now or not of_then:
             continue
         if fisher_exact(np.array([[now, of_now - now], [then, of_then - then]])).pvalue < P:
-            yield f"{name}: {100 * now / of_now:.0f} %, {100 * then / of_then:.0f} % before"
+            yield Shift(name, f"{100 * now / of_now:.0f} %, {100 * then / of_then:.0f} % before")
 
 
 def _judged(studies: Studies) -> int:
     """Findings of the detector in studies that a reader has verified."""
     return sum(study.total for study in studies if study.verified)
-
-
-def _added(studies: Studies) -> int:
-    return sum(study.added for study in studies)

@@ -11,8 +11,9 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
+from functools import lru_cache
 from itertools import product
 from typing import Annotated
 
@@ -25,6 +26,7 @@ from prometheus_client.utils import floatToGoString
 
 from node.archive.qa_runs import last_run
 from node.certificates import certificate_expiries
+from node.ledger import Ledger
 from node.ledger.metrics import ALL, LedgerMetric, Tally
 from node.ledger.prior_records import PriorState
 from node.ledger.records import DeliveryState, JobState, LedgerCounts, SeriesState
@@ -32,7 +34,11 @@ from node.processes.parts import read_clock, read_parts
 from node.queue import ANALYSE, DELIVER, QueueAwayError
 
 from .context import VERSION, Context, context_of
+from .detector_monitoring import last_months, shifted_scanners
 from .health import MEGABYTE, parts_of
+
+SHIFTS_EVERY_S = 3600.0
+"""Shifts of the detector are looked for once in this time: they take a second where there are many studies."""
 
 Labels = tuple[str, ...]
 Numbers = Mapping[Labels, float]
@@ -67,6 +73,7 @@ class NodeCollector(Collector):
         yield from self._queues()
         yield from self._qa()
         yield from self._audit()
+        yield self._detector()
         destinations = sorted({*self._settings.destinations, *counts.waiting_by_destination})
         yield from ledger_metrics(self._shared.ledger.tallies(), destinations)
 
@@ -90,6 +97,12 @@ class NodeCollector(Collector):
         text = "Age of the oldest event that the audit repository has not been told"
         yield _gauge("cmbnode_audit_oldest_waiting_seconds", text, {(): _age(state.oldest_at)})
         yield _gauge("cmbnode_audit_failing", "Whether the last attempt to send to it failed", {(): bool(state.why)})
+
+    def _detector(self) -> Metric:
+        """Where the detector's work has shifted, this month or last."""
+        shifted = _shifted(self._shared.ledger, self._settings.zone, int(time.time() // SHIFTS_EVERY_S))
+        text = "Scanners whose newest month with enough studies differs from the months before"
+        return _gauge("cmbnode_detector_shifts", text, shifted, ["profile", "measure"])
 
     def _states(self, counts: LedgerCounts) -> Iterator[Metric]:
         """What there is in the ledger, by state."""
@@ -164,6 +177,12 @@ class NodeCollector(Collector):
             except QueueAwayError:
                 pass
         yield _gauge("cmbnode_redis_up", "Whether Redis answers", {(): up})
+
+
+@lru_cache(maxsize=1)
+def _shifted(ledger: Ledger, zone: tzinfo | None, _period: int) -> Numbers:
+    """Profile and measure → scanners that have shifted; read once in each period."""
+    return shifted_scanners(last_months(ledger, zone, 2))
 
 
 def ledger_metrics(tallies: Iterable[Tally], destinations: Sequence[str]) -> Iterator[Metric]:

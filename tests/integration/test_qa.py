@@ -1,17 +1,21 @@
-"""Site QA on a running node: the phantom takes the route of every study, and a planted regression is noticed."""
+"""A week of site QA on a running node: the phantom takes the route of every study, and regressions are noticed."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from node.archive import Archive
+from node.archive.qa_runs import QaRun
 from node.ledger import Ledger
 from node.ledger.records import QA_PATIENT_ID
+from node.qa.run import run_qa
 from node.settings import Settings
 from tests.dicom_factory import affine, siemens_swi, write
 from tests.heads import BLEEDS, SPACING, small_head
@@ -20,13 +24,12 @@ from tests.running_node import RunningNode, run_node
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def phantom(folder: Path, phase_sign: int = 1) -> Path:
     """A small head with three microbleeds, and where they are; the bundled phantom takes many times as long."""
-    folder = tmp_path_factory.mktemp("phantom")
+    folder.mkdir()
     swi, phase = small_head()
     matrix = affine(SPACING, (0.0, 0.0, 0.0))
-    write(siemens_swi(swi, phase, swi, matrix=matrix), folder)
+    write(siemens_swi(swi, phase_sign * phase, swi, matrix=matrix), folder)
     centres = [(matrix @ (*voxel, 1.0))[:3].tolist() for voxel in BLEEDS]
     lesions = [{"centre_lps_mm": centre, "radius_mm": 2.0, "visible": True} for centre in centres]
     (folder / "truth.json").write_text(json.dumps({"lesions": lesions}))
@@ -40,34 +43,59 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
         yield running
 
 
-def qa_run(node: RunningNode, phantom: Path) -> tuple[int, dict[str, Any], str]:
-    done = node.command("qa", "run", "--json", "--study", str(phantom))
+def qa_run(node: RunningNode, study: Path) -> tuple[int, dict[str, Any], str]:
+    """What the command makes of a night."""
+    done = node.command("qa", "run", "--json", "--study", str(study))
     return done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr.splitlines()[-1]
 
 
-def test_a_regression_is_noticed_by_the_next_run_and_results_stay_in_the_node(node: RunningNode, phantom: Path) -> None:
-    status, first, said = qa_run(node, phantom)
+def night(node: RunningNode, study: Path) -> QaRun:
+    """The same without an interpreter of its own."""
+    settings = Settings(data_dir=node.data, receiver={"port": node.dicom_port}, qa={"keep_days": 0})  # type: ignore
+    ledger = Ledger(settings.ledger_url)
+    try:
+        return run_qa(settings, ledger, Archive(node.data), study, lambda _: None, actor="test")
+    finally:
+        ledger.close()
+
+
+def test_in_a_week_of_nights_each_regression_is_noticed_and_nothing_else_is(node: RunningNode, tmp_path: Path) -> None:
+    usual, broken_phase = phantom(tmp_path / "usual"), phantom(tmp_path / "broken", phase_sign=-1)
+    status, first, said = qa_run(node, usual)
     assert (status, first["faults"], first["differences"]) == (0, [], []), said
     assert [one["number"] for one in first["found"]] == [1, 2, 3]
-    status, second, said = qa_run(node, phantom)
-    assert (status, second["faults"], second["differences"]) == (0, [], []), said
-    assert second["found"] == first["found"]
-    assert second["study_instance_uid"] != first["study_instance_uid"]
+    second = night(node, usual)
+    assert second.good, second.alarm
+    assert [asdict(one) for one in second.found] == first["found"]
+    assert second.study_instance_uid != first["study_instance_uid"]
 
     (profile,) = node.data.glob("frst-quick.toml")
     text = profile.read_text()
     assert "possible = 0.2\ndefinite = 0.6" in text
     profile.write_text(text.replace("possible = 0.2\ndefinite = 0.6", "possible = 0.975\ndefinite = 0.976"))
-    status, third, said = qa_run(node, phantom)
+    status, third, said = qa_run(node, usual)
     assert status == 1
     assert said.startswith("cmbnode: qa: only ")
     assert "no longer found: microbleed " in said
     assert said.endswith("changed since then: the profile's parameters")
     assert third["good"] is False
+    _check_that_results_stay_in_the_node(node, third["study_instance_uid"])
 
+    profile.write_text(text)
+    assert night(node, usual).good
+    inverted = night(node, broken_phase)
+    assert "no longer found: microbleed " in inverted.alarm
+    assert night(node, usual).good
+    assert night(node, usual).good
+    shown = node.command("qa", "show", "--csv").stdout.splitlines()
+    results = [line.split(",")[1] for line in shown]
+    assert results == ["result", "good", "good", "ALARM", "good", "ALARM", "good", "good"]
+
+
+def _check_that_results_stay_in_the_node(node: RunningNode, study_uid: str) -> None:
     ledger = Ledger(Settings(data_dir=node.data).ledger_url)
     try:
-        assert ledger.studies_of_patient(QA_PATIENT_ID) == [third["study_instance_uid"]]  # older ones are erased
+        assert ledger.studies_of_patient(QA_PATIENT_ID) == [study_uid]  # older ones are erased
         (row,) = ledger.worklist()
         assert row.study.patient_name == "QA^PHANTOM"
         assert row.job is not None
@@ -81,6 +109,3 @@ def test_a_regression_is_noticed_by_the_next_run_and_results_stay_in_the_node(no
         assert "phantom of site QA" not in page.get("/").text
         assert "phantom of site QA" in page.get("/", params={"q": QA_PATIENT_ID}).text
         assert "cmbnode_qa_good 0.0" in page.get("/metrics").text
-
-    shown = node.command("qa", "show", "--csv").stdout.splitlines()
-    assert [line.split(",")[1] for line in shown] == ["result", "good", "good", "ALARM"]

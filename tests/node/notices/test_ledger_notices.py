@@ -124,6 +124,27 @@ def test_a_message_that_was_not_sent_comes_again_with_the_same_content(ledger: L
     assert len(told(ledger.next_message("email", 0))) == 1
 
 
+def test_a_clock_that_was_set_back_does_not_put_a_message_off(ledger: Ledger, clock: Clock) -> None:
+    month = 30 * 86_400
+    clock.forward(month)
+    ledger.note("email", KINDS, [DOWN])
+    ledger.note("webhook", KINDS, [DOWN])
+    first = ledger.next_message("email", 0)
+    assert first is not None
+    ledger.postpone_message(first.id, 900)
+    now = clock.forward(-month)
+    assert ledger.next_message("email", 60) is ledger.next_message("webhook", 60) is None
+    ledger.correct_future_times(now, lease_s=30, longest_pause_s=900)
+    assert ledger.correct_future_times(now, lease_s=30, longest_pause_s=900) == 0
+    clock.forward(60)
+    again = ledger.next_message("email", 60)
+    assert again is not None
+    assert again.id == first.id
+    assert told(ledger.next_message("webhook", 60)) == [("destination", "pacs", False)]
+    fail(ledger, job_of_new_study(ledger, clock.forward(10)).id)
+    assert ledger.note("webhook", KINDS, [DOWN]) == 1, "what happens now is not before the beginning"
+
+
 def test_a_message_whose_sender_died_is_given_again(ledger: Ledger, clock: Clock) -> None:
     ledger.note("email", KINDS, [DOWN])
     first = ledger.next_message("email", 0)

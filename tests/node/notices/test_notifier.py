@@ -10,7 +10,7 @@ import json
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.message import Message
 from pathlib import Path
@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from node.archive import Archive
+from node.archive.qa_runs import QaRun, add_run
 from node.doctor.services import check_notices
 from node.doctor.verdict import Verdict
 from node.ledger import Priority
@@ -262,6 +263,23 @@ def test_the_sweep_tells_of_a_destination_that_is_down_and_of_its_recovery(seede
         sweep.send_notices()
         second = wait_for(lambda: documents(service)[1:])[0]
         assert (second["title"], second["notices"][0]["over"]) == ("1 destination down (over)", True)
+
+
+def test_a_qa_run_that_is_not_good_is_told_and_so_is_the_next_good_one(seeder: Seeder) -> None:
+    run = QaRun(seeder.now, "1.2.3", "", 6, software="1.0", false=2, differences=("2 false positives instead of 1",))
+    with web(taken) as service:
+        notifier = to(seeder, webhook=WebhookSettings(url=service.url))
+        add_run(seeder.data_dir, run)
+        notifier.note(seeder.now, "")
+        notifier.send()
+        seeder.now += timedelta(days=1)
+        add_run(seeder.data_dir, replace(run, at=seeder.now, differences=()))
+        notifier.note(seeder.now, "")
+        notifier.send()
+    alarm, good = documents(service)
+    assert alarm["title"] == "1 QA alarm"
+    assert alarm["notices"][0]["text"].endswith(" was not good: 2 false positives instead of 1")
+    assert (good["title"], good["notices"][0]["text"]) == ("1 QA alarm (over)", "site QA: the last run was good")
 
 
 def test_without_channels_nothing_is_noted(seeder: Seeder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.ledger import MonitoredStudy
-from node.web.detector_monitoring import detector_months
+from node.web.detector_monitoring import detector_months, shifted_scanners
 
 JANUARY = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 
@@ -61,7 +62,7 @@ def test_twice_the_findings_are_a_shift_of_that_month_only() -> None:
     newest_first = detector_months(months(counts), UTC)
     assert [row.month for row in newest_first] == ["2026-05", "2026-04", "2026-03", "2026-02", "2026-01"]
     assert [row.shifts for row in newest_first if row.month != "2026-04"] == [()] * 4
-    assert newest_first[1].shifts == ("findings per study: 4.0 on average, 1.4 before",)
+    assert tuple(map(str, newest_first[1].shifts)) == ("findings per study: 4.0 on average, 1.4 before",)
 
 
 def test_worse_images_and_readers_who_reject_more_are_shifts() -> None:
@@ -71,11 +72,21 @@ def test_worse_images_and_readers_who_reject_more_are_shifts() -> None:
             snr=[20.0, 12.0], outside_training=[False, True], verified=[True, True], rejected=[0, 2],
         ), UTC,
     )  # fmt: skip
-    assert rows[0].shifts == (
+    assert tuple(map(str, rows[0].shifts)) == (
         "signal-to-noise ratio: 12.0 on average, 20.0 before",
         "studies outside the training range: 100 %, 0 % before",
         "findings rejected by readers: 50 %, 0 % before",
     )
+
+
+def test_each_scanner_counts_once_by_its_newest_month_with_enough_studies() -> None:
+    usual, twice = [0, 1, 2, 3, 1] * 8, [2, 4, 6, 5, 3] * 8
+    still, over = months([usual, usual, twice, [9, 9]]), months([usual, usual, twice, usual])
+    studies = [*still, *(replace(one, scanner="GE MR2") for one in over)]
+    shifted = shifted_scanners(row for row in detector_months(studies, UTC) if row.month >= "2026-03")
+    assert {measure for (_, measure), number in shifted.items() if number} == {"findings per study"}
+    assert shifted["default", "findings per study"] == 1
+    assert shifted["default", "motion"] == 0
 
 
 def test_few_studies_and_other_scanners_are_not_compared() -> None:
