@@ -69,9 +69,17 @@ $(BIN)/python:
 $(VENV)/pins: $(LOCKS) | $(BIN)/python
 	@sed 's/ --hash=.*//' $(LOCKS) > $@  # an editable install has no hash, and pip wants them for all or for none
 
-$(VENV)/.runtime: pyproject.toml $(VENV)/pins
-	@echo "── installing cmb-node at the versions of requirements.lock (torch and CUDA: several GB, a minute or two)"
-	@$(PIP) install --quiet --constraint $(VENV)/pins --editable .
+# Where there is no GPU, PyTorch's CPU build, if the index has it (see docs/install.md); training and tests need the other.
+$(VENV)/.runtime: pyproject.toml requirements-cpu.lock $(VENV)/pins
+	@if [ ! -e /dev/nvidiactl ] && [ ! -e $(VENV)/.develop ] && $(PIP) download --quiet --no-deps --dest $(VENV)/torch \
+	    "$$(sed -n 's/ --hash.*//; /^torch==/p' requirements-cpu.lock)" 2>/dev/null; then \
+	  echo "── no GPU: installing cmb-node with PyTorch's CPU build (1.6 GB, a minute or two)"; \
+	  sed 's/ --hash=.*//' requirements-cpu.lock > $(VENV)/pins-cpu; \
+	  $(PIP) install --quiet --find-links $(VENV)/torch --constraint $(VENV)/pins-cpu --editable . && rm -r $(VENV)/torch; \
+	else \
+	  echo "── installing cmb-node at the versions of requirements.lock (with PyTorch and CUDA: 6.2 GB, a few minutes)"; \
+	  $(PIP) install --quiet --constraint $(VENV)/pins --editable .; \
+	fi
 	@touch $@
 
 $(VENV)/.develop: pyproject.toml $(VENV)/pins
