@@ -66,8 +66,8 @@ def _named(settings: Settings) -> Iterator[tuple[str, Path]]:
         "notices.webhook": settings.notices.webhook,
         "notices.email": settings.notices.email,
         "audit_repository": settings.audit_repository,
-        "priors.dicom": settings.priors.dicom,
-        "priors.dicomweb": settings.priors.dicomweb,
+        **{f"{name}.dicom": pacs.dicom for name, pacs in settings.sources.items()},
+        **{f"{name}.dicomweb": pacs.dicomweb for name, pacs in settings.sources.items()},
     }
     for user, part in users.items():
         for field in ("certificate", "ca_file"):

@@ -18,8 +18,8 @@ from pynetdicom.presentation import build_context
 from node.commitment import STORAGE_COMMITMENT, CommitmentRequest, InstanceReference
 from node.deliver.commitment import CommitmentScu
 from node.deliver.scu import Peer, echo, read_outgoing, send
-from node.priors.dicom_qr import QueryRetrieve
-from node.priors.source import SourceError, TransferLimits
+from node.retrieve.dicom_qr import QueryRetrieve
+from node.retrieve.source import SourceError, TransferLimits
 from node.settings import DicomDestination
 from node.settings.priors import DicomPacs
 from pipeline.results import ResultObject, write_results

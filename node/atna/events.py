@@ -13,8 +13,9 @@ from pydicom.uid import ImplicitVRLittleEndian
 from node.ledger import AuditEvent, ObjectRefused, PriorQuery, ResultSent, SeriesReceived
 from node.ledger.access_records import AuditAction, AuditEntry
 from node.priors.choice import DateWindow, window
-from node.priors.dicom_qr import study_query
-from node.priors.dicomweb import study_search
+from node.retrieve.dicom_qr import study_query
+from node.retrieve.dicomweb import study_search
+from node.retrieve.source import StudyQuery
 from node.settings import DicomDestination, Settings
 from node.settings.destinations import DestinationSettings
 
@@ -190,17 +191,17 @@ class MessageWriter:
         days = window(event.study, priors.max_age_days, self.settings.change.min_days)
         if not isinstance(days, DateWindow):
             return None
-        patient_id = event.study.patient_id
+        wanted = StudyQuery(days.first, days.last, event.study.patient_id)
         if priors.dicom is not None:
             pacs = Participant(priors.dicom.ae_title, ae_title=priors.dicom.ae_title, address=priors.dicom.host)
-            identifier = _encode(study_query(patient_id, days.first, days.last))
+            identifier = _encode(study_query(wanted))
             query = ParticipantObject(
                 STUDY_ROOT_FIND, xml.SOP_CLASS_UID, kind="2", role="3", query=identifier,
                 details={"TransferSyntax": ImplicitVRLittleEndian.encode()},
             )  # fmt: skip
         elif priors.dicomweb is not None:
             pacs = Participant(priors.dicomweb.url, address=priors.dicomweb.url)
-            search = study_search(patient_id, days.first, days.last).encode()
+            search = study_search(wanted).encode()
             url = f"{priors.dicomweb.url}/studies"
             query = ParticipantObject(url, xml.SEARCH_CRITERIA, kind="2", role="3", query=search)
         else:

@@ -31,6 +31,8 @@ class ServiceResponse:
     status: int
     content_type: str
     content: bytes
+    is_incomplete: bool = False
+    """The service says that it has more than it returns (a Warning header with code 299, PS3.18)."""
 
     @property
     def document(self) -> Any:
@@ -107,7 +109,10 @@ class Service:
                 if len(received) > ANSWER_BYTES:
                     raise Unanswered(f"its answer is longer than {ANSWER_BYTES} bytes")
             return ServiceResponse(
-                response.status_code, response.headers.get("content-type", "").lower(), bytes(received)
+                response.status_code,
+                response.headers.get("content-type", "").lower(),
+                bytes(received),
+                is_incomplete=response.headers.get("warning", "").startswith("299"),
             )
 
 

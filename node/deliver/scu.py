@@ -268,6 +268,7 @@ def associated(
     *,
     handlers: Sequence[Any] = (),
     roles: Sequence[Any] = (),
+    storage: Sequence[tuple[str, str]] = (),
 ) -> Iterator[Any]:
     """Open an association for services other than storage, released afterwards.
 
@@ -277,6 +278,8 @@ def associated(
         pynetdicom's event handlers for requests of the peer.
     roles : sequence
         Role selections (PS3.7 D.3.3.4) of :func:`pynetdicom.build_role`.
+    storage : sequence of (str, str)
+        SOP class and transfer syntax of the objects that the peer may send on the association (C-GET).
 
     Raises
     ------
@@ -286,6 +289,8 @@ def associated(
     entity = _entity(calling_ae_title, timeout_s)
     for sop_class in sop_classes:
         entity.add_requested_context(sop_class)
+    for sop_class, syntax in storage:
+        entity.add_requested_context(sop_class, syntax)
     with _association(entity, peer, [], handlers, roles) as association:
         yield association
 

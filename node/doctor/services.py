@@ -1,8 +1,8 @@
-"""Are the services in order that the node works with? Redis, database, profiles, destinations, sources of priors."""
+"""Are the services in order that the node works with? Redis, database, profiles, destinations, sources of studies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from node.queue import QueueAwayError, make_app
 from node.run.redis_server import RedisError, find_redis_server
 from node.settings import DicomDestination, Settings
 from node.settings.destinations import DestinationSettings, StowDestination
+from node.settings.pacs import PacsSettings
 from node.text import one_line
 from pipeline.errors import CmbError
 
@@ -122,24 +123,27 @@ def check_routing(settings: Settings) -> Iterator[Checkup]:
 
 
 def check_connections(settings: Settings) -> Iterator[Checkup]:
-    """Every destination, and the PACS that is asked for priors, each in its own way and all at the same time."""
+    """Every destination, and every PACS that studies are fetched from, each in its own way and all at the same time."""
     named = {f"destination {name}": way for name, way in settings.destinations.items()}
     if not named:
         yield note("destinations", "none is set: results go nowhere", "add [destinations.NAME]")
-    named |= _prior_source(settings)
+    for where, pacs in settings.sources.items():
+        if (way := _as_destination(pacs)) is not None:
+            what = "source of priors" if where == "priors" else f"source of new studies {where.removeprefix('pull.')}"
+            named[what] = way
     with ThreadPoolExecutor(max(1, len(named))) as threads:
         yield from threads.map(lambda subject: _connect(subject, named[subject], settings.ae_title), named)
 
 
-def _prior_source(settings: Settings) -> Mapping[str, DestinationSettings]:
-    """The source of priors as a destination of its kind: C-ECHO or a query tells whether it answers."""
-    if (pacs := settings.priors.dicom) is not None:
-        fields = set(DicomDestination.model_fields) & set(type(pacs).model_fields)
-        return {"source of priors": DicomDestination(**{name: getattr(pacs, name) for name in fields})}
-    if (web := settings.priors.dicomweb) is not None:
-        given = {name: getattr(web, name) for name in type(web).model_fields}
-        return {"source of priors": StowDestination(kind="stow", **given)}
-    return {}
+def _as_destination(pacs: PacsSettings) -> DestinationSettings | None:
+    """A PACS as a destination of its kind: C-ECHO or a query tells whether it answers."""
+    if pacs.dicom is not None:
+        fields = set(DicomDestination.model_fields) & set(type(pacs.dicom).model_fields)
+        return DicomDestination(**{name: getattr(pacs.dicom, name) for name in fields})
+    if pacs.dicomweb is not None:
+        given = {name: getattr(pacs.dicomweb, name) for name in type(pacs.dicomweb).model_fields}
+        return StowDestination(kind="stow", **given)
+    return None
 
 
 def _connect(subject: str, way: DestinationSettings, ae_title: str) -> Checkup:

@@ -20,8 +20,10 @@ from .lead import Lead
 from .login_attempts import Attempts
 from .monitoring import MonitoredStudy, Monitoring
 from .notices import Notice, NoticeCondition, NoticedJob, NoticeMessage, Notices
-from .prior_records import EarlierStudy, PriorCounts, PriorFetch, PriorRequest, PriorState
+from .prior_records import EarlierStudy, PriorFetch, PriorRequest, PriorState, TransferCounts
 from .prior_requests import PriorRequests
+from .pull_records import AnnouncedStudy, Pull, PullSource, PullState
+from .pulls import Pulls
 from .queries import Queries
 from .records import (
     AddedMicrobleed,
@@ -62,6 +64,7 @@ from .worklist import Worklist
 class Ledger(
     Intake,
     PriorRequests,
+    Pulls,
     RoutingDecisions,
     Corrections,
     Commitments,
@@ -86,6 +89,7 @@ class Ledger(
 
 __all__ = [
     "AddedMicrobleed",
+    "AnnouncedStudy",
     "AuditEvent",
     "CertaintyVerdict",
     "Correction",
@@ -114,12 +118,14 @@ __all__ = [
     "NoticeMessage",
     "NoticedJob",
     "ObjectRefused",
-    "PriorCounts",
     "PriorFetch",
     "PriorQuery",
     "PriorRequest",
     "PriorState",
     "Priority",
+    "Pull",
+    "PullSource",
+    "PullState",
     "QuarantinedObject",
     "ReceivedCommitmentRequest",
     "ReceivingSeries",
@@ -135,6 +141,7 @@ __all__ = [
     "StudyRecord",
     "StudyState",
     "TallyBuffer",
+    "TransferCounts",
     "WorklistFilters",
     "WorklistRow",
 ]

@@ -16,6 +16,8 @@ from .engine import Store
 from .models import associations, deliveries, jobs, notices, series, studies
 from .prior_records import PriorState
 from .prior_tables import prior_requests
+from .pull_records import PullState
+from .pull_tables import pull_sources, pulls
 from .records import DeliveryState, JobState, SeriesState
 
 SLACK_S = 60.0
@@ -66,7 +68,12 @@ def _open_request(after: datetime) -> ColumnElement[bool]:
 def _changes(now: datetime, lease_s: float, after: datetime, pauses_after: datetime) -> Iterator[_Change]:
     """Have what began or ends after `after` begin now, and end pauses that last beyond `pauses_after`."""
     lease = now + timedelta(seconds=lease_s)
-    busy = ((jobs, JobState.RUNNING), (deliveries, DeliveryState.SENDING), (prior_requests, PriorState.ASKED))
+    busy: tuple[tuple[Table, str], ...] = (
+        (jobs, JobState.RUNNING),
+        (deliveries, DeliveryState.SENDING),
+        (prior_requests, PriorState.ASKED),
+        (pulls, PullState.FETCHING),
+    )
     for table, state in busy:
         yield table, and_(table.c.state == state, table.c.lease_expires_at > after), {"lease_expires_at": lease}
     receiving = and_(series.c.state == SeriesState.RECEIVING, series.c.last_instance_at > after)
@@ -75,6 +82,11 @@ def _changes(now: datetime, lease_s: float, after: datetime, pauses_after: datet
     yield deliveries, and_(waiting, deliveries.c.first_attempt_at > after), {"first_attempt_at": now}
     yield deliveries, and_(waiting, deliveries.c.next_attempt_at > pauses_after), {"next_attempt_at": now}
     yield jobs, and_(jobs.c.state == JobState.QUEUED, jobs.c.not_before > pauses_after), {"not_before": None}
+    yield pulls, and_(pulls.c.state == PullState.WAITING, pulls.c.next_attempt_at > pauses_after), {
+        "next_attempt_at": now, "first_attempt_at": now,
+    }  # fmt: skip
+    yield pull_sources, pull_sources.c.next_query_at > pauses_after, {"next_query_at": now}
+    yield pull_sources, pull_sources.c.lease_expires_at > after, {"lease_expires_at": lease}
     yield audit_feed, audit_feed.c.next_at > pauses_after, {"next_at": now}
     # One of them may be on its way just now: it gets as long as a lease.
     unsent = notices.c.sent_at.is_(None)

@@ -47,6 +47,10 @@ _SILENCE = {
     "tcp_user_timeout": 30_000,
 }
 """libpq's waits for a server that falls silent, s (the last ms); without them a lost network is noticed after hours."""
+_ENTITIES = {
+    "series": "series", "jobs": "job", "deliveries": "delivery", "prior_requests": "prior", "pulls": "pull",
+}  # fmt: skip
+"""What the history calls the rows of a table."""
 _MIGRATION_LOCK = 0x636D626E  # any fixed number: PostgreSQL's advisory lock that serialises migrations
 
 
@@ -240,7 +244,7 @@ class Store:
     ) -> None:
         """Move a locked row to another state, with its history row."""
         key: ColumnElement[Any] = next(iter(table.primary_key.columns))
-        entity = {"series": "series", "jobs": "job", "deliveries": "delivery", "prior_requests": "prior"}[table.name]
+        entity = _ENTITIES[table.name]
         connection.execute(update(table).where(key == row[key.name]).values(state=after, **values))
         self._log(connection, entity, row[key.name], row["state"], after, why, actor)
         self._tally(connection, tallies_of_change(table.name, row, after, values, actor, self._clock()))

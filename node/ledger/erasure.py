@@ -24,6 +24,8 @@ from .engine import locked
 from .models import associations, deliveries, findings, history, instances, jobs, quarantine, results, series, studies
 from .prior_records import PriorState
 from .prior_tables import prior_requests, priors
+from .pull_records import PullState
+from .pull_tables import pulls
 from .records import DeliveryState, JobState, SeriesState
 
 ERASED_DETAIL = "(erased)"
@@ -104,6 +106,13 @@ class Erasure(AuditTrail):
         )
         if connection.scalar(select(prior_requests.c.owner).where(asked).limit(1)) is not None:
             return "its earlier studies are being fetched"
+        fetching = and_(
+            pulls.c.study_instance_uid == study_uid,
+            pulls.c.state == PullState.FETCHING,
+            pulls.c.lease_expires_at > now,
+        )
+        if connection.scalar(select(pulls.c.owner).where(fetching).limit(1)) is not None:
+            return "its images are being fetched"
         return ""
 
     @staticmethod
@@ -229,6 +238,8 @@ def _delete_study(connection: Connection, study_uid: str) -> dict[str, int]:
         ("studies", studies, studies.c.study_instance_uid == study_uid),
     ):
         removed[name] = connection.execute(delete(table).where(where)).rowcount
+    erased = {"state": PullState.ERASED, "why": "", "study_date": "", "owner": "", "lease_expires_at": None}
+    connection.execute(update(pulls).where(pulls.c.study_instance_uid == study_uid).values(erased))
     return removed
 
 
@@ -245,7 +256,7 @@ def _delete_history(connection: Connection, study_uid: str) -> int:
     number = 0
     for entity, query in of_study.items():
         number += _delete_history_of(connection, entity, [str(one) for one in connection.scalars(query)])
-    own = and_(history.c.entity.in_(["study", "prior"]), history.c.entity_id == study_uid)
+    own = and_(history.c.entity.in_(["study", "prior", "pull"]), history.c.entity_id == study_uid)
     quoting = history.c.why.contains(study_uid, autoescape=True)
     return number + connection.execute(delete(history).where(or_(own, quoting))).rowcount
 

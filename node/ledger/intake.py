@@ -16,6 +16,7 @@ from .engine import Store, clean, locked
 from .group_commit import GroupCommit
 from .models import associations, instances, quarantine, series, studies
 from .prior_requests import is_being_fetched
+from .pulls import is_being_pulled
 from .records import NewInstance, ReceivingSeries, SeriesState, StorageOutcome, StudyRecord
 from .rows import study_of
 
@@ -343,8 +344,8 @@ _NO_EVIDENCE: dict[str, Any] = {"open_associations": 0, "last_ended_released": F
 
 
 def _is_requested(connection: Connection, record: NewInstance) -> bool:
-    """Whether the node requested an image, to compare a later study with."""
-    if record.requested is False:
+    """Whether the node requested an image only to compare a later study with."""
+    if record.requested is False or is_being_pulled(connection, record.study_instance_uid, record.received_at):
         return False
     return is_being_fetched(connection, record.study_instance_uid, record.received_at, named=bool(record.requested))
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .prior_records import PriorState
+from .pull_records import PullState
 from .states import Priority
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
@@ -98,6 +99,11 @@ PRIORS = LedgerMetric(
     "Requests for earlier studies that ended",
     {"outcome": tuple(state.value for state in PriorState if state.is_over)},
 )
+PULLS = LedgerMetric(
+    "cmbnode_pulls_finished_total",
+    "Studies of a PACS that does not route that were fetched, ignored or given up",
+    {"outcome": (PullState.FETCHED.value, PullState.IGNORED.value, PullState.FAILED.value)},
+)
 QUEUE_WAIT = LedgerMetric(
     "cmbnode_queue_wait_seconds",
     "Time from opening a job to its first attempt",
@@ -135,7 +141,7 @@ TURNAROUND = LedgerMetric(
 LEASES = LedgerMetric(
     "cmbnode_leases_lost_total",
     "Workers and senders that fell silent and lost what they worked on",
-    {"kind": ("analysis", "delivery", "prior")},
+    {"kind": ("analysis", "delivery", "prior", "pull")},
 )
 DELIVERY_ATTEMPTS = LedgerMetric(
     "cmbnode_delivery_attempts_total",
@@ -154,6 +160,6 @@ COMMITMENTS = LedgerMetric(
     {"destination": (), "outcome": ("committed", "refused")},
 )
 ALL = (
-    *(INSTANCES, REFUSALS, SETTLED, ROUTED, PRIORS, QUEUE_WAIT, ATTEMPTS, ANALYSIS, STAGE, JOBS, TURNAROUND, LEASES),
-    *(DELIVERY_ATTEMPTS, DELIVERY_LAG, COMMITMENTS),
+    *(INSTANCES, REFUSALS, SETTLED, ROUTED, PRIORS, PULLS, QUEUE_WAIT, ATTEMPTS, ANALYSIS, STAGE, JOBS, TURNAROUND),
+    *(LEASES, DELIVERY_ATTEMPTS, DELIVERY_LAG, COMMITMENTS),
 )

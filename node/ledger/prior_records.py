@@ -54,8 +54,8 @@ class PriorRequest:
 
 
 @dataclass(frozen=True)
-class PriorCounts:
-    """Images of a fetched study: the number expected, and the sub-operations of C-MOVE or parts of WADO-RS."""
+class TransferCounts:
+    """Images of a fetched study: the number expected, and the sub-operations of C-MOVE or C-GET or parts of WADO-RS."""
 
     expected: int = 0
     completed: int = 0
@@ -72,7 +72,7 @@ class PriorFetch:
     study_date: str
     state: PriorState
     why: str
-    counts: PriorCounts
+    counts: TransferCounts
     created_at: datetime
     ended_at: datetime | None
 

@@ -16,7 +16,7 @@ from .engine import Store, clean, locked
 from .jobs import OVER
 from .models import findings, jobs, series, studies
 from .patients import earlier_than, same_patient
-from .prior_records import EarlierStudy, PriorCounts, PriorFetch, PriorRequest, PriorState
+from .prior_records import EarlierStudy, PriorFetch, PriorRequest, PriorState, TransferCounts
 from .prior_tables import prior_requests, priors
 from .records import JobState, Priority, SeriesState, StudyRecord
 from .rows import Row, study_of
@@ -129,7 +129,7 @@ class PriorRequests(Store):
             return True
 
     def end_prior(
-        self, study_uid: str, owner: str, prior_uid: str, state: PriorState, why: str, counts: PriorCounts
+        self, study_uid: str, owner: str, prior_uid: str, state: PriorState, why: str, counts: TransferCounts
     ) -> bool:
         """Record how the retrieval of one study ended; false if the lease is lost."""
         with self._write() as connection:
@@ -338,7 +338,7 @@ def _fetch_of(row: Row) -> PriorFetch:
         study_date=row["study_date"],
         state=PriorState(row["state"]),
         why=row["why"],
-        counts=PriorCounts(row["expected"], row["completed"], row["failed"], row["warnings"]),
+        counts=TransferCounts(row["expected"], row["completed"], row["failed"], row["warnings"]),
         created_at=row["created_at"],
         ended_at=row["ended_at"],
     )

@@ -15,6 +15,7 @@ from .metrics import (
     JOBS,
     LEASES,
     PRIORS,
+    PULLS,
     QUEUE_WAIT,
     SETTLED,
     Tally,
@@ -22,6 +23,7 @@ from .metrics import (
     observe,
 )
 from .prior_records import PriorState
+from .pull_records import PullState
 from .rows import Row
 from .states import DeliveryState, JobState, Priority, SeriesState
 
@@ -46,6 +48,11 @@ def tallies_of_change(
             yield count(LEASES, kind="prior")
         if PriorState(after).is_over:
             yield count(PRIORS, outcome=PriorState(after).value)
+    elif table == "pulls":
+        if row["state"] == PullState.FETCHING and actor == SWEEP:
+            yield count(LEASES, kind="pull")
+        if PullState(after).is_over:
+            yield count(PULLS, outcome=PullState(after).value)
 
 
 def _job(row: Row, after: str, values: Mapping[str, Any], now: datetime) -> Iterator[Tally]:

@@ -7,7 +7,6 @@ of such a name come first; if no study has one, any may hold an SWI that does no
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +14,9 @@ from datetime import date, timedelta
 
 from node.ledger import StudyRecord
 from node.ledger.patients import identifier_contradiction
-from pipeline.read.headers import Facts
-from pipeline.read.recognition import RecognitionRules
+from node.retrieve.source import FoundStudy
+from node.retrieve.wanted import MR, day_of
 
-from .source import FoundSeries, FoundStudy
-
-MR = "MR"
-_HEAD = re.compile(r"head|brain|skull|cran|neuro|sch[aä]del|kopf|hirn|whole ?body|t[eê]te|cerv", re.IGNORECASE)
 _WILDCARDS = frozenset("*?\\")
 
 
@@ -44,22 +39,6 @@ def window(study: StudyRecord, max_age_days: float, min_days: int = 0) -> DateWi
         return "the study has no date"
     reach = (day - date.min).days
     return DateWindow(day - timedelta(days=min(max_age_days, reach)), day - timedelta(days=min(min_days, reach)))
-
-
-def day_of(text: str) -> date | None:
-    """Read a DICOM date (PS3.5 6.2, VR DA)."""
-    if not re.fullmatch(r"\d{8}", text):
-        return None
-    try:
-        return date(int(text[:4]), int(text[4:6]), int(text[6:]))
-    except ValueError:
-        return None
-
-
-def in_words(text: str) -> str:
-    """Write a DICOM date as ``2026-11-21``."""
-    day = day_of(text)
-    return text if day is None else day.isoformat()
 
 
 @dataclass(frozen=True)
@@ -109,34 +88,3 @@ def _refusal(study: StudyRecord, one: FoundStudy, days: DateWindow) -> str:
     if one.modalities and MR not in one.modalities:
         return "no MR images"
     return ""
-
-
-@dataclass(frozen=True)
-class WantedSeries:
-    """The series of a study to fetch; if there are none, `why` says why."""
-
-    series_uids: tuple[str, ...]
-    instances: int = 0
-    named_swi: bool = False
-    why: str = ""
-
-
-def wanted_series(series: Sequence[FoundSeries], max_instances: int, rules: RecognitionRules) -> WantedSeries:
-    """Choose the series of a study: all with MR images, if it may hold an SWI of the head and is not too large."""
-    images = [one for one in series if one.series_instance_uid and one.modality in ("", MR)]
-    if not images:
-        return WantedSeries((), why="it has no MR images")
-    named = any(_named_swi(one, rules) for one in images)
-    parts = {one.body_part for one in images if one.body_part}
-    if not named and parts and not any(_HEAD.search(part) for part in parts):
-        return WantedSeries((), why=f"it shows {', '.join(sorted(parts)).lower()}, not the head")
-    total = sum(one.instances or 0 for one in images)
-    if total > max_instances:
-        return WantedSeries((), total, named, f"it has {total} MR images, more than priors.max_instances")
-    return WantedSeries(tuple(one.series_instance_uid for one in images), total, named)
-
-
-def _named_swi(series: FoundSeries, rules: RecognitionRules) -> bool:
-    """Whether the recognition rules take the name of a series for that of an SWI."""
-    said = Facts((("text", tuple(filter(None, (series.description, series.protocol)))),))
-    return rules.define["swi-name"].holds(said, rules.define)

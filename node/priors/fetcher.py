@@ -20,17 +20,18 @@ import structlog
 
 from node.archive import Archive
 from node.leases import Heartbeat, pause_s
-from node.ledger import EarlierStudy, Ledger, PriorCounts, PriorRequest, PriorState, StudyRecord
+from node.ledger import EarlierStudy, Ledger, PriorRequest, PriorState, StudyRecord, TransferCounts
 from node.ledger.patients import identifier_contradiction
 from node.logs import explain
 from node.processes.alive import SILENCE_LIMIT_S
-from node.receive.ingest import Ingest
+from node.retrieve import open_source
+from node.retrieve.source import FoundStudy, SourceError, StudyQuery, StudySource, TransferLimits
+from node.retrieve.wanted import WantedSeries, in_words, wanted_series
 from node.settings import Settings
 from node.settings.recognition import recognition
 from pipeline.errors import InputError
 
-from .choice import WantedSeries, in_words, shortlist, wanted_series, window
-from .source import FoundStudy, PriorSource, SourceError, TransferLimits
+from .choice import shortlist, window
 
 AT_A_TIME = 2
 """Requests processed at the same time, so as not to overload the PACS."""
@@ -41,18 +42,9 @@ POLL_S = 1.0
 _log = structlog.get_logger(__name__)
 
 
-def open_source(settings: Settings, ledger: Ledger, archive: Archive) -> PriorSource | None:
-    """Create the source named in the settings; nothing is connected yet."""
-    asked = settings.priors
-    if asked.dicom is not None:
-        from .dicom_qr import QueryRetrieve
-
-        return QueryRetrieve(asked.dicom, settings.ae_title)
-    if asked.dicomweb is not None:
-        from .dicomweb import DicomWeb
-
-        return DicomWeb(asked.dicomweb, Ingest(ledger, archive, settings.receiver.max_instance_bytes))
-    return None
+def open_prior_source(settings: Settings, ledger: Ledger, archive: Archive) -> StudySource | None:
+    """Create the source of priors that the settings name, if any; nothing is connected yet."""
+    return open_source(settings.priors, settings, ledger, archive) if settings.priors.asks else None
 
 
 @dataclass(frozen=True)
@@ -69,13 +61,13 @@ class Fetcher:
 
     Parameters
     ----------
-    source : PriorSource
+    source : StudySource
         The PACS.
     """
 
     settings: Settings
     ledger: Ledger
-    source: PriorSource
+    source: StudySource
     _stopping: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
     _came_round: dict[str, float] = field(default_factory=dict)
@@ -158,7 +150,7 @@ class _Attempt:
 
     settings: Settings
     ledger: Ledger
-    source: PriorSource
+    source: StudySource
     request: PriorRequest
     owner: str
     stopped: object
@@ -169,7 +161,7 @@ class _Attempt:
         days = window(study, self.settings.priors.max_age_days, self.settings.change.min_days)
         if isinstance(days, str):
             return PriorState.NONE, f"not queried: {days}"
-        listed = shortlist(study, self.source.studies(study.patient_id, days.first, days.last), days)
+        listed = shortlist(study, self.source.studies(StudyQuery(days.first, days.last, study.patient_id)), days)
         if not listed.studies:
             return PriorState.NONE, listed.why_empty
         here, chosen, refused = self._choose(study, listed.studies[:LOOKED_AT])
@@ -230,7 +222,7 @@ class _Attempt:
     def _stopped(self) -> str:
         return str(self.stopped() if callable(self.stopped) else "")
 
-    def _check(self, study: StudyRecord, prior_uid: str, counts: PriorCounts) -> None:
+    def _check(self, study: StudyRecord, prior_uid: str, counts: TransferCounts) -> None:
         """Check that images came, and that they are of this patient by their own headers."""
         try:
             came = self.ledger.study(prior_uid)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from .alive import SILENCE_LIMIT_S
 
-RECEIVER, SWEEP, WORKLIST, FETCHER = "receiver", "sweep", "worklist", "prior-fetcher"
+RECEIVER, SWEEP, WORKLIST, FETCHER, PULLER = "receiver", "sweep", "worklist", "prior-fetcher", "puller"
 PARTS = (RECEIVER, "worker-analyse", "worker-deliver", SWEEP, WORKLIST)
-"""What every node runs; the prior fetcher belongs to those that ask a PACS for earlier studies."""
+"""What every node runs; the prior fetcher and the puller belong to those that ask a PACS for studies."""
 TOUCH_EVERY_S = 2.0
 FORGET_AFTER_S = 600.0
 """What has been silent for longer is not there any more."""
@@ -47,7 +47,7 @@ class PartFile:
     Parameters
     ----------
     part : str
-        One of :data:`PARTS`, or :data:`FETCHER`.
+        One of :data:`PARTS`, :data:`FETCHER` or :data:`PULLER`.
     """
 
     def __init__(self, data_dir: Path, part: str) -> None:

@@ -20,6 +20,8 @@ KEPT = (CROPS, REFERENCE)
 """Small files of a result that are kept as long as its findings."""
 ORPHAN_AFTER = timedelta(days=1)
 """A file is stored shortly before its row is committed; an older one without a row never gets one."""
+PULLS_FOR = timedelta(days=30)
+"""For this long the node remembers a study that queries no longer return."""
 
 _log = structlog.get_logger(__name__)
 
@@ -54,6 +56,11 @@ def forget_old(ledger: Ledger, settings: WorklistSettings) -> None:
     ledger.forget_attempts(before=now - timedelta(seconds=settings.wrong_within_s) - timedelta(days=1))
     if removed:
         _log.info("old audit rows removed", rows=removed)
+
+
+def forget_pulls(ledger: Ledger, now: datetime) -> None:
+    """Remove rows of studies that no query has returned for long."""
+    ledger.forget_pulls(now - PULLS_FOR)
 
 
 def remove_orphans(ledger: Ledger, archive: Archive) -> Iterator[int]:

@@ -22,11 +22,12 @@ from node.leases import pause_s
 from node.ledger import Lead, Ledger
 from node.logs import explain, set_up_logging
 from node.notices import Notifier
-from node.priors.fetcher import Fetcher, open_source
+from node.priors.fetcher import Fetcher, open_prior_source
 from node.priors.waiting import catch_up
 from node.processes.alive import beat
-from node.processes.parts import FETCHER, PartFile, forget_parts
+from node.processes.parts import FETCHER, PULLER, PartFile, forget_parts
 from node.processes.process import stop_on_signal
+from node.pull.puller import Puller
 from node.queue import ANALYSE, DELIVER, JobQueue, make_app
 from node.route.routing import route_ready
 from node.route.rules import RoutingTable, load_table
@@ -36,7 +37,7 @@ from node.settings.recognition import recognition
 
 from .clock import SteadyClock
 from .erasing import remove_old_rows
-from .retention import forget_old, look_at_disk, remove_old, remove_orphans
+from .retention import forget_old, forget_pulls, look_at_disk, remove_old, remove_orphans
 
 CLEAN_EVERY_S = 600.0
 ORPHANS_EVERY_S = 86_400.0
@@ -56,9 +57,10 @@ class Sweep:
     ledger: Ledger
     archive: Archive
     job_queue: JobQueue
-    fetcher: Fetcher | None = None
+    helpers: dict[str, Fetcher | Puller] = field(default_factory=dict)
     _jumped: bool = False
     _failing: dict[str, str] = field(default_factory=dict)
+    _files: dict[str, PartFile] = field(default_factory=dict)
     _due: dict[str, float] = field(default_factory=dict)
     _orphans: Iterator[int] | None = None
 
@@ -89,6 +91,7 @@ class Sweep:
         self._step("settle", self.settle)
         self._step("take back requests for earlier studies", self.take_back_priors)
         self._step("late earlier studies", self.catch_up)
+        self._step("take back studies being fetched", self.take_back_pulls)
         self._step("route", self.route)
         self._step("take back", self.take_back)
         self._step("signal analyses", self.requeue_analyses)
@@ -133,22 +136,18 @@ class Sweep:
         return True
 
     def beat(self) -> None:
-        """Say that the sweep works, and the prior fetcher in its threads; if that hangs, both are to be restarted."""
-        if self.fetcher is None:
+        """Say that the sweep works, and those that work in its threads; if one hangs, all are to be restarted."""
+        working = {name: helper.works() for name, helper in self.helpers.items()}
+        if all(working.values()):
             beat()
-        elif self.fetcher.works():
-            beat()
-            self._fetcher_file.beat()
+        for name in (name for name, works in working.items() if works):
+            self._files.setdefault(name, PartFile(self.settings.data_dir, name)).beat()
 
     def pause(self, stop: threading.Event) -> None:
         """Wait for the next round, or until `stop` is set."""
         until = time.monotonic() + self.settings.queue.sweep_s
         while (left := until - time.monotonic()) > 0 and not stop.wait(min(left, BEAT_EVERY_S)):
             self.beat()
-
-    @cached_property
-    def _fetcher_file(self) -> PartFile:
-        return PartFile(self.settings.data_dir, FETCHER)
 
     def correct_times(self) -> None:
         """After a jump of the clock have leases and quiet periods begin anew; correct times that lie ahead."""
@@ -173,6 +172,11 @@ class Sweep:
         """Take back requests for earlier studies from fetchers that fell silent."""
         for uid in self.ledger.expire_prior_requests(self.clock.now, self.settings.priors.attempts):
             _log.warning("the prior fetcher fell silent during a request", study=uid)
+
+    def take_back_pulls(self) -> None:
+        """Take back studies from processes that fell silent while they fetched them."""
+        for uid in self.ledger.expire_pulls(self.clock.now):
+            _log.warning("a process fell silent while it fetched a study", study=uid)
 
     def catch_up(self) -> None:
         """Compare what was not compared because the earlier study came too late."""
@@ -228,6 +232,7 @@ class Sweep:
         if self._trusts_the_clock():
             forget_old(self.ledger, self.settings.worklist)
             remove_old_rows(self.ledger, self.archive, self.settings.archive, self.clock.now)
+            forget_pulls(self.ledger, self.clock.now)
 
     def _trusts_the_clock(self) -> bool:
         self._jumped = self.clock.check() != 0.0 or self._jumped
@@ -288,14 +293,16 @@ def run_sweep(settings: Settings, stop: threading.Event | None = None) -> None:
     sweep = Sweep(settings, Ledger(settings.ledger_url), archive, JobQueue(make_app(settings)))
     _ = sweep.table, recognition(settings)  # complain now, not in every round
     sweep.ledger.upgrade()  # whichever part starts first on a new database
-    source = open_source(settings, sweep.ledger, archive)
+    source = open_prior_source(settings, sweep.ledger, archive)
     with ExitStack() as stack:
         stack.callback(sweep.ledger.close)
         stop = stop or stack.enter_context(stop_on_signal())
         sweep.audit_sender.start()
         stack.callback(sweep.audit_sender.stop)
         if source is not None:
-            sweep.fetcher = stack.enter_context(Fetcher(settings, sweep.ledger, source))
+            sweep.helpers[FETCHER] = stack.enter_context(Fetcher(settings, sweep.ledger, source))
+        if settings.pull:
+            sweep.helpers[PULLER] = stack.enter_context(Puller(settings, sweep.ledger, archive))
         lead = Lead(sweep.ledger, "sweep")
         stack.callback(lead.close)
         while not stop.is_set():

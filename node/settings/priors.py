@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
-from .connections import DicomPeerSettings
-from .destinations import WebService
-
-
-class DicomPacs(DicomPeerSettings):
-    """A PACS queried by C-FIND, retrieval by C-MOVE (Study Root)."""
+from .pacs import DicomPacs as DicomPacs
+from .pacs import DicomWebPacs as DicomWebPacs
+from .pacs import PacsSettings
 
 
-class DicomWebPacs(WebService):
-    """A PACS queried by QIDO-RS, retrieval by WADO-RS."""
-
-
-class PriorsSettings(BaseModel):
+class PriorsSettings(PacsSettings):
     """Prior studies of the patient."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    dicom: DicomPacs | None = None
-    dicomweb: DicomWebPacs | None = None
     wait_s: float = Field(
         300.0, ge=0, description="Longest time a study waits for its priors and their analysis, in seconds"
     )
@@ -38,12 +27,6 @@ class PriorsSettings(BaseModel):
     max_instances: int = Field(4000, ge=1, description="A study with more MR images than this is not fetched")
     fetch_s: float = Field(600.0, gt=0, description="Time limit of one retrieval, in seconds")
     attempts: int = Field(3, ge=1, description="How often the PACS is asked if it does not answer")
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        if self.dicom is not None and self.dicomweb is not None:
-            raise ValueError("name one way to ask for earlier studies: dicom or dicomweb, not both")
-        return self
 
     @property
     def asks(self) -> bool:

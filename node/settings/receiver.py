@@ -54,7 +54,7 @@ class ReceiverSettings(BaseModel):
     commitment: tuple[DicomPeerSettings, ...] = Field(
         (),
         description="Where reports on storage commitment go (`ae_title`, `host`, `port`, TLS), for systems that are "
-        "neither a destination nor the PACS of `priors.dicom`",
+        "neither a destination nor a PACS of `priors` or `pull`",
     )
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     SecretStr,
     SerializationInfo,
+    StringConstraints,
     ValidationError,
     field_serializer,
     model_validator,
@@ -36,7 +37,9 @@ from .destinations import AnyDestination, DicomDestination, write_secret
 from .dicomweb import DicomWebSettings
 from .mistakes import ConfigError, check_variables, explain_mistake, explain_source
 from .notices import NoticeSettings
+from .pacs import PacsSettings
 from .priors import PriorsSettings
+from .pull import PullSettings
 from .qa import QaSettings
 from .receiver import WHO_MAY_SEND, ReceiverSettings, is_loopback
 from .secrets import secrets_folder, with_password
@@ -52,6 +55,7 @@ def _time_zone(value: str) -> str:
     return value
 
 
+SourceName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 TimeZoneName = Annotated[str, AfterValidator(_time_zone)]
 
 
@@ -174,6 +178,9 @@ class Settings(BaseSettings):
     settling: SettlingSettings = SettlingSettings()
     queue: QueueSettings = QueueSettings()
     priors: PriorsSettings = PriorsSettings()
+    pull: dict[SourceName, PullSettings] = Field(
+        default_factory=dict, description="PACS that new studies are fetched from; see the table below"
+    )
     change: ChangeSettings = ChangeSettings()
     results: ResultSettings = ResultSettings()
     notices: NoticeSettings = NoticeSettings()
@@ -199,25 +206,28 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _pacs_may_send(self) -> Self:
-        """Earlier studies come by C-STORE, so the PACS must be able to connect to the receiver."""
-        if self.priors.dicom is None:
-            return self
-        host = self.priors.dicom.host
+        """What a PACS is asked for comes by C-STORE, unless it is asked by C-GET: it must be able to connect."""
+        for where, pacs in self.sources.items():
+            if (way := pacs.sends_to_receiver) is not None:
+                self._check_may_send(where, way.host)
+        return self
+
+    def _check_may_send(self, where: str, host: str) -> None:
         if is_loopback(self.receiver.listen_host) and not is_loopback(host):
+            listens = self.receiver.listen_host
             raise ConfigError(
-                f"{host} is asked for earlier studies, but the receiver listens on {self.receiver.listen_host} only",
+                f"{host} is asked to send studies ({where}), but the receiver listens on {listens} only",
                 where="receiver.host",
-                do=WHO_MAY_SEND,
+                do=f'{WHO_MAY_SEND}; or set {where}.dicom.retrieve = "c-get"',
             )
         with suppress(ValueError):  # a host name: its address is known only when it connects
             address = ip_address(host)
             if self.receiver.peers and not any(address in network for network in self.receiver.peers):
                 raise ConfigError(
-                    f"{address} is asked for earlier studies, but may not send any",
+                    f"{address} is asked to send studies ({where}), but may not send any",
                     where="receiver.peers",
-                    do="add the network of priors.dicom.host",
+                    do=f"add the network of {where}.dicom.host",
                 )
-        return self
 
     @model_validator(mode="after")
     def _qa_destinations_exist(self) -> Self:
@@ -227,19 +237,24 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def sources(self) -> dict[str, PacsSettings]:
+        """Every PACS that studies are fetched from, by the settings that name it."""
+        return {"priors": self.priors, **{f"pull.{name}": pull for name, pull in self.pull.items()}}
+
+    @property
     def dicom_peers(self) -> dict[str, DicomPeerSettings]:
         """The DICOM nodes whose address the node knows, by AE title."""
-        priors = [self.priors.dicom] if self.priors.dicom is not None else []
+        sources = [pacs.dicom for pacs in self.sources.values() if pacs.dicom is not None]
         destinations = [way for way in self.destinations.values() if isinstance(way, DicomDestination)]
-        peers: list[DicomPeerSettings] = [*destinations, *priors, *self.receiver.commitment]
+        peers: list[DicomPeerSettings] = [*destinations, *sources, *self.receiver.commitment]
         return {peer.ae_title: peer for peer in peers}
 
     @property
     def expected_callers(self) -> list[str]:
-        """AE titles of the systems that send earlier studies, report on storage commitment, or request it."""
+        """AE titles of the systems that send what they are asked for, report on storage commitment, or request it."""
         destinations = [way for way in self.destinations.values() if isinstance(way, DicomDestination)]
         return [
-            *([self.priors.dicom.ae_title] if self.priors.dicom is not None else []),
+            *(way.ae_title for pacs in self.sources.values() if (way := pacs.sends_to_receiver) is not None),
             *(way.commit_ae_title or way.ae_title for way in destinations if way.commit_within_s is not None),
             *(peer.ae_title for peer in self.receiver.commitment),
         ]

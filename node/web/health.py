@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 
 from node.certificates import certificate_notices
-from node.processes.parts import FETCHER, PARTS, read_clock, read_not_running, read_parts
+from node.processes.parts import FETCHER, PARTS, PULLER, read_clock, read_not_running, read_parts
 from node.queue import ANALYSE, QueueAwayError
 from node.settings import Settings
 
@@ -55,7 +55,7 @@ def template_values(request: Request) -> dict[str, Any]:
 
 
 def _expected(settings: Settings) -> tuple[str, ...]:
-    return (*PARTS, *([FETCHER] if settings.priors.asks else []))
+    return (*PARTS, *([FETCHER] if settings.priors.asks else []), *([PULLER] if settings.pull else []))
 
 
 def parts_of(settings: Settings) -> dict[str, str]:

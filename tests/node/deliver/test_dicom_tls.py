@@ -17,8 +17,8 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification
 
 from node.deliver import SendResult, Unreachable, open_destination
-from node.priors.dicom_qr import QueryRetrieve
-from node.priors.source import SourceError
+from node.retrieve.dicom_qr import QueryRetrieve
+from node.retrieve.source import SourceError
 from node.settings import DicomDestination
 from node.settings.priors import DicomPacs
 from tests.certificates import Authority, Identity, server

@@ -13,12 +13,12 @@ from pydicom import Dataset
 
 from node.archive import Archive
 from node.ledger import Ledger, Priority, PriorRequest
-from node.priors.dicom_qr import QueryRetrieve
-from node.priors.dicomweb import DicomWeb
 from node.priors.fetcher import Fetcher
-from node.priors.source import PriorSource
 from node.receive.ingest import Ingest
 from node.receive.receiver import Receiver
+from node.retrieve.dicom_qr import QueryRetrieve
+from node.retrieve.dicomweb import DicomWeb
+from node.retrieve.source import StudySource
 from node.settings import Settings
 from node.settings.priors import DicomWebPacs
 from tests.dicom_factory import Patient, encode, siemens_swi, write
@@ -62,19 +62,23 @@ class Site:
         for series in self.ledger.series(uid):
             self.ledger.settle_series(series.series_instance_uid, "quiet")
 
-    def dicom(self, port: int, calling: str = AE_TITLE, **more: Any) -> PriorSource:
-        """A PACS on this port, asked by C-FIND and C-MOVE."""
+    def dicom(self, port: int, calling: str = AE_TITLE, **more: Any) -> StudySource:
+        """A PACS on this port, asked by C-FIND and C-MOVE or C-GET."""
         asked = {"ae_title": "ORTHANC", "host": "127.0.0.1", "port": port, **more}
         settings = self.settings.model_validate({**self.settings.model_dump(), "priors": {"dicom": asked}})
         assert settings.priors.dicom is not None
-        return QueryRetrieve(settings.priors.dicom, calling)
+        return QueryRetrieve(settings.priors.dicom, calling, self.ingest)
 
-    def dicomweb(self, url: str, **more: Any) -> PriorSource:
+    def dicomweb(self, url: str, **more: Any) -> StudySource:
         """A PACS asked by QIDO-RS and WADO-RS."""
-        limit = self.settings.receiver.max_instance_bytes
-        return DicomWeb(DicomWebPacs(url=url, **more), Ingest(self.ledger, self.archive, limit))
+        return DicomWeb(DicomWebPacs(url=url, **more), self.ingest)
 
-    def ask(self, source: PriorSource, uid: str, **priors: Any) -> PriorRequest:
+    @property
+    def ingest(self) -> Ingest:
+        """What stores images that do not come through the receiver."""
+        return Ingest(self.ledger, self.archive, self.settings.receiver.max_instance_bytes)
+
+    def ask(self, source: StudySource, uid: str, **priors: Any) -> PriorRequest:
         """Work on the one request that is due, and return what became of it."""
         settings = self.settings.model_copy(update={"priors": self.settings.priors.model_copy(update=priors)})
         assert Fetcher(settings, self.ledger, source).work("asker")

@@ -20,8 +20,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from node.ledger import PriorState
-from node.priors.dicom_qr import QueryRetrieve
-from node.priors.source import MOST_ANSWERS, SourceError, TransferLimits
+from node.retrieve.dicom_qr import QueryRetrieve
+from node.retrieve.source import MOST_ANSWERS, SourceError, TransferLimits
 from node.settings.priors import DicomPacs
 from tests.dicom_factory import encode
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from node.ledger import PriorState
-from node.priors.source import PriorSource, SourceError, TransferLimits
+from node.retrieve.source import SourceError, StudySource, TransferLimits
 from tests.dicom_factory import encode
 from tests.node.receiving import send
 from tests.orthanc import Orthanc, free_port
@@ -25,7 +25,7 @@ PRIOR = study("prior", "20240503")
 OLDER = study("older", "20200110")
 STRANGER = study("stranger", "20240601", birth_date="19610101")
 AFTER = study("after", "20270101")
-WAYS = pytest.mark.parametrize("way", ["dicom", "dicomweb"])
+WAYS = pytest.mark.parametrize("way", ["c-move", "c-get", "dicomweb"])
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +45,9 @@ class Ways:
     site: Site
     orthanc: Orthanc
 
-    def __call__(self, way: str) -> PriorSource:
-        if way == "dicom":
-            return self.site.dicom(self.orthanc.dicom_port)
+    def __call__(self, way: str) -> StudySource:
+        if way != "dicomweb":
+            return self.site.dicom(self.orthanc.dicom_port, retrieve=way)
         return self.site.dicomweb(f"{str(self.orthanc.http.base_url).rstrip('/')}/dicom-web")
 
 
@@ -58,7 +58,7 @@ def source(site: Site, pacs: tuple[Orthanc, int]) -> Ways:
 
 @WAYS
 def test_the_latest_earlier_study_of_the_patient_is_fetched_for_comparison_only(
-    site: Site, source: Callable[[str], PriorSource], way: str
+    site: Site, source: Callable[[str], StudySource], way: str
 ) -> None:
     uid = site.receives(study("present", "20260102"))
     request = site.ask(source(way), uid)
@@ -78,14 +78,14 @@ def test_the_latest_earlier_study_of_the_patient_is_fetched_for_comparison_only(
 
 
 @WAYS
-def test_a_patient_without_earlier_studies_has_none(site: Site, source: Callable[[str], PriorSource], way: str) -> None:
+def test_a_patient_without_earlier_studies_has_none(site: Site, source: Callable[[str], StudySource], way: str) -> None:
     uid = site.receives(study("alone", "20260102", patient_id="P-ALONE"))
     request = site.ask(source(way), uid)
     assert (request.state, request.why) == (PriorState.NONE, "no earlier MR study of the patient in the PACS")
 
 
 @WAYS
-def test_another_patient_of_the_same_id_is_refused(site: Site, source: Callable[[str], PriorSource], way: str) -> None:
+def test_another_patient_of_the_same_id_is_refused(site: Site, source: Callable[[str], StudySource], way: str) -> None:
     uid = site.receives(study("namesake", "20260102", birth_date="19770707"))
     request = site.ask(source(way), uid)
     assert request.state is PriorState.NONE
@@ -95,7 +95,7 @@ def test_another_patient_of_the_same_id_is_refused(site: Site, source: Callable[
 
 @WAYS
 def test_a_study_that_is_sent_after_it_was_fetched_is_treated_as_sent(
-    site: Site, source: Callable[[str], PriorSource], way: str
+    site: Site, source: Callable[[str], StudySource], way: str
 ) -> None:
     site.ask(source(way), site.receives(study("present", "20260102")))
     before = site.ledger.study(uid_of(PRIOR))
@@ -109,7 +109,7 @@ def test_a_study_that_is_sent_after_it_was_fetched_is_treated_as_sent(
 
 @WAYS
 def test_what_an_earlier_attempt_left_half_fetched_is_fetched_again(
-    site: Site, source: Callable[[str], PriorSource], way: str
+    site: Site, source: Callable[[str], StudySource], way: str
 ) -> None:
     """As after kill -9 in the middle: the request is still held, and part of the study is here."""
     uid = site.receives(study("present", "20260102"))
@@ -125,24 +125,24 @@ def test_what_an_earlier_attempt_left_half_fetched_is_fetched_again(
     assert site.ledger.study(uid_of(PRIOR)).fetched
 
 
-def test_a_study_that_the_node_has_already_is_not_fetched(site: Site, source: Callable[[str], PriorSource]) -> None:
+def test_a_study_that_the_node_has_already_is_not_fetched(site: Site, source: Callable[[str], StudySource]) -> None:
     for answer in send(site.port, *[encode(dataset) for dataset in PRIOR]):
         assert answer.Status == 0
-    request = site.ask(source("dicom"), site.receives(study("present", "20260102")))
+    request = site.ask(source("c-move"), site.receives(study("present", "20260102")))
     assert (request.state, request.why) == (PriorState.FETCHED, "the study of 2024-05-03 is already in the node")
     assert not site.ledger.study(uid_of(PRIOR)).fetched
 
 
-def test_as_many_studies_are_fetched_as_the_settings_say(site: Site, source: Callable[[str], PriorSource]) -> None:
+def test_as_many_studies_are_fetched_as_the_settings_say(site: Site, source: Callable[[str], StudySource]) -> None:
     uid = site.receives(study("present", "20260102"))
-    site.ask(source("dicom"), uid, max_studies=3)
+    site.ask(source("c-move"), uid, max_studies=3)
     assert {one.prior_study_uid for one in site.ledger.prior_fetches(uid)} == {uid_of(PRIOR), uid_of(OLDER)}
     assert site.images(uid_of(OLDER)) == len(OLDER)
 
 
-def test_a_study_that_is_too_much_or_too_old_is_not_fetched(site: Site, source: Callable[[str], PriorSource]) -> None:
+def test_a_study_that_is_too_much_or_too_old_is_not_fetched(site: Site, source: Callable[[str], StudySource]) -> None:
     uid = site.receives(study("present", "20260102"))
-    request = site.ask(source("dicom"), uid, max_instances=7, max_age_days=1000)
+    request = site.ask(source("c-move"), uid, max_instances=7, max_age_days=1000)
     assert request.state is PriorState.NONE
     assert "that of 2024-05-03: it has 9 MR images, more than priors.max_instances" in request.why
     assert "2020" not in request.why
@@ -150,7 +150,7 @@ def test_a_study_that_is_too_much_or_too_old_is_not_fetched(site: Site, source: 
 
 @WAYS
 def test_more_images_than_the_pacs_announced_are_not_taken(
-    site: Site, source: Callable[[str], PriorSource], way: str
+    site: Site, source: Callable[[str], StudySource], way: str
 ) -> None:
     bounds = TransferLimits(time.monotonic() + 60, lambda: "", 7)
     series = [one.series_instance_uid for one in source(way).series(uid_of(PRIOR))]
@@ -163,7 +163,7 @@ def test_more_images_than_the_pacs_announced_are_not_taken(
 @WAYS
 def test_a_pacs_that_is_down_is_asked_again_and_then_given_up(site: Site, way: str) -> None:
     uid, port = site.receives(study("present", "20260102")), free_port()
-    source = site.dicom(port) if way == "dicom" else site.dicomweb(f"http://127.0.0.1:{port}/dicom-web")
+    source = site.dicom(port) if way != "dicomweb" else site.dicomweb(f"http://127.0.0.1:{port}/dicom-web")
     first = site.ask(source, uid, attempts=2)
     assert (first.state, first.attempts) == (PriorState.WAITING, 1)
     time.sleep(0.05)
@@ -178,7 +178,7 @@ def test_a_pacs_that_never_answers_is_given_up(site: Site, way: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         url = f"http://127.0.0.1:{port}/dicom-web"
-        source = site.dicom(port, timeout_s=0.5) if way == "dicom" else site.dicomweb(url, timeout_s=0.5)
+        source = site.dicom(port, timeout_s=0.5) if way != "dicomweb" else site.dicomweb(url, timeout_s=0.5)
         request = site.ask(source, uid, attempts=1)
     assert request.state is PriorState.FAILED
     assert f"127.0.0.1:{port}" in request.why

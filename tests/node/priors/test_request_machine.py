@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from node.ledger import Ledger, PriorCounts, Priority, PriorState
+from node.ledger import Ledger, Priority, PriorState, TransferCounts
 from tests.node.conftest import Clock
 from tests.node.ledger_factory import receive, uid
 
@@ -49,7 +49,7 @@ class Requests(RuleBasedStateMachine):
         mine = owner == self.holder
         assert self.ledger.begin_prior(self.study, owner, uid("prior"), "20240503", 3) is mine
         assert self.ledger.prolong_prior_request(self.study, owner, LEASE_S) is mine
-        counts = PriorCounts(3, 3)
+        counts = TransferCounts(3, 3)
         assert self.ledger.end_prior(self.study, owner, uid("prior"), PriorState.FETCHED, "", counts) is mine
 
     @rule(owner=OWNERS)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from node.ledger import JobState, Ledger, NewJob, PriorCounts, Priority, PriorState, StudyState
+from node.ledger import JobState, Ledger, NewJob, Priority, PriorState, StudyState, TransferCounts
 from node.ledger.correction import Correction
 from node.priors.waiting import catch_up, look, still_waits
 from node.settings.priors import PriorsSettings
@@ -73,7 +73,7 @@ def test_a_study_waits_until_the_pacs_was_asked_and_the_fetched_study_is_analyse
     fetched(ledger, "prior", "20240503")
     arrives(ledger, clock, "prior", "20240503")
     assert ledger.study(uid("prior")).fetched
-    ledger.end_prior(uid("present"), "asker", uid("prior"), PriorState.FETCHED, "", PriorCounts(3, 3))
+    ledger.end_prior(uid("present"), "asker", uid("prior"), PriorState.FETCHED, "", TransferCounts(3, 3))
     ledger.finish_prior_request(uid("present"), "asker", PriorState.FETCHED, "fetched")
     assert still_waits(ledger, ledger.study(uid("present")))
     assert ledger.study(uid("present")).why == "the earlier study of 2024-05-03 is analysed first"
@@ -171,7 +171,7 @@ def late(ledger: Ledger, clock: Clock) -> None:
     )
     analyse(ledger, ledger.jobs_of_study(uid("present"))[0], total=0)
     arrives(ledger, clock, "prior", "20240503")
-    ledger.end_prior(uid("present"), "asker", uid("prior"), PriorState.FETCHED, "", PriorCounts(3, 3))
+    ledger.end_prior(uid("present"), "asker", uid("prior"), PriorState.FETCHED, "", TransferCounts(3, 3))
     ledger.finish_prior_request(uid("present"), "asker", PriorState.FETCHED, "fetched")
 
 
@@ -259,7 +259,7 @@ def test_an_image_is_told_to_be_fetched_or_sent(
     if state is not None:
         fetched(ledger, "prior", "20240503")
         if state is not PriorState.ASKED:
-            ledger.end_prior(uid("present"), "asker", uid("prior"), state, "", PriorCounts())
+            ledger.end_prior(uid("present"), "asker", uid("prior"), state, "", TransferCounts())
     clock.forward(after_s)
     receive(ledger, "prior", clock(), study_date="20240503", requested=requested)
     assert ledger.study(uid("prior")).fetched is is_fetched

@@ -15,12 +15,11 @@ from pydicom import Dataset
 
 from node.archive import Archive
 from node.ledger import Ledger
-from node.priors.multipart import MultipartReader, ReceivedParts
 from node.receive.ingest import Ingest
 from node.receive.multipart import PartsError
+from node.retrieve.multipart import MultipartReader, ReceivedParts
 from tests.dicom_factory import encode
-
-from .site import study
+from tests.node.priors.site import study
 
 TYPE = 'multipart/related; type="application/dicom"; boundary=XbX'
 IMAGES = study("wado", "20240503")[:3]

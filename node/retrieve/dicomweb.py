@@ -1,4 +1,4 @@
-"""How are earlier studies found by QIDO-RS and fetched by WADO-RS? (PS3.18 chapter 10)
+"""How are studies found by QIDO-RS and fetched by WADO-RS? (PS3.18 chapter 10)
 
 Each part of a response is stored by :mod:`node.receive.ingest`, as the receiver's objects are, while it arrives: a
 study of any size needs little memory. Every wait has a limit, also for a service that sends a byte now and then.
@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import date
 from typing import Any, TypeVar
 
 import httpx
@@ -18,7 +17,7 @@ from pydicom.dataset import Dataset
 
 from node.deliver.base import Unanswered, Unreachable
 from node.deliver.http import Service, signed_in
-from node.ledger import PriorCounts
+from node.ledger import TransferCounts
 from node.receive.ingest import Ingest
 from node.receive.multipart import PartsError
 from node.settings.priors import DicomWebPacs
@@ -31,6 +30,8 @@ from .source import (
     FoundSeries,
     FoundStudy,
     SourceError,
+    StudyQuery,
+    TooManyMatchesError,
     TransferLimits,
     TransferTally,
     found_series,
@@ -45,7 +46,7 @@ Given = TypeVar("Given")
 
 @dataclass(frozen=True)
 class DicomWeb:
-    """A PACS with QIDO-RS and WADO-RS; implements :class:`node.priors.source.PriorSource`."""
+    """A PACS with QIDO-RS and WADO-RS; implements :class:`node.retrieve.source.StudySource`."""
 
     settings: DicomWebPacs
     ingest: Ingest
@@ -55,17 +56,17 @@ class DicomWeb:
         """Base address of the service."""
         return self.settings.url
 
-    def studies(self, patient_id: str, first: date, last: date) -> list[FoundStudy]:
-        """See :meth:`node.priors.source.PriorSource.studies`."""
-        return [found_study(answer) for answer in self._find(study_search(patient_id, first, last))]
+    def studies(self, query: StudyQuery) -> list[FoundStudy]:
+        """See :meth:`node.retrieve.source.StudySource.studies`."""
+        return [found_study(answer) for answer in self._find(study_search(query))]
 
     def series(self, study_uid: str) -> list[FoundSeries]:
-        """See :meth:`node.priors.source.PriorSource.series`."""
+        """See :meth:`node.retrieve.source.StudySource.series`."""
         search = _search(f"/studies/{study_uid}/series", {}, SERIES_KEYS)
         return [found_series(answer) for answer in self._find(search)]
 
-    def fetch(self, study_uid: str, series_uids: Sequence[str], bounds: TransferLimits) -> PriorCounts:
-        """See :meth:`node.priors.source.PriorSource.fetch`: one retrieval per series."""
+    def fetch(self, study_uid: str, series_uids: Sequence[str], bounds: TransferLimits) -> TransferCounts:
+        """See :meth:`node.retrieve.source.StudySource.fetch`: one retrieval per series."""
         tally = TransferTally(bounds)
         for uid in series_uids:
             _run(self._retrieve(f"/studies/{study_uid}/series/{uid}", tally), bounds, tally)
@@ -85,9 +86,13 @@ class DicomWeb:
                 what = f"{self.address} answers a search with {answer.words}{said}"
                 raise SourceError(what, lasting=answer.status in _LASTING)
             try:
-                return [Dataset.from_json(item) for item in answer.document[:MOST_ANSWERS]]
+                found = [Dataset.from_json(item) for item in answer.document]
             except Exception as error:  # pydicom raises many types on malformed documents
                 raise SourceError(f"{self.address} answers a search with something other than DICOM JSON") from error
+            if len(found) >= MOST_ANSWERS or answer.is_incomplete:
+                what = f"{self.address} returns only {len(found)} of the matches for QIDO-RS"
+                raise TooManyMatchesError(what, found)
+            return found
 
         return asyncio.run(ask())
 
@@ -109,8 +114,8 @@ class DicomWeb:
                 self._count(tally, before, reader.delivered)
 
     @staticmethod
-    def _count(tally: TransferTally, before: PriorCounts, delivered: ReceivedParts) -> None:
-        tally.counts = PriorCounts(
+    def _count(tally: TransferTally, before: TransferCounts, delivered: ReceivedParts) -> None:
+        tally.counts = TransferCounts(
             expected=before.expected + delivered.parts,
             completed=before.completed + delivered.stored,
             failed=before.failed + delivered.refused,
@@ -130,11 +135,9 @@ class DicomWeb:
             raise SourceError(f"{self.address}: {error or type(error).__name__}") from error
 
 
-def study_search(patient_id: str, first: date, last: date) -> str:
-    """The search for the MR studies of a patient between two dates, relative to the service's address."""
-    dates = f"{first:%Y%m%d}-{last:%Y%m%d}"
-    match = {"PatientID": patient_id, "StudyDate": dates, "ModalitiesInStudy": "MR"}
-    return _search("/studies", match, STUDY_KEYS)
+def study_search(query: StudyQuery) -> str:
+    """The search for studies, relative to the service's address."""
+    return _search("/studies", query.matching, STUDY_KEYS)
 
 
 def _search(path: str, match: Mapping[str, str], keys: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What must a source of earlier studies offer? The :class:`PriorSource` protocol, and its records."""
+"""What must a PACS offer that studies are fetched from? The :class:`StudySource` protocol, and its records."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 from pydicom.dataset import Dataset
 
-from node.ledger import PriorCounts
+from node.ledger import TransferCounts
 
 MOST_ANSWERS = 500
-"""Most matches of a query that are read; no patient has as many studies."""
+"""Most matches of a query that are read; no patient has as many studies, and a query for more can be divided."""
 
 
 class SourceError(Exception):
@@ -23,13 +23,51 @@ class SourceError(Exception):
     ----------
     lasting : bool
         Trying again will not help.
-    counts : PriorCounts, optional
+    counts : TransferCounts, optional
         Images received until then.
     """
 
-    def __init__(self, why: str, *, lasting: bool = False, counts: PriorCounts | None = None) -> None:
+    def __init__(self, why: str, *, lasting: bool = False, counts: TransferCounts | None = None) -> None:
         super().__init__(why)
-        self.lasting, self.counts = lasting, counts or PriorCounts()
+        self.lasting, self.counts = lasting, counts or TransferCounts()
+
+
+class TooManyMatchesError(SourceError):
+    """There are more matches than the PACS returns, or than the node reads; `found` are those that were returned."""
+
+    def __init__(self, why: str, found: Sequence[Dataset]) -> None:
+        super().__init__(why, lasting=True)
+        self.found = found
+
+
+@dataclass(frozen=True)
+class StudyQuery:
+    """Which studies with MR images are looked for.
+
+    Parameters
+    ----------
+    first, last : date
+        Dates of the studies, both included.
+    patient_id : str
+        Empty: of every patient.
+    first_time, last_time : str
+        Times of the studies (``HHMMSS``), both included, where `first` is `last`; empty: the complete day.
+    """
+
+    first: date
+    last: date
+    patient_id: str = ""
+    first_time: str = ""
+    last_time: str = ""
+
+    @property
+    def matching(self) -> dict[str, str]:
+        """The matching keys and their values (PS3.4 C.2.2.2)."""
+        dates = f"{self.first:%Y%m%d}-{self.last:%Y%m%d}" if self.first != self.last else f"{self.first:%Y%m%d}"
+        keys = {"PatientID": self.patient_id, "StudyDate": dates, "ModalitiesInStudy": "MR"}
+        if self.first_time:
+            keys["StudyTime"] = f"{self.first_time}-{self.last_time}"
+        return {keyword: value for keyword, value in keys.items() if value}
 
 
 @dataclass(frozen=True)
@@ -43,6 +81,8 @@ class FoundStudy:
     study_date: str = ""
     study_time: str = ""
     modalities: tuple[str, ...] = ()
+    description: str = ""
+    instances: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,11 +109,14 @@ class TransferLimits:
         Why the retrieval is no longer needed; empty while it is.
     max_instances : int
         Largest number of images.
+    table : str
+        The settings that set the limits.
     """
 
     ends_at: float
     stopped: Callable[[], str]
     max_instances: int
+    table: str = "priors"
 
     @property
     def left_s(self) -> float:
@@ -83,7 +126,7 @@ class TransferLimits:
     @property
     def over(self) -> str:
         """Why the retrieval must end; empty while it may go on."""
-        return self.stopped() or ("" if self.left_s else "it took longer than priors.fetch_s")
+        return self.stopped() or ("" if self.left_s else f"it took longer than {self.table}.fetch_s")
 
 
 @dataclass
@@ -91,30 +134,29 @@ class TransferTally:
     """Counts the images of a retrieval against its limits."""
 
     bounds: TransferLimits
-    counts: PriorCounts = field(default_factory=PriorCounts)
+    counts: TransferCounts = field(default_factory=TransferCounts)
 
     def check(self, total: int) -> None:
         """Raise :class:`SourceError` if there are more images than allowed."""
         if total > self.bounds.max_instances:
-            raise SourceError(
-                f"more than {self.bounds.max_instances} images (priors.max_instances)", lasting=True, counts=self.counts
-            )
+            what = f"more than {self.bounds.max_instances} images ({self.bounds.table}.max_instances)"
+            raise SourceError(what, lasting=True, counts=self.counts)
 
 
-class PriorSource(Protocol):
-    """A PACS that can be queried for a patient's studies. Every method raises :class:`SourceError`."""
+class StudySource(Protocol):
+    """A PACS that can be queried for studies. Every method raises :class:`SourceError`."""
 
     @property
     def address(self) -> str:
         """Address of the PACS, as an administrator writes it."""
 
-    def studies(self, patient_id: str, first: date, last: date) -> list[FoundStudy]:
-        """Find the patient's studies with MR images from `first` to `last`, both included."""
+    def studies(self, query: StudyQuery) -> list[FoundStudy]:
+        """Find studies with MR images; raises :class:`TooManyMatchesError` if not all are returned."""
 
     def series(self, study_uid: str) -> list[FoundSeries]:
         """List the series of a study."""
 
-    def fetch(self, study_uid: str, series_uids: Sequence[str], bounds: TransferLimits) -> PriorCounts:
+    def fetch(self, study_uid: str, series_uids: Sequence[str], bounds: TransferLimits) -> TransferCounts:
         """Fetch every image of these series; they are in archive and ledger when it returns."""
 
 
@@ -128,19 +170,20 @@ def found_study(answer: Dataset) -> FoundStudy:
         study_date=_text(answer, "StudyDate").replace(".", ""),
         study_time=_text(answer, "StudyTime"),
         modalities=tuple(_texts(answer, "ModalitiesInStudy")),
+        description=_text(answer, "StudyDescription"),
+        instances=_count(answer, "NumberOfStudyRelatedInstances"),
     )
 
 
 def found_series(answer: Dataset) -> FoundSeries:
     """Read a match of a query at series level."""
-    count = _text(answer, "NumberOfSeriesRelatedInstances")
     return FoundSeries(
         series_instance_uid=_text(answer, "SeriesInstanceUID"),
         modality=_text(answer, "Modality"),
         description=_text(answer, "SeriesDescription"),
         protocol=_text(answer, "ProtocolName"),
         body_part=_text(answer, "BodyPartExamined"),
-        instances=int(count) if count.isdigit() else None,
+        instances=_count(answer, "NumberOfSeriesRelatedInstances"),
     )
 
 
@@ -152,6 +195,8 @@ STUDY_KEYS = (
     "StudyDate",
     "StudyTime",
     "ModalitiesInStudy",
+    "StudyDescription",
+    "NumberOfStudyRelatedInstances",
 )
 SERIES_KEYS = (
     "SeriesInstanceUID",
@@ -177,3 +222,8 @@ def _texts(answer: Dataset, keyword: str) -> list[str]:
 
 def _text(answer: Dataset, keyword: str) -> str:
     return next(iter(_texts(answer, keyword)), "")
+
+
+def _count(answer: Dataset, keyword: str) -> int | None:
+    text = _text(answer, keyword)
+    return int(text) if text.isdecimal() else None

@@ -1,6 +1,7 @@
-"""How are earlier studies found by C-FIND and fetched by C-MOVE? (Study Root Query/Retrieve as SCU, PS3.4 annex C)
+"""How are studies found by C-FIND and fetched by C-MOVE or C-GET? (Study Root Query/Retrieve as SCU, PS3.4 annex C)
 
-The PACS sends the images to the node's receiver by C-STORE, as any other sender does.
+By C-MOVE the PACS sends the images to the node's receiver by C-STORE, as any other sender does. By C-GET it sends them
+on the association that the node has opened, see :mod:`node.retrieve.c_get`.
 """
 
 from __future__ import annotations
@@ -9,20 +10,23 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made when imported
     StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelMove,
 )
 
 from node.deliver.base import Unreachable
 from node.deliver.scu import Peer, associated
-from node.ledger import PriorCounts
+from node.ledger import TransferCounts
+from node.receive.ingest import Ingest
 from node.settings.priors import DicomPacs
 
+from .c_get import ReceivedImages, get_contexts, get_roles
 from .source import (
     MOST_ANSWERS,
     SERIES_KEYS,
@@ -30,6 +34,8 @@ from .source import (
     FoundSeries,
     FoundStudy,
     SourceError,
+    StudyQuery,
+    TooManyMatchesError,
     TransferLimits,
     TransferTally,
     found_series,
@@ -43,6 +49,8 @@ _LASTING = {
     0xA801: "does not know this node as a destination",
     0xA900: "does not understand the request (identifier does not match SOP class)",
 }
+_INCOMPLETE = (0xA700, 0xA701, 0xFE00)
+"""With these a PACS ends a query of which it does not return every match."""
 _PASSING = {
     0xA700: "is out of resources",
     0xA701: "is out of resources",
@@ -53,16 +61,19 @@ _PASSING = {
 
 @dataclass(frozen=True)
 class QueryRetrieve:
-    """A PACS with Study Root query and retrieve; implements :class:`node.priors.source.PriorSource`.
+    """A PACS with Study Root query and retrieve; implements :class:`node.retrieve.source.StudySource`.
 
     Parameters
     ----------
     ae_title : str
         The node's own: calling AE title and move destination.
+    ingest : Ingest, optional
+        Stores what is fetched by C-GET; C-MOVE needs none.
     """
 
     settings: DicomPacs
     ae_title: str
+    ingest: Ingest | None = None
 
     @property
     def peer(self) -> Peer:
@@ -74,27 +85,27 @@ class QueryRetrieve:
         """``AET@HOST:PORT``."""
         return str(self.peer)
 
-    def studies(self, patient_id: str, first: date, last: date) -> list[FoundStudy]:
-        """See :meth:`node.priors.source.PriorSource.studies`."""
-        return [found_study(answer) for answer in self._find(study_query(patient_id, first, last))]
+    def studies(self, query: StudyQuery) -> list[FoundStudy]:
+        """See :meth:`node.retrieve.source.StudySource.studies`."""
+        return [found_study(answer) for answer in self._find(study_query(query))]
 
     def series(self, study_uid: str) -> list[FoundSeries]:
-        """See :meth:`node.priors.source.PriorSource.series`."""
+        """See :meth:`node.retrieve.source.StudySource.series`."""
         query = _query("SERIES", SERIES_KEYS)
         query.StudyInstanceUID = study_uid
         return [found_series(answer) for answer in self._find(query)]
 
-    def fetch(self, study_uid: str, series_uids: Sequence[str], bounds: TransferLimits) -> PriorCounts:
-        """See :meth:`node.priors.source.PriorSource.fetch`: one C-MOVE per series, all over one association."""
+    def fetch(self, study_uid: str, series_uids: Sequence[str], bounds: TransferLimits) -> TransferCounts:
+        """See :meth:`node.retrieve.source.StudySource.fetch`: one request per series, all over one association."""
         tally = TransferTally(bounds)
-        with self._associated(StudyRootQueryRetrieveInformationModelMove) as association:
+        with self._retrieving() as association:
             # A PACS need not send anything between the request and the final response (PS3.4 C.4.2.3.1).
             association.dimse_timeout = association.network_timeout = bounds.left_s + self.settings.timeout_s
             with _bounded(association, bounds):
                 for uid in series_uids:
                     query = _query("SERIES", ())
                     query.StudyInstanceUID, query.SeriesInstanceUID = study_uid, uid
-                    self._move(association, query, tally)
+                    self._retrieve(association, query, tally)
         if tally.counts.failed:
             number = tally.counts.failed
             raise SourceError(f"{self.address} could not send {number} of its images", counts=tally.counts)
@@ -108,19 +119,45 @@ class QueryRetrieve:
                 if code in _PENDING and answer is not None:
                     answers.append(answer)
                     if len(answers) > MOST_ANSWERS:
-                        raise SourceError(f"{self.address} returns too many matches for C-FIND", lasting=True)
+                        raise TooManyMatchesError(f"{self.address} returns too many matches for C-FIND", answers)
+                elif code in _INCOMPLETE and answers:
+                    what = f"{self.address} returns only {len(answers)} of the matches for C-FIND"
+                    raise TooManyMatchesError(what, answers)
                 elif code != 0x0000:
                     raise self._refusal("C-FIND", code, status)
         return answers
 
-    def _move(self, association: Any, query: Dataset, tally: TransferTally) -> None:
-        """Move one series and add its sub-operations to the tally."""
+    @contextmanager
+    def _retrieving(self) -> Iterator[Any]:
+        """An association for C-MOVE, or one for C-GET that stores what the PACS sends on it."""
+        if self.settings.retrieve == "c-move":
+            with self._associated(StudyRootQueryRetrieveInformationModelMove) as association:
+                yield association
+            return
+        if self.ingest is None:
+            raise ValueError("C-GET needs an ingest, which stores the images")
+        images = ReceivedImages(self.ingest, self.settings.ae_title, self.settings.host)
+        with (
+            images,
+            self._associated(
+                StudyRootQueryRetrieveInformationModelGet,
+                handlers=images.handlers,
+                roles=get_roles(),
+                storage=get_contexts(),
+            ) as association,
+        ):
+            yield association
+            images.note_whole()
+
+    def _retrieve(self, association: Any, query: Dataset, tally: TransferTally) -> None:
+        """Retrieve one series and add its sub-operations to the tally."""
         before, code, status = tally.counts, None, Dataset()
         if not association.is_established:
             raise SourceError(
                 f"{self.address} ended the association: {tally.bounds.over or 'by itself'}", counts=before
             )
-        for status, _ in association.send_c_move(query, self.ae_title, StudyRootQueryRetrieveInformationModelMove):
+        service = self.settings.retrieve.upper()
+        for status, _ in self._request(association, query):
             code = getattr(status, "Status", None)
             done = _counted(status, tally.counts, before)
             tally.counts = done
@@ -130,11 +167,17 @@ class QueryRetrieve:
             raise (
                 SourceError(f"given up: {over}", counts=tally.counts)
                 if over
-                else self._refusal("C-MOVE", code, status, tally.counts)
+                else self._refusal(service, code, status, tally.counts)
             )
 
+    def _request(self, association: Any, query: Dataset) -> Iterator[tuple[Dataset, Dataset | None]]:
+        if self.settings.retrieve == "c-get":
+            yield from association.send_c_get(query, StudyRootQueryRetrieveInformationModelGet)
+        else:
+            yield from association.send_c_move(query, self.ae_title, StudyRootQueryRetrieveInformationModelMove)
+
     def _refusal(
-        self, service: str, code: int | None, status: Dataset, counts: PriorCounts | None = None
+        self, service: str, code: int | None, status: Dataset, counts: TransferCounts | None = None
     ) -> SourceError:
         """Turn a status other than success into an error."""
         if code is None:
@@ -149,11 +192,27 @@ class QueryRetrieve:
         )
 
     @contextmanager
-    def _associated(self, sop_class: str) -> Iterator[Any]:
+    def _associated(
+        self,
+        sop_class: str,
+        *,
+        handlers: Sequence[Any] = (),
+        roles: Sequence[Any] = (),
+        storage: Sequence[tuple[str, str]] = (),
+    ) -> Iterator[Any]:
         try:
-            with associated(self.peer, [sop_class], self.ae_title, self.settings.timeout_s) as association:
+            with associated(
+                self.peer,
+                [sop_class],
+                self.ae_title,
+                self.settings.timeout_s,
+                handlers=handlers,
+                roles=roles,
+                storage=storage,
+            ) as association:
                 if not any(context.abstract_syntax == sop_class for context in association.accepted_contexts):
-                    raise SourceError(f"{self.address} offers no Study Root query and retrieve", lasting=True)
+                    service = UID(sop_class).name.removesuffix(" Class")
+                    raise SourceError(f"{self.address} does not offer {service}", lasting=True)
                 try:
                     yield association
                 except SourceError:
@@ -164,14 +223,14 @@ class QueryRetrieve:
             raise SourceError(str(error)) from error
 
 
-def study_query(patient_id: str, first: date, last: date) -> Dataset:
-    """The identifier of a C-FIND for the MR studies of a patient between two dates."""
-    query = _query("STUDY", STUDY_KEYS)
-    query.PatientID, query.ModalitiesInStudy = patient_id, "MR"
-    query.StudyDate = f"{first:%Y%m%d}-{last:%Y%m%d}"
-    if not patient_id.isascii():
-        query.SpecificCharacterSet = "ISO_IR 192"
-    return query
+def study_query(query: StudyQuery) -> Dataset:
+    """The identifier of a C-FIND for studies."""
+    identifier = _query("STUDY", STUDY_KEYS)
+    for keyword, value in query.matching.items():
+        setattr(identifier, keyword, value)
+    if not query.patient_id.isascii():
+        identifier.SpecificCharacterSet = "ISO_IR 192"
+    return identifier
 
 
 def _query(level: str, keys: Sequence[str]) -> Dataset:
@@ -187,12 +246,12 @@ def _number(status: Dataset, which: str) -> int:
     return int(getattr(status, f"NumberOf{which}Suboperations", None) or 0)
 
 
-def _counted(status: Dataset, now: PriorCounts, before: PriorCounts) -> PriorCounts:
+def _counted(status: Dataset, now: TransferCounts, before: TransferCounts) -> TransferCounts:
     """Counts after a response; a final response without counts (PS3.4 C.4.2.1.6) keeps the previous ones."""
     if "NumberOfCompletedSuboperations" not in status:
         return now
     numbers = {name: _number(status, name) for name in ("Remaining", "Completed", "Failed", "Warning")}
-    return PriorCounts(
+    return TransferCounts(
         expected=before.expected + sum(numbers.values()),
         completed=before.completed + numbers["Completed"],
         failed=before.failed + numbers["Failed"],
