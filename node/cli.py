@@ -18,7 +18,7 @@ from node.processes.private import UMASK
 from pipeline.command_help import PlainCommand
 from pipeline.errors import CmbError
 
-from .commands import audit, backup, correct, demo, detect, doctor, erase, init, jobs, network, qa, serve, users
+from .commands import audit, backup, correct, demo, detect, doctor, erase, init, jobs, network, pull, qa, serve, users
 
 app = typer.Typer(
     name="cmbnode",
@@ -58,6 +58,7 @@ for _panel, _command in _COMMANDS:
     app.command(cls=PlainCommand)(_command)
 app.add_typer(users.users, name="users")
 app.add_typer(qa.qa, name="qa")
+app.add_typer(pull.pull, name="pull")
 
 
 def _print_version(wanted: bool) -> None:

@@ -11,11 +11,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import structlog
 
@@ -26,12 +25,12 @@ from node.logs import explain
 from node.processes.alive import SILENCE_LIMIT_S
 from node.retrieve import open_source
 from node.retrieve.source import FoundSeries, SourceError, StudySource, TransferLimits
-from node.retrieve.wanted import WantedSeries, wanted_series
+from node.retrieve.wanted import WantedSeries
 from node.settings import Settings
 from node.settings.pull import PullSettings
-from node.settings.recognition import recognition
 from pipeline.errors import InputError
 
+from .look import choose_series
 from .search import new_studies
 
 POLL_S = 1.0
@@ -168,16 +167,13 @@ class SourcePuller:
         self.ledger.fail_pull_query(self.name, self.owner, why, pause)
 
     def fetch_next(self) -> bool:
-        """Look at the study that is due, and fetch it if it is to be fetched; false if none is due."""
+        """Look at the study that is due, and fetch it if it is to be fetched; false if none is due or this failed."""
         lease_s = self.settings.queue.lease_s
         pull = self.ledger.claim_pull(self.name, self.owner, lease_s)
         if pull is None:
             return False
         uid = pull.study_instance_uid
-        with ExitStack() as stack:
-            heartbeat = stack.enter_context(
-                Heartbeat(lambda: self.ledger.prolong_pull(uid, self.owner, lease_s), lease_s)
-            )
+        with Heartbeat(lambda: self.ledger.prolong_pull(uid, self.owner, lease_s), lease_s) as heartbeat:
 
             def why_stopped() -> str:
                 return "the node stops" if self.stopped() else "another process took it over" * heartbeat.lost
@@ -185,27 +181,23 @@ class SourcePuller:
             try:
                 self._look_at(pull, why_stopped)
             except SourceError as error:
-                self._put_off(pull, error)
+                return self._put_off(pull, error)
             except Exception as error:
                 _log.exception("a study could not be pulled", source=self.name, study=uid)
-                self._put_off(pull, SourceError(explain(error)))
+                return self._put_off(pull, SourceError(explain(error)))
         return True
 
     def _look_at(self, pull: Pull, why_stopped: Callable[[], str]) -> None:
         uid = pull.study_instance_uid
         series = self.source.series(uid)
-        counted = _total(series)
+        look = choose_series(self.settings, self.name, series)
+        wanted, counted = look.wanted, look.images
         known = pull.counted if pull.counted is not None else pull.announced
         if self.pacs.quiet_s and counted is not None and counted != known:
-            why = f"it has {counted} images now: fetched when it stops growing"
+            why = f"it has {counted} images now, and is fetched when it stops growing"
             self.ledger.postpone_pull(uid, self.owner, why, self.pacs.quiet_s, counted=counted, failed=False)
-            return
-        wanted = wanted_series(
-            series, self.pacs.max_instances, recognition(self.settings), table=f"pull.{self.name}",
-            pattern=self.pacs.series_description,
-        )  # fmt: skip
-        if wanted.why or not wanted.named_swi:
-            self._finish(pull, PullState.IGNORED, wanted.why or "no series has the name of an SWI", counted=counted)
+        elif look.why:
+            self._finish(pull, PullState.IGNORED, look.why, counted=counted)
         elif self._is_here(uid, wanted, series):
             self._finish(pull, PullState.FETCHED, "the node has its images already", counted=counted)
         else:
@@ -251,12 +243,12 @@ class SourcePuller:
                 "study pulled" if images else "study not pulled", source=self.name, study=uid, images=images, why=why
             )
 
-    def _put_off(self, pull: Pull, error: SourceError) -> None:
+    def _put_off(self, pull: Pull, error: SourceError) -> Literal[False]:
         """End an attempt that failed: there is another one, unless the time for attempts is over."""
         uid, why, queue = pull.study_instance_uid, str(error), self.settings.queue
         if self.stopped():
             self.ledger.postpone_pull(uid, self.owner, "the node stops", 0.0, failed=False)
-            return
+            return False
         pause = pause_s(pull.attempts, queue, 1.0)
         begun = pull.first_attempt_at or datetime.now(UTC)
         again = datetime.now(UTC) + timedelta(seconds=pause) < begun + timedelta(seconds=queue.retry_for_s)
@@ -267,9 +259,4 @@ class SourcePuller:
             self.ledger.postpone_pull(uid, self.owner, why, pause)
         else:
             self.ledger.finish_pull(uid, self.owner, PullState.FAILED, why, error.counts)
-
-
-def _total(series: list[FoundSeries]) -> int | None:
-    """Images of a study; ``None`` if the PACS does not count them."""
-    numbers = [one.instances for one in series]
-    return None if not numbers or None in numbers else sum(number or 0 for number in numbers)
+        return False

@@ -1,7 +1,7 @@
 """Which studies are new in the PACS? A query for some days, divided where the PACS returns only a part.
 
-A query for all days is made first. If it has too many matches it is divided by days, then by times of the day, down to
-a quarter of an hour. What is left out even then is said.
+A query for all days is made first. If it has many matches it is divided by days, then by times of the day, down to a
+quarter of an hour: a PACS may limit its answers without saying so. What is left out even then is said, if it is known.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from node.settings.pull import PullSettings
 
 SHORTEST_S = 900
 """A query for a shorter time of the day than this is not divided."""
+MANY = 100
+"""An answer with as many studies may be a part of them; no limit of a PACS is known to be lower."""
 _DAY_S = 86_400
 
 
@@ -66,14 +68,16 @@ def _answers(
 ) -> Iterator[tuple[list[FoundStudy], str]]:
     """The studies of a period, and the name of the period if some are left out."""
     asks()
+    parts, left_out = tuple(divided(query)), ""
     try:
-        yield source.studies(query), ""
+        found = source.studies(query)
     except TooManyMatchesError as error:
-        parts = list(divided(query))
-        if not parts:
-            yield [found_study(answer) for answer in error.found], _period(query)
+        found, left_out = [found_study(answer) for answer in error.found], _period(query)
+    if parts and (left_out or len(found) >= MANY):
         for part in parts:
             yield from _answers(source, part, asks)
+    else:
+        yield found, left_out
 
 
 def divided(query: StudyQuery) -> Iterator[StudyQuery]:

@@ -268,7 +268,8 @@ def _bounded(association: Any, bounds: TransferLimits) -> Iterator[None]:
         while not done.wait(0.2):
             if bounds.over:
                 association.abort()
-                return
+                # pynetdicom's own loop may have taken the message by which an abort wakes who waits for an answer.
+                association.dimse.msg_queue.put((None, None))
 
     watcher = threading.Thread(target=watch, name="bounds", daemon=True)
     watcher.start()

@@ -25,7 +25,7 @@ from pipeline.errors import CmbError, InputError
 from pipeline.findings import wording
 
 from . import labels
-from .administration_view import destination_lines, rules_view, user_lines
+from .administration_view import destination_lines, pull_lines, rules_view, user_lines
 from .auth import Administrator, User, address_of, audit
 from .context import Context, context_of
 from .passwords import hash_password, user_name
@@ -212,6 +212,7 @@ def _page(
 ) -> Response:
     view = {
         "destinations": destination_lines(shared.settings, shared.ledger),
+        "pulls": pull_lines(shared.settings, shared.ledger),
         "rules": rules_view(shared.settings),
         "proxy": shared.settings.worklist.proxy_sign_in,
         "users": user_lines(shared.ledger, user.name),

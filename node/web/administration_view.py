@@ -1,4 +1,4 @@
-"""What does an administrator see? Destinations and how they do, the routing rules, and the users."""
+"""What does an administrator see? Destinations and how they do, PACS that are queried, routing rules, and users."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from node.certificates import CertificateExpiry, certificate_expiries
-from node.ledger import DestinationRecord, Ledger
+from node.ledger import DestinationRecord, Ledger, PullSource, PullState
 from node.ledger.access_records import UserRole
 from node.route.rules import SHIPPED, RoutingRule, load_table
 from node.settings import Settings
+from node.settings.connections import ConnectionSettings
 from node.settings.destinations import DestinationSettings
 from pipeline.errors import CmbError
 from pipeline.findings import wording
@@ -34,6 +35,25 @@ class DestinationLine:
     failed_at: datetime | None
     failure: str
     waiting: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class PullLine:
+    """One PACS that is queried for new studies; `found` counts those of the last answer, the others all known ones."""
+
+    name: str
+    kind: str
+    address: str
+    tls: str
+    state: str
+    tone: str
+    queried_at: datetime | None
+    found: int
+    problem: str
+    waiting: int
+    fetched: int
+    ignored: int
     failed: int
 
 
@@ -107,7 +127,7 @@ def _state(record: DestinationRecord) -> tuple[str, str]:
     return ("Accepting", "good") if record.accepted_at is not None else ("Nothing sent yet", "quiet")
 
 
-def _tls(way: DestinationSettings) -> str:
+def _tls(way: ConnectionSettings) -> str:
     """Whether TLS is used, as the address of a web service or a setting of its own says."""
     url: str = getattr(way, "url", "")
     return "TLS" if url.lower().startswith("https:") or getattr(way, "tls", False) else "no TLS"
@@ -125,6 +145,43 @@ def _first_expiry(name: str, expiries: list[CertificateExpiry], now: datetime) -
         return "certificate has expired"
     days = (first - now).days
     return f"certificate expires in {days} {'day' if days == 1 else 'days'}"
+
+
+def pull_lines(settings: Settings, ledger: Ledger) -> tuple[PullLine, ...]:
+    """Every PACS that is queried for new studies, by name."""
+    records, counts = ledger.pull_sources(), ledger.pull_counts()
+    lines = []
+    for name, pacs in sorted(settings.pull.items()):
+        record = records.get(name)
+        state, tone = ("Not queried yet", "quiet") if record is None else _query_state(record)
+        way = pacs.dicom or pacs.dicomweb
+        retrieval = f"C-FIND, {pacs.dicom.retrieve.upper()}" if pacs.dicom is not None else "QIDO-RS, WADO-RS"
+        lines.append(
+            PullLine(
+                name=name,
+                kind=retrieval,
+                address=pacs.address,
+                tls="" if way is None else _tls(way),
+                state=state,
+                tone=tone,
+                queried_at=record.queried_at if record else None,
+                found=record.found if record else 0,
+                problem=(record.why or record.note) if record else "",
+                waiting=sum(counts.get((name, one), 0) for one in (PullState.WAITING, PullState.FETCHING)),
+                fetched=counts.get((name, PullState.FETCHED), 0),
+                ignored=counts.get((name, PullState.IGNORED), 0),
+                failed=counts.get((name, PullState.FAILED), 0),
+            )
+        )
+    return tuple(lines)
+
+
+def _query_state(record: PullSource) -> tuple[str, str]:
+    if record.why:
+        return "Failing", "bad"
+    if record.queried_at is None:
+        return "Not queried yet", "quiet"
+    return ("Incomplete", "bad") if record.note else ("Answering", "good")
 
 
 def rules_view(settings: Settings) -> RulesView:

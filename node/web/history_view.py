@@ -88,7 +88,7 @@ def _attempts(delivery: Delivery) -> str:
 def history_of(ledger: Ledger, uid: str, series: list[SeriesRecord]) -> tuple[HistoryLine, ...]:
     """The history of the study, its series and its jobs, newest first."""
     names = {one.series_instance_uid: one.description or one.series_instance_uid for one in series}
-    changes = [*ledger.history("study", uid), *ledger.history("prior", uid)]
+    changes = [change for entity in ("study", "prior", "pull") for change in ledger.history(entity, uid)]
     for one in series:
         changes += ledger.history("series", one.series_instance_uid)
     for job in ledger.jobs_of_study(uid):

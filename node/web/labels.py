@@ -140,6 +140,8 @@ def change_words(change: HistoryEntry, series_names: Mapping[str, str]) -> str:
         return f"Job {change.entity_id}: {_JOB_STEPS.get(change.to_state, change.to_state)}"
     if change.entity == "prior":
         return f"Priors: {_PRIORS.get(change.to_state, change.to_state)}"
+    if change.entity == "pull":
+        return f"Pulled from the PACS: {change.to_state}"
     if change.entity == "study":
         return "Study routed" if change.to_state.startswith("routed") else f"Study: {change.to_state}"
     return f"{change.entity.capitalize()} {change.entity_id}: {change.to_state}"

@@ -29,6 +29,7 @@ from node.certificates import certificate_expiries
 from node.ledger import Ledger
 from node.ledger.metrics import ALL, LedgerMetric, Tally
 from node.ledger.prior_records import PriorState
+from node.ledger.pull_records import PullState
 from node.ledger.records import DeliveryState, JobState, LedgerCounts, SeriesState
 from node.processes.parts import read_clock, read_parts
 from node.queue import ANALYSE, DELIVER, QueueAwayError
@@ -74,6 +75,7 @@ class NodeCollector(Collector):
         yield from self._qa()
         yield from self._audit()
         yield self._detector()
+        yield from self._pulls()
         destinations = sorted({*self._settings.destinations, *counts.waiting_by_destination})
         yield from ledger_metrics(self._shared.ledger.tallies(), destinations)
 
@@ -103,6 +105,25 @@ class NodeCollector(Collector):
         shifted = _shifted(self._shared.ledger, self._settings.zone, int(time.time() // SHIFTS_EVERY_S))
         text = "Scanners whose newest month with enough studies differs from the months before"
         return _gauge("cmbnode_detector_shifts", text, shifted, ["profile", "measure"])
+
+    def _pulls(self) -> Iterator[Metric]:
+        """The PACS that are queried for new studies, and what was found there."""
+        names, ledger = self._settings.pull, self._shared.ledger
+        if not names:
+            return
+        counts, records = ledger.pull_counts(), ledger.pull_sources()
+        studies: Numbers = {(name, state.value): counts.get((name, state), 0) for name in names for state in PullState}
+        yield _gauge("cmbnode_pulls", "Studies found by source and state", studies, ["source", "state"])
+        last = {name: records[name].queried_at if name in records else None for name in names}
+        queried: Numbers = {(name,): at.timestamp() if at else 0.0 for name, at in last.items()}
+        text = "When a PACS last answered a query for new studies, seconds since 1970; 0: never"
+        yield _gauge("cmbnode_pull_query_timestamp_seconds", text, queried, ["source"])
+        failing: Numbers = {(n,): _age(records[n].failing_since) if n in records else 0.0 for n in names}
+        text = "For how long queries for new studies fail; 0: they succeed"
+        yield _gauge("cmbnode_pull_failing_seconds", text, failing, ["source"])
+        incomplete: Numbers = {(name,): bool(name in records and records[name].note) for name in names}
+        text = "Whether a PACS left studies out of its last answer"
+        yield _gauge("cmbnode_pull_incomplete", text, incomplete, ["source"])
 
     def _states(self, counts: LedgerCounts) -> Iterator[Metric]:
         """What there is in the ledger, by state."""
