@@ -26,14 +26,18 @@ from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelMove,
 )
 
 from node.commitment import STORAGE_COMMITMENT
 from node.receive.presentation_contexts import STORAGE_CLASSES, VERIFICATION, storage_contexts
+from node.retrieve.c_get import IMAGE_CLASSES, get_contexts
 from node.settings import DicomWebClientSettings, DicomWebSettings, ReceiverSettings, Settings
 from node.settings.connections import ReceiverTlsSettings
+from node.settings.pacs import DicomPacs
 from node.settings.priors import PriorsSettings
+from node.settings.pull import PullSettings
 from pipeline.findings import ChangeOverTime, Findings, ImageQuality, PriorLesion, Trend, Verification
 from pipeline.results import ReplacedResult, codes, make_results
 from tests.dicom_factory import Patient
@@ -41,7 +45,11 @@ from tests.pipeline.results.studies import simulate
 
 PAGE = Path(__file__).with_name("conformance.md")
 RESULTS = ("sr", "seg", "capture", "ko")
-QUERIES = (StudyRootQueryRetrieveInformationModelFind, StudyRootQueryRetrieveInformationModelMove)
+QUERIES = (
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelMove,
+    StudyRootQueryRetrieveInformationModelGet,
+)
 WHEN = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 _SHORT = 60
 
@@ -73,7 +81,7 @@ def overview(samples: Sequence[dict[str, Dataset]]) -> str:
         [name_of(uid), f"`{uid}`", yes[uid in sent], yes[uid in STORAGE_CLASSES]]
         for uid in dict.fromkeys([*STORAGE_CLASSES, *sent])
     ]
-    rows += [[UID(uid).name, f"`{uid}`", "yes, if prior studies are requested", "no"] for uid in QUERIES]
+    rows += [[UID(uid).name, f"`{uid}`", "yes, if studies are fetched", "no"] for uid in QUERIES]
     rows += [[UID(STORAGE_COMMITMENT).name, f"`{STORAGE_COMMITMENT}`", "yes, if configured", "yes"]]
     return table(["SOP class", "UID", "user (SCU)", "provider (SCP)"], rows)
 
@@ -109,7 +117,10 @@ def proposed(samples: Sequence[dict[str, Dataset]]) -> str:
         ["delivery", UID(sop_class).name, f"{UID(syntax).name}; in a second context {UID('1.2.840.10008.1.2').name}"]
         for sop_class, syntax in sent_classes(samples).items()
     ]
-    rows += [["prior studies", UID(uid).name, *_syntaxes(uid)] for uid in QUERIES]
+    rows += [["fetching studies", UID(uid).name, *_syntaxes(uid)] for uid in QUERIES]
+    for uid in IMAGE_CLASSES:
+        names = ", ".join(UID(syntax).name for sop_class, syntax in get_contexts() if sop_class == uid)
+        rows += [["fetching studies by C-GET, as SCP", UID(uid).name, names]]
     rows += [["storage commitment", UID(STORAGE_COMMITMENT).name, *_syntaxes(STORAGE_COMMITMENT)]]
     return table(["activity", "abstract syntax", "transfer syntaxes"], rows)
 
@@ -134,6 +145,8 @@ def parameters(_: Sequence[dict[str, Dataset]]) -> str:
         ("receiver", ReceiverSettings),
         ("receiver.tls", ReceiverTlsSettings),
         ("priors", PriorsSettings),
+        ("pull.NAME", PullSettings),
+        ("priors.dicom, pull.NAME.dicom", DicomPacs),
         ("dicomweb", DicomWebSettings),
         ("dicomweb.clients.NAME", DicomWebClientSettings),
     ]

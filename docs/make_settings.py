@@ -16,7 +16,8 @@ from node.settings.connections import ReceiverTlsSettings
 from node.settings.destinations import KINDS
 from node.settings.dicomweb import DicomWebClientSettings
 from node.settings.notices import EmailSettings, WebhookSettings
-from node.settings.priors import DicomPacs, DicomWebPacs
+from node.settings.pacs import DicomPacs, DicomWebPacs
+from node.settings.pull import PullSettings
 from node.settings.worklist import ProxySignInSettings
 
 HEAD = """# Settings
@@ -36,7 +37,12 @@ Restart the node after a change.
 """
 
 
-_FACTORY_DEFAULTS = {"data_dir": "the platform's user data folder", "destinations": "none", "roles": "none"}
+_FACTORY_DEFAULTS = {
+    "data_dir": "the platform's user data folder",
+    "destinations": "none",
+    "pull": "none",
+    "roles": "none",
+}
 
 
 def _toml(value: object) -> str:
@@ -73,8 +79,11 @@ def reference() -> str:
     page += _table("The receiver's TLS port", "receiver.tls.", ReceiverTlsSettings)
     title = (ProxySignInSettings.__doc__ or "").strip().rstrip(".")
     page += _table(title, "worklist.proxy_sign_in.", ProxySignInSettings)
+    pull = (PullSettings.__doc__ or "").strip().rstrip(".")
+    page += _table(f"{pull}, `[pull.NAME]`", "", PullSettings)
     for name, asked in (("dicom", DicomPacs), ("dicomweb", DicomWebPacs)):
-        page += _table((asked.__doc__ or name).strip().rstrip("."), f"priors.{name}.", asked)
+        where = f"`[priors.{name}]`, `[pull.NAME.{name}]`"
+        page += _table(f"{(asked.__doc__ or name).strip().rstrip('.')}, {where}", "", asked)
     client = (DicomWebClientSettings.__doc__ or "").strip().rstrip(".")
     page += _table(f"{client}, `[dicomweb.clients.NAME]`", "", DicomWebClientSettings)
     for name, channel in (("webhook", WebhookSettings), ("email", EmailSettings)):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from pydicom.uid import UID, AllTransferSyntaxes, ImplicitVRLittleEndian
@@ -18,6 +19,7 @@ from pynetdicom.presentation import build_context
 from node.commitment import STORAGE_COMMITMENT, CommitmentRequest, InstanceReference
 from node.deliver.commitment import CommitmentScu
 from node.deliver.scu import Peer, echo, read_outgoing, send
+from node.retrieve.c_get import IMAGE_CLASSES
 from node.retrieve.dicom_qr import QueryRetrieve
 from node.retrieve.source import SourceError, TransferLimits
 from node.settings import DicomDestination
@@ -153,11 +155,13 @@ def test_what_the_node_asks_for_is_what_the_statement_says(
         CommitmentScu(commits, "CMBNODE").request(request, lambda _: True)
         asked = QueryRetrieve(DicomPacs(ae_title="PEER", host="127.0.0.1", port=port), "CMBNODE")
         assert asked.series("1.2.3") == []
-        with pytest.raises(SourceError):
-            asked.fetch("1.2.3", ["1.2.4"], TransferLimits(time.monotonic() + 20, lambda: "", 10))
+        by_get = DicomPacs(ae_title="PEER", host="127.0.0.1", port=port, retrieve="c-get")
+        for source in (asked, QueryRetrieve(by_get, "CMBNODE", Mock())):
+            with pytest.raises(SourceError):
+                source.fetch("1.2.3", ["1.2.4"], TransferLimits(time.monotonic() + 20, lambda: "", 10))
     finally:
         server.shutdown()
-    assert set(proposed) == {uid for uid, *roles in overview() if roles[0].startswith("yes")}
+    assert set(proposed) == {*IMAGE_CLASSES, *(uid for uid, *roles in overview() if roles[0].startswith("yes"))}
     stated = {re.sub(" Class$", "", row[1]): row[2] for row in rows(section("proposed"))}
     named = {maker["name_of"](uid): {UID(syntax).name for syntax in taken} for uid, taken in proposed.items()}
     assert {re.sub(" Class$", "", name): syntaxes for name, syntaxes in named.items()} == {

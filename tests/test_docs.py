@@ -12,7 +12,7 @@ from node.atna import events
 from node.atna.message import Code
 from node.deliver.oru import oru
 from node.route.rules import load_table
-from node.settings import Settings, load_settings
+from node.settings import ConfigError, Settings, load_settings
 from node.settings.destinations import DicomDestination, Hl7Destination
 from node.settings.secrets import SECRETS_DIR
 from pipeline.read.recognition import load_rules
@@ -111,6 +111,21 @@ def test_the_ways_to_earlier_studies_on_the_page_are_taken(tmp_path: Path, monke
     assert asked is not None
     assert asked.password is not None
     assert asked.password.get_secret_value() == "secret"
+
+
+def test_the_ways_to_new_studies_on_the_page_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dicom, web = examples("pull")
+    (tmp_path / "dicom.toml").write_text(dicom)
+    (tmp_path / "web.toml").write_text(web)
+    pacs = load_settings(tmp_path / "dicom.toml").pull["archive"]
+    assert (pacs.address, pacs.sends_to_receiver) == ("PACS@pacs.hospital.example:104", None)
+    (tmp_path / "dicom.toml").write_text(dicom.replace('"c-get"          #', '"c-move" #'))
+    with pytest.raises(
+        ConfigError, match=r"receiver.host: pacs.hospital.example is asked to send studies \(pull.archive"
+    ):
+        load_settings(tmp_path / "dicom.toml")
+    monkeypatch.setenv("CMBNODE_PULL__ARCHIVE__DICOMWEB__PASSWORD", "secret")
+    assert load_settings(tmp_path / "web.toml").pull["archive"].address == "https://pacs.hospital.example/dicom-web"
 
 
 def test_the_certificates_on_the_page_are_taken(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ RUN_ELSEWHERE = {
     r"cmbnode up": "tests/integration/test_recovery.py::",
     r"cmbnode demo": "tests/node/demo/test_demo.py::",
     r"cmbnode doctor --config": "tests/node/doctor/test_doctor.py::",
+    r"cmbnode pull": "tests/integration/test_pull.py::",
     r"cmbnode detect FOLDER --prior": "tests/node/commands/test_cli_detect.py::",
     r"cmbnode route FOLDER": "tests/node/route/test_routing_without_swi.py::",
     r"cmbnode detect": "tests/node/commands/test_cli_detect.py::test_detect_writes_findings_and_dicom_results",

@@ -39,6 +39,13 @@ port = 11112
 # host = "10.1.2.3"
 # port = 104
 
+# If the PACS cannot route: where new studies are looked for, and fetched from (C-FIND and C-GET).
+# [pull.mypacs.dicom]
+# ae_title = "MYPACS"
+# host = "10.1.2.3"
+# port = 104
+# retrieve = "c-get"
+
 [archive]
 # Images are deleted this many days after their study is finished; results and findings stay.
 keep_days = 14.0

@@ -183,7 +183,7 @@ class SourcePuller:
             except SourceError as error:
                 return self._put_off(pull, error)
             except Exception as error:
-                _log.exception("a study could not be pulled", source=self.name, study=uid)
+                _log.exception("the retrieval of a study failed", source=self.name, study=uid)
                 return self._put_off(pull, SourceError(explain(error)))
         return True
 

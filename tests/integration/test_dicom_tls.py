@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from structlog.testing import capture_logs
 from node.deliver import SendResult, Unreachable, open_destination
 from node.ledger import Priority, PriorState
 from node.processes.process import listens
+from node.retrieve.source import StudyQuery, TransferLimits
 from node.settings import DicomDestination
 from tests.certificates import Authority
 from tests.dicom_factory import write
@@ -152,6 +155,7 @@ def test_orthanc_and_the_node_use_tls_for_images_results_and_earlier_studies(fil
         },
     }
     earlier, present = study("earlier", "20240503"), study("present", "20260102")
+    new = study("new", "20260103", "P2")
     path, answers = tmp_path / "capture.dcm", list[SendResult]()
     capture(job()).save_as(path, enforce_file_format=True)
     asked = {"ae_title": "ORTHANC", "host": "127.0.0.1", "port": pacs_port, "tls": True, **own(files)}
@@ -161,7 +165,7 @@ def test_orthanc_and_the_node_use_tls_for_images_results_and_earlier_studies(fil
             tmp_path / "node", priors={"dicom": asked}, tls={"port": tls_port, "only": True, **own(files)}
         ) as site,
     ):
-        for datasets in (earlier, present):
+        for datasets in (earlier, present, new):
             orthanc.upload(*write(datasets, tmp_path / uid_of(datasets), names="{series}-{n}.dcm"))
         [found] = orthanc.http.post("/tools/lookup", content=uid_of(present)).json()
         orthanc.http.post("/modalities/cmbnode/store", json={"Resources": [found["ID"]]}).raise_for_status()
@@ -175,3 +179,9 @@ def test_orthanc_and_the_node_use_tls_for_images_results_and_earlier_studies(fil
         site.ledger.ask_for_priors(uid_of(present), Priority.ROUTINE, 60)
         assert site.ask(site.dicom(**asked), uid_of(present)).state is PriorState.FETCHED
         assert site.images(uid_of(earlier)) == len(earlier)
+
+        by_get, day = site.dicom(**asked, retrieve="c-get"), date(2026, 1, 3)
+        (found,) = by_get.studies(StudyQuery(day, day))
+        series = [one.series_instance_uid for one in by_get.series(found.study_instance_uid)]
+        by_get.fetch(uid_of(new), series, TransferLimits(time.monotonic() + 60, lambda: "", 100))
+        assert site.images(uid_of(new)) == len(new)

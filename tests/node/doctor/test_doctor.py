@@ -154,7 +154,7 @@ def test_a_database_that_is_away_is_wrong_and_its_password_is_not_shown(
     assert "s3cret" not in str(checks)
 
 
-def test_every_destination_and_the_source_of_priors_are_called(
+def test_every_destination_and_every_source_of_studies_are_called(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     with answering_echo() as port:
@@ -178,12 +178,21 @@ def test_every_destination_and_the_source_of_priors_are_called(
             ae_title = "PACS"
             host = "127.0.0.1"
             port = {port}
+            [pull.archive.dicom]
+            ae_title = "PACS"
+            host = "127.0.0.1"
+            port = {port}
+            retrieve = "c-get"
+            [pull.cloud.dicomweb]
+            url = "http://cloud.invalid/dicom-web"
             """
         )
         status, checks = ask(capsys, "--config", tmp_path / "node.toml")
     assert status == 1
     assert checks["destination pacs"]["what"].endswith("answers C-ECHO")
     assert checks["source of priors"]["verdict"] == "ok"
+    assert checks["source of new studies archive"]["verdict"] == "ok"
+    assert checks["source of new studies cloud"]["verdict"] == "wrong"
     assert checks["destination ris"]["what"].startswith("mllp://127.0.0.1:1 cannot be reached")
     assert checks["destination vna"]["verdict"] == "wrong"
 

@@ -18,9 +18,11 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from node.archive.qa_runs import QaRun, add_run
+from node.ledger import AnnouncedStudy
 from node.processes.parts import PartFile
 from node.settings import DicomDestination, Settings
 from node.settings.audit_repository import AuditRepositorySettings
+from node.settings.pull import PullSettings
 from node.web.app import create_app
 from tests.node.seeded import seed
 
@@ -36,7 +38,14 @@ def exposition(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     quiet = pacs.model_copy(update={"commit_within_s": None})
     repository = AuditRepositorySettings(host="127.0.0.1", transport="udp")
     destinations = {"pacs": pacs, "quiet": quiet}
-    settings = Settings(data_dir=made.data_dir, destinations=destinations, audit_repository=repository)
+    settings = Settings(
+        data_dir=made.data_dir,
+        destinations=destinations,
+        audit_repository=repository,
+        pull={"archive": PullSettings(dicomweb={"url": "http://archive/dicom-web"})},  # type: ignore[arg-type]
+    )
+    assert made.ledger.claim_pull_query("archive", "test", 30)
+    made.ledger.end_pull_query("archive", "test", [AnnouncedStudy("1.2.3")], 60, 60, "it left some out")
     made.ledger.begin_feed()
     PartFile(made.data_dir, "receiver").beat()
     add_run(made.data_dir, QaRun(datetime.now(UTC), "1.2.3", "", 6, seconds={"send": 2.5}))
