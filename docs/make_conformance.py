@@ -119,7 +119,7 @@ def proposed(samples: Sequence[dict[str, Dataset]]) -> str:
     ]
     rows += [["fetching studies", UID(uid).name, *_syntaxes(uid)] for uid in QUERIES]
     for uid in IMAGE_CLASSES:
-        names = ", ".join(UID(syntax).name for sop_class, syntax in get_contexts() if sop_class == uid)
+        names = "; ".join(UID(syntax).name for sop_class, syntax in get_contexts() if sop_class == uid)
         rows += [["fetching studies by C-GET, as SCP", UID(uid).name, names]]
     rows += [["storage commitment", UID(STORAGE_COMMITMENT).name, *_syntaxes(STORAGE_COMMITMENT)]]
     return table(["activity", "abstract syntax", "transfer syntaxes"], rows)

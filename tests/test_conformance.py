@@ -165,7 +165,8 @@ def test_what_the_node_asks_for_is_what_the_statement_says(
     stated = {re.sub(" Class$", "", row[1]): row[2] for row in rows(section("proposed"))}
     named = {maker["name_of"](uid): {UID(syntax).name for syntax in taken} for uid, taken in proposed.items()}
     assert {re.sub(" Class$", "", name): syntaxes for name, syntaxes in named.items()} == {
-        name: set(re.split(", |; in a second context ", text)) for name, text in stated.items()
+        name: set(re.split("; in a second context |; " if "; " in text else ", ", text))
+        for name, text in stated.items()
     }
 
 
