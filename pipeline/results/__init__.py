@@ -20,7 +20,7 @@ from pipeline.results.ko.rejection_note import RejectionReason, make_rejection_n
 from pipeline.results.sc.capture import make_capture
 from pipeline.results.sc.montage import montage
 from pipeline.results.seg.segmentation import make_segmentation
-from pipeline.results.sr.report import make_report
+from pipeline.results.sr.report import Companions, make_report
 
 from .context import ResultContext
 from .replaced import ReplacedObject, ReplacedResult
@@ -99,7 +99,7 @@ def make_results(
     segmentation = make_segmentation(job)
     capture = make_capture(job)
     selection = make_key_objects(job) if key_objects else None
-    report = make_report(job, segmentation, [ds for ds in (capture, selection) if ds is not None])
+    report = make_report(job, Companions(segmentation, capture, selection))
     note = make_rejection_note(job, rejection) if rejection is not None else None
     made: dict[ResultKind, Dataset | None]
     made = {"seg": segmentation, "sr": report, "capture": capture, "ko": selection, "rejection": note}

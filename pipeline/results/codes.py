@@ -54,6 +54,9 @@ IMAGE_QUALITY: Final = Code("111101", "DCM", "Image Quality")
 SLICE_STEP: Final = Code("112226", "DCM", "Spacing between slices")
 SIGNAL_TO_NOISE: Final = Code("111787", "DCM", "Signal to Noise Ratio")
 
+SEGMENTATION: Final = Code("113076", "DCM", "Segmentation")
+KEY_IMAGES: Final = Code("121180", "DCM", "Key Images")
+
 # CID 7010
 OF_INTEREST: Final = Code("113000", "DCM", "Of Interest")
 INCORRECT_WORKLIST_ENTRY: Final = Code("113038", "DCM", "Incorrect Modality Worklist Entry")
@@ -66,6 +69,9 @@ PRIVATE_SCHEME_NAME: Final = "cmb-node private terms"
 def _private(value: str, meaning: str) -> Code:
     return Code(value, PRIVATE_SCHEME, meaning)
 
+
+RESULT_OBJECTS: Final = _private("RESULT_OBJECTS", "Objects of this result")
+PICTURE: Final = _private("PICTURE", "Picture of the result")
 
 IN_PLANE: Final = _private("IN_PLANE", "In-plane voxel size")
 COVERAGE: Final = _private("COVERAGE", "Share of the brain inside the slices")

@@ -2,16 +2,19 @@
 
 A Comprehensive 3D SR by TID 1500 (PS3.16) that follows IHE AI Results: the measurement groups
 (:mod:`pipeline.results.sr.measurement_groups`), evaluations and remarks in words, and the images that were analysed.
+It is the root of the result: its content names every other object.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import highdicom as hd
 from highdicom.sr import (
     CodeContentItem,
+    CompositeContentItem,
     Comprehensive3DSR,
     ContainerContentItem,
     ContentItem,
@@ -44,22 +47,34 @@ _ACQUISITION: Final = RelationshipTypeValues.HAS_ACQ_CONTEXT
 _NAME_LENGTH: Final = 64
 
 
-def make_report(job: ResultContext, segmentation: Dataset | None, companions: Sequence[Dataset] = ()) -> Dataset:
+@dataclass(frozen=True)
+class Companions:
+    """The other objects of a result, as far as there are any."""
+
+    segmentation: Dataset | None = None
+    capture: Dataset | None = None
+    key_objects: Dataset | None = None
+
+    @property
+    def all(self) -> list[Dataset]:
+        """Those that there are."""
+        return [ds for ds in (self.segmentation, self.capture, self.key_objects) if ds is not None]
+
+
+def make_report(job: ResultContext, companions: Companions) -> Dataset:
     """Make the report.
 
     Parameters
     ----------
     job : ResultContext
         The detection and its context. If its findings are verified, so is the report.
-    segmentation : Dataset or None
-        From :func:`pipeline.results.seg.segmentation.make_segmentation`.
-    companions : sequence of Dataset
-        The other objects of the result, which the report lists as evidence.
+    companions : Companions
+        The other objects of the result, which the report names.
     """
     verification = job.detection.findings.verification
     report = Comprehensive3DSR(
-        evidence=[*job.source.instances(), *([segmentation] if segmentation is not None else []), *companions],
-        content=_document(job, segmentation),
+        evidence=[*job.source.instances(), *companions.all],
+        content=_document(job, companions),
         is_complete=True,
         is_final=verification is not None,
         is_verified=verification is not None,
@@ -116,8 +131,11 @@ def _private_scheme() -> Dataset:
     return item
 
 
-def _document(job: ResultContext, segmentation: Dataset | None) -> MeasurementReport:
-    """TID 1500. highdicom lacks rows 5 (for enhanced images), 6b, 10 and 12; they are added here."""
+def _document(job: ResultContext, companions: Companions) -> MeasurementReport:
+    """TID 1500. highdicom lacks rows 5 (for enhanced images), 6b, 10 and 12; they are added here.
+
+    The template is extensible: the last container, of the objects of this result, is no row of it.
+    """
     derived = list(derived_groups(job))
     document = MeasurementReport(
         observation_context=_observers(job),
@@ -128,10 +146,12 @@ def _document(job: ResultContext, segmentation: Dataset | None) -> MeasurementRe
     content.pop()
     content.append(_image_library(job))
     content.append(
-        _measurements(codes.IMAGING_MEASUREMENTS, list(lesion_groups(job, segmentation)) or [algorithm(job)])
+        _measurements(codes.IMAGING_MEASUREMENTS, list(lesion_groups(job, companions.segmentation)) or [algorithm(job)])
     )
     content.append(_measurements(codes.DERIVED_MEASUREMENTS, derived))
     content.append(_evaluations(job))
+    if companions.all:
+        content.append(_objects(companions))
     return document
 
 
@@ -221,6 +241,20 @@ def _evaluations(job: ResultContext) -> ContainerContentItem:
             *(_text(codes.COMMENT, job.text(" ".join(f"{text}.".split()))) for text in wording.remarks(findings)),
         ]
     )
+    return container
+
+
+def _objects(companions: Companions) -> ContainerContentItem:
+    """The other objects of the result: what displays images shows the images, and opens the document."""
+    items: list[ContentItem] = []
+    for name, image in ((codes.SEGMENTATION, companions.segmentation), (codes.PICTURE, companions.capture)):
+        if image is not None:
+            items.append(ImageContentItem(name, image.SOPClassUID, image.SOPInstanceUID, relationship_type=_CONTAINS))
+    if (document := companions.key_objects) is not None:
+        reference = document.SOPClassUID, document.SOPInstanceUID
+        items.append(CompositeContentItem(codes.KEY_IMAGES, *reference, relationship_type=_CONTAINS))
+    container = ContainerContentItem(name=codes.RESULT_OBJECTS, relationship_type=_CONTAINS)
+    container.ContentSequence = ContentSequence(items)
     return container
 
 

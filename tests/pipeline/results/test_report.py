@@ -16,7 +16,7 @@ from pipeline.identity import derive_uid
 from pipeline.results import ReplacedResult, codes, make_results
 from pipeline.results.context import ResultContext
 from pipeline.results.seg.segmentation import make_segmentation
-from pipeline.results.sr.report import make_report
+from pipeline.results.sr.report import Companions, make_report
 from tests.dicom_factory import Patient
 
 from .conftest import Make
@@ -29,7 +29,7 @@ def report_of(detection: Detection, replaces: ReplacedResult | None = None) -> h
     """As somebody else reads it from a file."""
     job = ResultContext.of(detection, KEY, CREATED, replaces)
     file = BytesIO()
-    make_report(job, make_segmentation(job)).save_as(file, enforce_file_format=True)
+    make_report(job, Companions(make_segmentation(job))).save_as(file, enforce_file_format=True)
     file.seek(0)
     report = hd.sr.srread(file)
     assert isinstance(report, hd.sr.Comprehensive3DSR)
