@@ -30,6 +30,7 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelMove,
 )
 
+from docs.ai_results import lines
 from node.commitment import STORAGE_COMMITMENT
 from node.receive.presentation_contexts import STORAGE_CLASSES, VERIFICATION, storage_contexts
 from node.retrieve.c_get import IMAGE_CLASSES, get_contexts
@@ -302,6 +303,11 @@ def _concept(code: Dataset) -> str:
     return f'({code.CodeValue}, {code.CodingSchemeDesignator}, "{code.CodeMeaning}")'
 
 
+def ai_results(samples: Sequence[dict[str, Dataset]]) -> str:
+    """What IHE AI Results asks, line by line."""
+    return table(["the profile asks", "the node sends", "met"], lines(samples))
+
+
 def terms(_: Sequence[dict[str, Dataset]]) -> str:
     """Every code that results are written with."""
     found: list[tuple[str, Code]] = []
@@ -322,6 +328,7 @@ MAKERS: dict[str, Callable[[Sequence[dict[str, Dataset]]], str]] = {
     "implementation": implementation,
     "parameters": parameters,
     "content": content,
+    "ai results": ai_results,
     "terms": terms,
     **{f"attributes {kind}": attributes(kind) for kind in RESULTS},
 }

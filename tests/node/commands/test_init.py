@@ -46,7 +46,7 @@ def test_without_answers_the_defaults_are_written_and_every_example_in_it_is_val
     ]
     values = [line.removeprefix("# ") if " = " in line and '"' in line else line for line in text.splitlines()]
     tables = [line.removeprefix("# ") if line.startswith("# [") else line for line in values]
-    assert len(examples) == 5
+    assert len(examples) == 6
     (tmp_path / "examples.toml").write_text("\n".join(tables).replace("# port", "port"))
     settings = load_settings(tmp_path / "examples.toml")
     assert (settings.time_zone, settings.worklist.url) == ("Europe/Berlin", "https://cmb.hospital.example")
