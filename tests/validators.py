@@ -37,6 +37,8 @@ ALLOWED = (
      "the centre is added to TID 1411 and 1419, which are extensible"),
     (r"^Warning: .*/CONTAINER \(126011,DCM,\"Derived Imaging Measurements\"\)/.*: Content Item not in template",
      "the groups of totals are added to TID 1500, which is extensible"),
+    (r"^Warning: .*/CONTAINER \(RESULT_OBJECTS,99CMBNODE,\"Objects of this result\"\).*: Content Item not in template",
+     "the names of the other objects of a result are added to TID 1500, which is extensible"),
     (r"^(Internal Error: |\s*Template 1420 .*|\s*: Concept Name CID is empty or missing - |\s*7465|\s*)$",
      "these rules lack CID 7465, and say so wherever there are derived measurements"),
     (r"^Error: .*: Code \(24590-2,LN,\"Brain MRI\"\) not found in context group 100",
