@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import ImplicitVRLittleEndian
 
-from node.ledger import AuditEvent, ObjectRefused, PriorQuery, ResultSent, SeriesReceived
+from node.ledger import AuditEvent, NewStudiesQuery, ObjectRefused, PriorQuery, ResultSent, SeriesReceived
 from node.ledger.access_records import AuditAction, AuditEntry
 from node.priors.choice import DateWindow, window
 from node.retrieve.dicom_qr import study_query
 from node.retrieve.dicomweb import study_search
 from node.retrieve.source import StudyQuery
+from node.retrieve.wanted import day_of
 from node.settings import DicomDestination, Settings
 from node.settings.destinations import DestinationSettings
+from node.settings.pacs import PacsSettings
 
 from . import message as xml
 from .message import Action, AuditMessage, Code, Outcome, Participant, ParticipantObject
@@ -99,6 +102,8 @@ class MessageWriter:
                 return self._sent(event)
             case PriorQuery():
                 return self._queried(event)
+            case NewStudiesQuery():
+                return self._looked_for(event)
 
     def _action(self, entry: AuditEntry) -> AuditMessage:
         """What a person did, or a program in somebody's name."""
@@ -191,18 +196,27 @@ class MessageWriter:
         days = window(event.study, priors.max_age_days, self.settings.change.min_days)
         if not isinstance(days, DateWindow):
             return None
-        wanted = StudyQuery(days.first, days.last, event.study.patient_id)
-        if priors.dicom is not None:
-            pacs = Participant(priors.dicom.ae_title, ae_title=priors.dicom.ae_title, address=priors.dicom.host)
+        return self._query(event.at, priors, StudyQuery(days.first, days.last, event.study.patient_id))
+
+    def _looked_for(self, event: NewStudiesQuery) -> AuditMessage | None:
+        """A query for new studies, as the puller makes it; nothing of a PACS that is no longer in the settings."""
+        pacs, first, last = self.settings.pull.get(event.source), day_of(event.first), day_of(event.last)
+        if pacs is None or first is None or last is None:
+            return None
+        return self._query(event.at, pacs, StudyQuery(first, last))
+
+    def _query(self, at: datetime, source: PacsSettings, wanted: StudyQuery) -> AuditMessage | None:
+        if source.dicom is not None:
+            pacs = Participant(source.dicom.ae_title, ae_title=source.dicom.ae_title, address=source.dicom.host)
             identifier = _encode(study_query(wanted))
             query = ParticipantObject(
                 STUDY_ROOT_FIND, xml.SOP_CLASS_UID, kind="2", role="3", query=identifier,
                 details={"TransferSyntax": ImplicitVRLittleEndian.encode()},
             )  # fmt: skip
-        elif priors.dicomweb is not None:
-            pacs = Participant(priors.dicomweb.url, address=priors.dicomweb.url)
+        elif source.dicomweb is not None:
+            pacs = Participant(source.dicomweb.url, address=source.dicomweb.url)
+            url = f"{source.dicomweb.url}/studies"
             search = study_search(wanted).encode()
-            url = f"{priors.dicomweb.url}/studies"
             query = ParticipantObject(url, xml.SEARCH_CRITERIA, kind="2", role="3", query=search)
         else:
             return None
@@ -210,7 +224,7 @@ class MessageWriter:
             replace(self.node, role=xml.SOURCE, is_requestor=True),
             replace(pacs, role=xml.DESTINATION),
         )
-        return AuditMessage(QUERY, Action.EXECUTE, event.at, participants, (query,))
+        return AuditMessage(QUERY, Action.EXECUTE, at, participants, (query,))
 
 
 def _participant(name: str, way: DestinationSettings | None) -> Participant:

@@ -6,7 +6,16 @@ The only place with SQL. Every change of state is one transaction with a history
 from __future__ import annotations
 
 from .accounts import Accounts
-from .audit_events import AuditEvent, FeedBatch, FeedState, ObjectRefused, PriorQuery, ResultSent, SeriesReceived
+from .audit_events import (
+    AuditEvent,
+    FeedBatch,
+    FeedState,
+    NewStudiesQuery,
+    ObjectRefused,
+    PriorQuery,
+    ResultSent,
+    SeriesReceived,
+)
 from .audit_feed import AuditFeed
 from .clock_changes import ClockChanges
 from .commitment_requests import CommitmentRequests, ReceivedCommitmentRequest
@@ -113,6 +122,7 @@ __all__ = [
     "MonitoredStudy",
     "NewInstance",
     "NewJob",
+    "NewStudiesQuery",
     "Notice",
     "NoticeCondition",
     "NoticeMessage",

@@ -61,6 +61,16 @@ class PriorQuery:
 
 
 @dataclass(frozen=True)
+class NewStudiesQuery:
+    """A PACS is queried for new studies, from one date to another (``YYYYMMDD``)."""
+
+    at: datetime
+    source: str
+    first: str
+    last: str
+
+
+@dataclass(frozen=True)
 class ObjectRefused:
     """An object was put into quarantine instead of being stored; UIDs may be empty."""
 
@@ -71,7 +81,7 @@ class ObjectRefused:
     why: str
 
 
-AuditEvent = AuditEntry | SeriesReceived | ResultSent | PriorQuery | ObjectRefused
+AuditEvent = AuditEntry | SeriesReceived | ResultSent | PriorQuery | NewStudiesQuery | ObjectRefused
 """What an audit repository is told of; an :class:`AuditEntry` is what a person or a program did."""
 
 

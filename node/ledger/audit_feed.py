@@ -15,11 +15,21 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, or_
 
 from .access_records import AuditEntry
 from .access_tables import audit, audit_feed
-from .audit_events import AuditEvent, FeedBatch, FeedState, ObjectRefused, PriorQuery, ResultSent, SeriesReceived
+from .audit_events import (
+    AuditEvent,
+    FeedBatch,
+    FeedState,
+    NewStudiesQuery,
+    ObjectRefused,
+    PriorQuery,
+    ResultSent,
+    SeriesReceived,
+)
 from .audit_trail import select_audit
 from .engine import Store, clean
 from .models import deliveries, history, instances, jobs, quarantine, results, series, studies
 from .prior_records import PriorState
+from .pulls import PULL_QUERY
 from .rows import Row, study_of
 from .states import DeliveryState, SeriesState
 
@@ -45,6 +55,7 @@ _TOLD = or_(
         history.c.to_state == PriorState.ASKED,
     ),
     and_(history.c.entity == "quarantine", history.c.to_state == "quarantined"),
+    history.c.entity == PULL_QUERY,
 )
 """The changes of state that an audit repository is told of."""
 
@@ -192,7 +203,9 @@ def _until(end: datetime, rows: Sequence[_Line], before: int, after: int) -> tup
 
 def _events(connection: Connection, change: Any) -> Iterator[AuditEvent]:
     """What a change of state means; nothing if its rows were erased since."""
-    make = {"series": _received, "delivery": _sent, "prior": _queried, "quarantine": _refused}
+    make = {
+        "series": _received, "delivery": _sent, "prior": _queried, "quarantine": _refused, PULL_QUERY: _pulled,
+    }  # fmt: skip
     return make[change.entity](connection, change)
 
 
@@ -246,6 +259,11 @@ def _queried(connection: Connection, change: Any) -> Iterator[AuditEvent]:
     query = select(studies).where(studies.c.study_instance_uid == change.entity_id)
     for row in connection.execute(query).mappings():
         yield PriorQuery(change.at, study_of(row))
+
+
+def _pulled(_connection: Connection, change: Any) -> Iterator[AuditEvent]:
+    first, _, last = change.why.partition("-")
+    yield NewStudiesQuery(change.at, change.entity_id, first, last)
 
 
 def _refused(connection: Connection, change: Any) -> Iterator[AuditEvent]:

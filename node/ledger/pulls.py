@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Select, and_, delete, func, or_, select, upda
 
 from pipeline.errors import InputError
 
+from .access_tables import audit_feed
 from .engine import Store, clean, locked
 from .models import series
 from .prior_records import TransferCounts
@@ -26,6 +27,8 @@ STRAGGLERS_S = 300.0
 """Time for which images of a retrieval that has ended may still arrive, seconds."""
 UNCOUNTED_AGAIN_S = 3600.0
 """A study of a PACS that does not count images is looked at again after this time, seconds."""
+PULL_QUERY = "pull_query"
+"""What the history calls a query for new studies; it notes them only for an audit repository."""
 
 _FREE: dict[str, Any] = {"owner": "", "lease_expires_at": None}
 
@@ -33,15 +36,25 @@ _FREE: dict[str, Any] = {"owner": "", "lease_expires_at": None}
 class Pulls(Store):
     """Studies that are fetched from a PACS that does not route."""
 
-    def claim_pull_query(self, source: str, owner: str, lease_s: float) -> bool:
-        """Claim the next query of a PACS; false if it is not due or another process makes it."""
+    def claim_pull_query(self, source: str, owner: str, lease_s: float, days: tuple[str, str] = ("", "")) -> bool:
+        """Claim the next query of a PACS; false if it is not due or another process makes it.
+
+        Parameters
+        ----------
+        days : tuple of (str, str)
+            First and last date of the studies that are queried, for the audit repository if there is one.
+        """
         with self._write() as connection:
             now = self._clock()
             self._insert_missing(connection, pull_sources, {"name": source, "next_query_at": now})
             free = or_(pull_sources.c.owner == "", pull_sources.c.lease_expires_at < now)
             due = and_(pull_sources.c.name == source, pull_sources.c.next_query_at <= now, free)
             values = {"owner": owner, "lease_expires_at": now + timedelta(seconds=lease_s)}
-            return connection.execute(update(pull_sources).where(due).values(values)).rowcount == 1
+            if connection.execute(update(pull_sources).where(due).values(values)).rowcount == 0:
+                return False
+            if connection.scalar(select(audit_feed.c.name).limit(1)) is not None:
+                self._log(connection, PULL_QUERY, source, "", "queried", "-".join(days), owner)
+            return True
 
     def prolong_pull_query(self, source: str, owner: str, lease_s: float) -> bool:
         """Prolong the lease of a query; false if it is lost."""

@@ -31,7 +31,7 @@ from node.settings.pull import PullSettings
 from pipeline.errors import InputError
 
 from .look import choose_series
-from .search import new_studies
+from .search import new_studies, query_of
 
 POLL_S = 1.0
 
@@ -131,12 +131,14 @@ class SourcePuller:
 
     def query(self, beat: Callable[[], None] = lambda: None) -> bool:
         """Query the PACS for new studies, if that is due."""
-        lease_s = self.settings.queue.lease_s
-        if not self.ledger.claim_pull_query(self.name, self.owner, lease_s):
+        lease_s, today = self.settings.queue.lease_s, datetime.now(self.settings.zone).date()
+        query = query_of(self.pacs, today)
+        days = f"{query.first:%Y%m%d}", f"{query.last:%Y%m%d}"
+        if not self.ledger.claim_pull_query(self.name, self.owner, lease_s, days):
             return False
         with Heartbeat(lambda: self.ledger.prolong_pull_query(self.name, self.owner, lease_s), lease_s):
             try:
-                found = new_studies(self.source, self.pacs, datetime.now(self.settings.zone).date(), beat)
+                found = new_studies(self.source, self.pacs, today, beat)
             except Exception as error:
                 self._note_failure(error)
                 return True

@@ -32,6 +32,11 @@ class NewStudies:
     note: str = ""
 
 
+def query_of(settings: PullSettings, today: date) -> StudyQuery:
+    """The query for the studies of these days, `today` included."""
+    return StudyQuery(today - timedelta(days=settings.days), today)
+
+
 def new_studies(
     source: StudySource, settings: PullSettings, today: date, asks: Callable[[], None] = lambda: None
 ) -> NewStudies:
@@ -49,7 +54,7 @@ def new_studies(
     SourceError
         If a query fails.
     """
-    query = StudyQuery(today - timedelta(days=settings.days), today)
+    query = query_of(settings, today)
     found: dict[str, FoundStudy] = {}
     incomplete: list[str] = []
     for studies, left_out in _answers(source, query, asks):

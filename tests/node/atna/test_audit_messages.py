@@ -16,6 +16,7 @@ from node.ledger.access_records import AuditAction, AuditEntry
 from node.settings import DicomDestination, Settings
 from node.settings.destinations import Hl7Destination
 from node.settings.priors import DicomPacs, DicomWebPacs, PriorsSettings
+from node.settings.pull import PullSettings
 from pipeline.identity import derive_uid
 from tests.audit_repository import Event, check_schema
 from tests.node.seeded import MR_IMAGE, Seeder
@@ -132,6 +133,22 @@ def test_a_query_for_earlier_studies_is_told_as_the_pacs_gets_it(seeder: Seeder,
     told = message(event, tmp_path, priors=PriorsSettings(dicomweb=DicomWebPacs(url=url)))
     assert told.query.startswith(b"/studies?PatientID=P-1001&StudyDate=")
     assert told.objects == {"Search Criteria": f"{url}/studies"}
+
+
+def test_a_query_for_new_studies_is_told_if_there_is_a_repository(seeder: Seeder, tmp_path: Path) -> None:
+    days, ledger = ("20260302", "20260303"), seeder.ledger
+    assert ledger.claim_pull_query("another", "one", 30, days)
+    ledger.begin_feed()
+    assert ledger.claim_pull_query("archive", "one", 30, days)
+    batch = ledger.claim_feed()
+    assert batch is not None
+    (event,) = batch.events
+    told = message(event, tmp_path, pull={"archive": PullSettings(dicom=DicomPacs(**PEER, retrieve="c-get"))})
+    query = dcmread(BytesIO(told.query), force=True)
+    assert told.code == "110112"
+    assert told.participants == {"Source Role ID": "CMBNODE", "Destination Role ID": "ARCHIVE"}
+    assert (query.StudyDate, query.PatientID, query.ModalitiesInStudy) == ("20260302-20260303", "", "MR")
+    assert MessageWriter(Settings(data_dir=tmp_path)).write(event) is None, "the PACS was removed from the settings"
 
 
 def test_results_are_told_as_a_transfer_to_a_pacs_and_as_an_export_to_a_ris(tmp_path: Path) -> None:
