@@ -138,11 +138,11 @@ class Pulls(Store):
         return False
 
     def claim_pull(self, source: str, owner: str, lease_s: float) -> Pull | None:
-        """Claim the study of a PACS that is due and was found first; ``None`` if there is none."""
+        """Claim the study of a PACS that has been due for longest; ``None`` if none is."""
         with self._write() as connection:
             now = self._clock()
             due = and_(pulls.c.state == PullState.WAITING, pulls.c.source == source, pulls.c.next_attempt_at <= now)
-            first = select(pulls).where(due).order_by(pulls.c.found_at, pulls.c.study_instance_uid).limit(1)
+            first = select(pulls).where(due).order_by(pulls.c.next_attempt_at, pulls.c.found_at).limit(1)
             row = connection.execute(locked(first, free=True)).mappings().one_or_none()
             if row is None:
                 return None
