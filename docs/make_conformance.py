@@ -39,6 +39,7 @@ from node.settings.connections import ReceiverTlsSettings
 from node.settings.pacs import DicomPacs
 from node.settings.priors import PriorsSettings
 from node.settings.pull import PullSettings
+from node.settings.work_items import WorkItemSettings
 from pipeline.findings import ChangeOverTime, Findings, ImageQuality, PriorLesion, Trend, Verification
 from pipeline.results import ReplacedResult, codes, make_results
 from tests.dicom_factory import Patient
@@ -150,6 +151,7 @@ def parameters(_: Sequence[dict[str, Dataset]]) -> str:
         ("priors.dicom, pull.NAME.dicom", DicomPacs),
         ("dicomweb", DicomWebSettings),
         ("dicomweb.clients.NAME", DicomWebClientSettings),
+        ("work_items", WorkItemSettings),
     ]
     rows = [["`ae_title`", f"`{Settings().ae_title}`", "AE title of every application entity of the node"]]
     for prefix, part in parts:

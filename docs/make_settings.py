@@ -18,6 +18,7 @@ from node.settings.dicomweb import DicomWebClientSettings
 from node.settings.notices import EmailSettings, WebhookSettings
 from node.settings.pacs import DicomPacs, DicomWebPacs
 from node.settings.pull import PullSettings
+from node.settings.work_items import WorkItemImages, WorkItemSettings
 from node.settings.worklist import ProxySignInSettings
 
 HEAD = """# Settings
@@ -90,6 +91,8 @@ def reference() -> str:
         page += _table((channel.__doc__ or name).strip().rstrip("."), f"notices.{name}.", channel)
     title = (AuditRepositorySettings.__doc__ or "").strip().rstrip(".")
     page += _table(title, "audit_repository.", AuditRepositorySettings)
+    for prefix, manager in (("work_items.", WorkItemSettings), ("work_items.images.", WorkItemImages)):
+        page += _table((manager.__doc__ or prefix).strip().rstrip("."), prefix, manager)
     for kind, model in KINDS.items():
         page += _table(f"A destination of kind `{kind}`, `[destinations.NAME]`", "", model)
     return page

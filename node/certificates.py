@@ -68,6 +68,8 @@ def _named(settings: Settings) -> Iterator[tuple[str, Path]]:
         "audit_repository": settings.audit_repository,
         **{f"{name}.dicom": pacs.dicom for name, pacs in settings.sources.items()},
         **{f"{name}.dicomweb": pacs.dicomweb for name, pacs in settings.sources.items()},
+        "work_items": settings.work_items,
+        "work_items.images": settings.work_items.images if settings.work_items is not None else None,
     }
     for user, part in users.items():
         for field in ("certificate", "ca_file"):

@@ -44,7 +44,7 @@ LAYERS = (
     ("deliver", "receive"),
     ("retrieve",),
     ("analyse", "priors", "pull"),
-    ("atna", "route"),
+    ("atna", "route", "work_items"),
     ("web",),
     ("demo", "run"),
     ("doctor", "qa"),

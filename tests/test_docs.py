@@ -151,6 +151,15 @@ def test_the_commitment_on_the_page_is_taken(tmp_path: Path) -> None:
     assert set(settings.dicom_peers) == {"PACS", "MR1"}
 
 
+def test_the_worklist_manager_on_the_page_is_taken(tmp_path: Path) -> None:
+    (text,) = examples("work items")
+    (tmp_path / "node.toml").write_text(text)
+    manager = load_settings(tmp_path / "node.toml").work_items
+    assert manager is not None
+    assert manager.station("CMBNODE") == ("CMB1", "Microbleed detector", "99HOSPITAL")
+    assert manager.image_service.address == "https://pacs.hospital.example/dicom-web"
+
+
 def test_the_dicomweb_clients_on_the_page_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (text,) = examples("dicomweb")
     (tmp_path / "node.toml").write_text(text)

@@ -65,6 +65,7 @@ RUN_ELSEWHERE = {
     r"openssl req|openssl x509|echo \"subjectAltName": (
         "tests/test_docs.py::test_the_certificates_on_the_page_are_taken"
     ),
+    r"printf %s": "tests/integration/test_work_items.py::",
     r"curl|openssl rand|for file in|printf": (
         "tests/integration/test_dicomweb.py::test_the_commands_of_the_page_send_and_fetch"
     ),

@@ -31,8 +31,13 @@ class ServiceResponse:
     status: int
     content_type: str
     content: bytes
-    is_incomplete: bool = False
-    """The service says that it has more than it returns (a Warning header with code 299, PS3.18)."""
+    warning: str = ""
+    """Header `Warning`, which says in words what is wrong (PS3.18 chapter 11)."""
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether the service says that it has more than it returns (PS3.18)."""
+        return self.warning.startswith("299")
 
     @property
     def document(self) -> Any:
@@ -112,7 +117,7 @@ class Service:
                 response.status_code,
                 response.headers.get("content-type", "").lower(),
                 bytes(received),
-                is_incomplete=response.headers.get("warning", "").startswith("299"),
+                " ".join(response.headers.get("warning", "").split())[:300],
             )
 
 

@@ -10,7 +10,7 @@ from node.settings import Settings
 from node.settings.secrets import SECRETS_DIR
 from node.text import one_line
 
-from . import machine, services
+from . import machine, services, work_items
 from .verdict import Checkup, Verdict, wrong
 
 __all__ = ["Checkup", "Verdict", "examine"]
@@ -29,6 +29,7 @@ CHECKS: tuple[Callable[[Settings], Iterator[Checkup]], ...] = (
     services.check_connections,
     services.check_notices,
     services.check_audit_repository,
+    work_items.check_worklist_manager,
 )
 
 

@@ -67,6 +67,8 @@ from .records import (
 )
 from .routing_decisions import RoutingDecisions
 from .tallies import Tallies, TallyBuffer
+from .work_item_records import WorkItem, WorkItemBacklog, WorkItemInput, WorkItemState
+from .work_items import WorkItems
 from .worklist import Worklist
 
 
@@ -89,6 +91,7 @@ class Ledger(
     Notices,
     Monitoring,
     AuditFeed,
+    WorkItems,
 ):
     """The ledger, one class over its parts; each part is a module of this package.
 
@@ -152,6 +155,10 @@ __all__ = [
     "StudyState",
     "TallyBuffer",
     "TransferCounts",
+    "WorkItem",
+    "WorkItemBacklog",
+    "WorkItemInput",
+    "WorkItemState",
     "WorklistFilters",
     "WorklistRow",
 ]

@@ -19,6 +19,7 @@ from .prior_tables import prior_requests
 from .pull_records import PullState
 from .pull_tables import pull_sources, pulls
 from .records import DeliveryState, JobState, SeriesState
+from .work_item_tables import work_items
 
 SLACK_S = 60.0
 """Clocks of several machines differ a little; a time further ahead than this comes from a clock that was wrong."""
@@ -91,6 +92,8 @@ def _changes(now: datetime, lease_s: float, after: datetime, pauses_after: datet
     # One of them may be on its way just now: it gets as long as a lease.
     unsent = notices.c.sent_at.is_(None)
     yield notices, and_(unsent, notices.c.next_attempt_at > pauses_after), {"next_attempt_at": lease}
+    yield work_items, work_items.c.next_at > pauses_after, {"next_at": now}
+    yield work_items, work_items.c.fetch_at > pauses_after, {"fetch_at": now}
     unanswered = and_(deliveries.c.state == DeliveryState.ACCEPTED, deliveries.c.commit_by.is_not(None))
     yield deliveries, and_(unanswered, deliveries.c.accepted_at > after), {"accepted_at": now, "commit_by": now}
     # What is over moves only if it lies ahead: the order of events stays.

@@ -27,8 +27,10 @@ from .prior_tables import prior_requests, priors
 from .pull_records import PullState
 from .pull_tables import pulls
 from .records import DeliveryState, JobState, SeriesState
+from .work_item_tables import work_items
 
 ERASED_DETAIL = "(erased)"
+STUDY_ERASED = "the study was erased"
 _SOME = 500
 """Values in one statement."""
 
@@ -221,6 +223,7 @@ def _delete_study(connection: Connection, study_uid: str) -> dict[str, int]:
     of_series = select(series.c.series_instance_uid).where(series.c.study_instance_uid == study_uid)
     of_jobs = select(jobs.c.id).where(jobs.c.study_instance_uid == study_uid)
     removed = {"history rows": _delete_history(connection, study_uid)}
+    removed["work items"] = _blank_work_items(connection, study_uid)
     connection.execute(update(jobs).where(jobs.c.prior_job_id.in_(of_jobs)).values(prior_job_id=None))
     unlinked = {"state": JobState.SUPERSEDED, "supersedes": None, "superseded_by": None}
     connection.execute(update(jobs).where(jobs.c.study_instance_uid == study_uid).values(unlinked))
@@ -243,6 +246,24 @@ def _delete_study(connection: Connection, study_uid: str) -> dict[str, int]:
     return removed
 
 
+def _blank_work_items(connection: Connection, study_uid: str) -> int:
+    """Keep no more than the UIDs of a study's work items, and have those cancelled that are open at the manager.
+
+    Without the UIDs, the node would find an item that is still scheduled there, and fetch the images again.
+    """
+    of_study = work_items.c.study_instance_uid == study_uid
+    blank: dict[str, Any] = {
+        "study_instance_uid": "",
+        "job_id": None,
+        "inputs": [],
+        "fetch_at": None,
+        "told": "",
+        "why": "",
+    }
+    erased = {"failure": STUDY_ERASED, "told_job_state": "", "next_at": work_items.c.created_at}
+    return connection.execute(update(work_items).where(of_study).values(**blank, **erased)).rowcount
+
+
 def _delete_history(connection: Connection, study_uid: str) -> int:
     """Delete the history of everything that belongs to a study, and what other histories quote of it."""
     of_study = {
@@ -251,6 +272,7 @@ def _delete_history(connection: Connection, study_uid: str) -> int:
         "delivery": select(deliveries.c.id)
         .join(jobs, jobs.c.id == deliveries.c.job_id)
         .where(jobs.c.study_instance_uid == study_uid),
+        "work item": select(work_items.c.workitem_uid).where(work_items.c.study_instance_uid == study_uid),
         "quarantine": select(quarantine.c.id).where(quarantine.c.study_instance_uid == study_uid),
     }
     number = 0

@@ -278,6 +278,15 @@ class Jobs(Supersession):
                 self._set_job(connection, row, JobState.DELIVERING, why="", actor=actor, finished_at=None)
             return self._job(connection, job_id)
 
+    def cancel_job(self, job_id: int, why: str, actor: str) -> bool:
+        """Cancel a job that waits for a worker; false if it does not wait (any more). Its study can be routed again."""
+        with self._write() as connection:
+            row = self._lock_job(connection, job_id)
+            if row["state"] != JobState.QUEUED:
+                return False
+            self._supersede(connection, row, why, None, actor)
+            return True
+
     def set_priority(self, job_id: int, priority: Priority, actor: str) -> Job:
         """Change how urgent a job is, and what it has still to send.
 

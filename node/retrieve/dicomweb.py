@@ -20,7 +20,7 @@ from node.deliver.http import Service, signed_in
 from node.ledger import TransferCounts
 from node.receive.ingest import Ingest
 from node.receive.multipart import PartsError
-from node.settings.priors import DicomWebPacs
+from node.settings.destinations import WebService
 
 from .multipart import MultipartReader, ReceivedParts
 from .source import (
@@ -48,8 +48,10 @@ Given = TypeVar("Given")
 class DicomWeb:
     """A PACS with QIDO-RS and WADO-RS; implements :class:`node.retrieve.source.StudySource`."""
 
-    settings: DicomWebPacs
+    settings: WebService
     ingest: Ingest
+    for_comparison: bool = True
+    """Whether images are only fetched to be compared with; otherwise they are treated as if they had been sent."""
 
     @property
     def address(self) -> str:
@@ -67,9 +69,13 @@ class DicomWeb:
 
     def fetch(self, study_uid: str, series_uids: Sequence[str], bounds: TransferLimits) -> TransferCounts:
         """See :meth:`node.retrieve.source.StudySource.fetch`: one retrieval per series."""
+        return self.retrieve([f"/studies/{study_uid}/series/{uid}" for uid in series_uids], bounds)
+
+    def retrieve(self, paths: Sequence[str], bounds: TransferLimits) -> TransferCounts:
+        """Fetch every image of these resources, named relative to the service's address."""
         tally = TransferTally(bounds)
-        for uid in series_uids:
-            _run(self._retrieve(f"/studies/{study_uid}/series/{uid}", tally), bounds, tally)
+        for path in paths:
+            _run(self._retrieve(path, tally), bounds, tally)
         if tally.counts.failed:
             number = tally.counts.failed
             raise SourceError(f"{number} images of {self.address} cannot be stored", counts=tally.counts)
@@ -106,7 +112,8 @@ class DicomWeb:
                 what = f"{self.address} answers a retrieval with {words}"
                 raise SourceError(what, lasting=response.status_code in _LASTING, counts=tally.counts)
             before = tally.counts
-            with MultipartReader(response.headers.get("content-type", ""), self.ingest, self.address) as reader:
+            content_type = response.headers.get("content-type", "")
+            with MultipartReader(content_type, self.ingest, self.address, requested=self.for_comparison) as reader:
                 async for chunk in response.aiter_bytes():
                     reader.write(chunk)
                     self._count(tally, before, reader.delivered)

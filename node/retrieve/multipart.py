@@ -38,6 +38,8 @@ class MultipartReader:
         Stores the instances.
     address : str
         Address of the service, recorded with each instance.
+    requested : bool
+        Whether the images are only to be compared with; otherwise they are treated as if they had been sent.
 
     Raises
     ------
@@ -46,11 +48,13 @@ class MultipartReader:
         now.
     """
 
-    def __init__(self, content_type: str, ingest: Ingest, address: str) -> None:
+    def __init__(self, content_type: str, ingest: Ingest, address: str, *, requested: bool = True) -> None:
         self._ingest = ingest
         self.delivered = ReceivedParts()
         sender = Sender(
-            peer=urlsplit(address).hostname or "", association=f"wado-rs/{secrets.token_hex(8)}", requested=True
+            peer=urlsplit(address).hostname or "",
+            association=f"wado-rs/{secrets.token_hex(8)}",
+            requested=requested,
         )
         self._reader = PartsReader(content_type, ingest, sender, self._store, self._record)
         self.write, self.end = self._reader.write, self._reader.end

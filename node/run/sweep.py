@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from itertools import islice
 
@@ -34,6 +35,7 @@ from node.route.rules import RoutingTable, load_table
 from node.route.settling import settle
 from node.settings import Settings
 from node.settings.recognition import recognition
+from node.work_items import WorkItemPerformer
 
 from .clock import SteadyClock
 from .erasing import remove_old_rows
@@ -84,6 +86,11 @@ class Sweep:
         """What tells the audit repository."""
         return AuditSender(self.settings, self.ledger)
 
+    @cached_property
+    def work_items(self) -> WorkItemPerformer:
+        """What keeps the work items of the worklist manager up to date."""
+        return WorkItemPerformer(self.settings, self.ledger, self.archive)
+
     def round(self) -> None:
         """Do every step once."""
         if not self._step("correct times", self.correct_times):
@@ -97,6 +104,7 @@ class Sweep:
         self._step("signal analyses", self.requeue_analyses)
         self._step("look for late commitments", self.expire_commitments)
         self._step("signal deliveries", self.requeue_deliveries)
+        self._step("work items", self.work_items.start_working)
         now = time.monotonic()
         if now >= self._due.get("notices", 0.0):
             self._due["notices"] = now + NOTICES_EVERY_S
@@ -233,6 +241,7 @@ class Sweep:
             forget_old(self.ledger, self.settings.worklist)
             remove_old_rows(self.ledger, self.archive, self.settings.archive, self.clock.now)
             forget_pulls(self.ledger, self.clock.now)
+            self.ledger.forget_work_items(self.clock.now - timedelta(days=self.settings.archive.keep_history_days))
 
     def _trusts_the_clock(self) -> bool:
         self._jumped = self.clock.check() != 0.0 or self._jumped
@@ -299,6 +308,8 @@ def run_sweep(settings: Settings, stop: threading.Event | None = None) -> None:
         stop = stop or stack.enter_context(stop_on_signal())
         sweep.audit_sender.start()
         stack.callback(sweep.audit_sender.stop)
+        sweep.work_items.start()
+        stack.callback(sweep.work_items.stop)
         if source is not None:
             sweep.helpers[FETCHER] = stack.enter_context(Fetcher(settings, sweep.ledger, source))
         if settings.pull:

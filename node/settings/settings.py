@@ -43,6 +43,7 @@ from .pull import PullSettings
 from .qa import QaSettings
 from .receiver import WHO_MAY_SEND, ReceiverSettings, is_loopback
 from .secrets import secrets_folder, with_password
+from .work_items import WorkItemSettings
 from .worklist import WorklistSettings as WorklistSettings
 
 
@@ -189,6 +190,7 @@ class Settings(BaseSettings):
     dicomweb: DicomWebSettings = DicomWebSettings()
     qa: QaSettings = QaSettings()
     audit_repository: AuditRepositorySettings | None = None
+    work_items: WorkItemSettings | None = None
 
     @model_validator(mode="before")
     @classmethod

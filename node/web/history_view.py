@@ -86,12 +86,14 @@ def _attempts(delivery: Delivery) -> str:
 
 
 def history_of(ledger: Ledger, uid: str, series: list[SeriesRecord]) -> tuple[HistoryLine, ...]:
-    """The history of the study, its series and its jobs, newest first."""
+    """The history of the study, its series, jobs and work items, newest first."""
     names = {one.series_instance_uid: one.description or one.series_instance_uid for one in series}
     changes = [change for entity in ("study", "prior", "pull") for change in ledger.history(entity, uid)]
     for one in series:
         changes += ledger.history("series", one.series_instance_uid)
     for job in ledger.jobs_of_study(uid):
         changes += ledger.history("job", job.id)
+    for item in ledger.work_items_of(uid):
+        changes += ledger.history("work item", item.workitem_uid)
     newest = sorted(changes, key=lambda change: (change.at, change.id), reverse=True)[:_HISTORY]
     return tuple(HistoryLine(change.at, labels.change_words(change, names), change.why) for change in newest)

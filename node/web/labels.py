@@ -60,6 +60,13 @@ _PRIORS = {
     "none": "none found",
     "failed": "could not be fetched",
 }
+_WORK_ITEMS = {
+    "NEW": "to be created",
+    "SCHEDULED": "scheduled",
+    "IN PROGRESS": "in progress",
+    "COMPLETED": "completed",
+    "CANCELED": "cancelled",
+}
 _KINDS = {
     "sr": "Structured report",
     "seg": "Segmentation",
@@ -142,6 +149,8 @@ def change_words(change: HistoryEntry, series_names: Mapping[str, str]) -> str:
         return f"Priors: {_PRIORS.get(change.to_state, change.to_state)}"
     if change.entity == "pull":
         return f"Pulled from the PACS: {change.to_state}"
+    if change.entity == "work item":
+        return f"Work item: {_WORK_ITEMS.get(change.to_state, change.to_state)}"
     if change.entity == "study":
         return "Study routed" if change.to_state.startswith("routed") else f"Study: {change.to_state}"
     return f"{change.entity.capitalize()} {change.entity_id}: {change.to_state}"

@@ -31,6 +31,7 @@ from node.ledger.metrics import ALL, LedgerMetric, Tally
 from node.ledger.prior_records import PriorState
 from node.ledger.pull_records import PullState
 from node.ledger.records import DeliveryState, JobState, LedgerCounts, SeriesState
+from node.ledger.work_item_records import WorkItemState
 from node.processes.parts import read_clock, read_parts
 from node.queue import ANALYSE, DELIVER, QueueAwayError
 
@@ -76,6 +77,7 @@ class NodeCollector(Collector):
         yield from self._audit()
         yield self._detector()
         yield from self._pulls()
+        yield from self._work_items()
         destinations = sorted({*self._settings.destinations, *counts.waiting_by_destination})
         yield from ledger_metrics(self._shared.ledger.tallies(), destinations)
 
@@ -124,6 +126,18 @@ class NodeCollector(Collector):
         incomplete: Numbers = {(name,): bool(name in records and records[name].note) for name in names}
         text = "Whether a PACS left studies out of its last answer"
         yield _gauge("cmbnode_pull_incomplete", text, incomplete, ["source"])
+
+    def _work_items(self) -> Iterator[Metric]:
+        """Open work items, if there is a worklist manager."""
+        if self._settings.work_items is None:
+            return
+        backlog = self._shared.ledger.work_item_backlog()
+        states = (WorkItemState.NEW, WorkItemState.SCHEDULED, WorkItemState.IN_PROGRESS)
+        values: Numbers = {(state.value.lower(),): backlog.by_state.get(state, 0) for state in states}
+        yield _gauge("cmbnode_work_items", "Open work items by their state at the manager", values, ["state"])
+        yield _gauge("cmbnode_work_items_untold", "Work items that are not up to date there", {(): backlog.untold})
+        text = "Whether the last attempt to tell the manager about one failed"
+        yield _gauge("cmbnode_work_items_failing", text, {(): bool(backlog.why)})
 
     def _states(self, counts: LedgerCounts) -> Iterator[Metric]:
         """What there is in the ledger, by state."""

@@ -61,7 +61,7 @@ def web(answer: Callable[[Request], Response], port: int = 0) -> Iterator[Web]:
                 given.hold.wait(30)
             self.wfile.write(given.content)
 
-        do_GET = do_POST = _serve  # noqa: N815 - as http.server wants it
+        do_GET = do_POST = do_PUT = _serve  # noqa: N815 - as http.server wants it
 
         def log_message(self, *_: object) -> None:
             pass

@@ -23,6 +23,7 @@ from node.processes.parts import PartFile
 from node.settings import DicomDestination, Settings
 from node.settings.audit_repository import AuditRepositorySettings
 from node.settings.pull import PullSettings
+from node.settings.work_items import WorkItemSettings
 from node.web.app import create_app
 from tests.node.seeded import seed
 
@@ -37,11 +38,13 @@ def exposition(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     pacs = DicomDestination(ae_title="PACS", host="127.0.0.1", port=104, commit_within_s=60)
     quiet = pacs.model_copy(update={"commit_within_s": None})
     repository = AuditRepositorySettings(host="127.0.0.1", transport="udp")
+    manager = WorkItemSettings(url="http://127.0.0.1/ups")
     destinations = {"pacs": pacs, "quiet": quiet}
     settings = Settings(
         data_dir=made.data_dir,
         destinations=destinations,
         audit_repository=repository,
+        work_items=manager,
         pull={"archive": PullSettings(dicomweb={"url": "http://archive/dicom-web"})},  # type: ignore[arg-type]
     )
     assert made.ledger.claim_pull_query("archive", "test", 30)
