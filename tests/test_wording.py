@@ -30,7 +30,7 @@ from pipeline.results.sc.montage import HEIGHT
 from pipeline.results.sc.panels import SliceRenderer
 from pipeline.results.sc.sidebar import Sidebar
 from tests.node.reports import report
-from tests.pipeline.results.studies import CREATED, KEY, Detection, follow_up, simulate, verified
+from tests.pipeline.results.studies import CREATED, KEY, Detection, evaluations_in, follow_up, simulate, verified
 
 pytestmark = pytest.mark.slow
 
@@ -86,8 +86,7 @@ VARIANTS: dict[str, Callable[[Detection], Detection]] = {
 
 def _report(study: Detection) -> str:
     (sr,) = [one.dataset for one in make_results(study, key=KEY, created=CREATED) if one.kind == "sr"]
-    container = sr.ContentSequence[-1]
-    return " ".join(item.TextValue for item in container.ContentSequence if item.ValueType == "TEXT")
+    return " ".join(item.TextValue for item in evaluations_in(sr) if item.ValueType == "TEXT")
 
 
 def _capture(study: Detection) -> str:

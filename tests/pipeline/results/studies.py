@@ -235,3 +235,10 @@ def _write(
 
 def _frame(ds: Dataset, path: Path, number: int | None = None) -> FrameReference:
     return FrameReference(str(ds.SOPInstanceUID), str(ds.SOPClassUID), str(path), number)
+
+
+def evaluations_in(report: Dataset) -> list[Dataset]:
+    """The items of a report's container *Qualitative Evaluations*."""
+    name = "Qualitative Evaluations"
+    (container,) = (i for i in report.ContentSequence if i.ConceptNameCodeSequence[0].CodeMeaning == name)
+    return list(container.ContentSequence)

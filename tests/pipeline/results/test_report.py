@@ -20,7 +20,7 @@ from pipeline.results.sr.report import Companions, make_report
 from tests.dicom_factory import Patient
 
 from .conftest import Make
-from .studies import CREATED, KEY, Detection, follow_up, verified
+from .studies import CREATED, KEY, Detection, evaluations_in, follow_up, verified
 
 pytestmark = pytest.mark.slow
 
@@ -54,9 +54,7 @@ def derived_in(report: Dataset) -> dict[str, hd.sr.MeasurementsAndQualitativeEva
 
 
 def remarks_in(report: Dataset) -> list[str]:
-    container = report.ContentSequence[-1]
-    assert container.ConceptNameCodeSequence[0].CodeMeaning == "Qualitative Evaluations"
-    return [item.TextValue for item in container.ContentSequence if item.ValueType == "TEXT"]
+    return [item.TextValue for item in evaluations_in(report) if item.ValueType == "TEXT"]
 
 
 def test_each_lesion_has_a_group_with_its_numbers(detection_of: Make) -> None:
@@ -242,10 +240,9 @@ def test_a_series_list_tells_the_revisions_apart(detection_of: Make) -> None:
 
 
 def coded_in(report: Dataset) -> dict[str, str]:
-    items = report.ContentSequence[-1].ContentSequence
     return {
         item.ConceptNameCodeSequence[0].CodeValue: item.ConceptCodeSequence[0].CodeMeaning
-        for item in items
+        for item in evaluations_in(report)
         if item.ValueType == "CODE"
     }
 
