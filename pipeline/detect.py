@@ -111,11 +111,11 @@ def detect(
     >>> (study,), _ = read_studies(find_files(Path("node/demo/study")))
     >>> detection = detect(select_series(study), load_profile("default"), device="cpu")
     >>> print(wording.impression(detection.findings))
-    6 cerebral microbleeds: 5 definite, 1 possible. Pattern: mixed (lobar and deep or infratentorial).
+    6 cerebral microbleeds: 6 definite, 0 possible. Pattern: mixed (lobar and deep or infratentorial).
     >>> for lesion in detection.findings.lesions[:2]:
     ...     print(wording.lesion_line(lesion))
-    left cerebellum (infratentorial), possible, 4.2 mm, probability 0.88
-    right temporal (lobar), definite, 2.7 mm, probability > 0.99
+    left cerebellum (infratentorial), definite, 4.2 mm, probability 0.93
+    right temporal (lobar), definite, 2.7 mm, probability 0.99
     """
     profile.require_trained()
     watch = Stopwatch(progress)

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 COMMANDS = [  # the contract's
     *("up", "receiver", "worker", "worklist", "sweep"),
     *("detect", "route", "send", "echo", "jobs", "show", "retry", "reroute", "profiles", "demo"),
-    *("users", "audit", "correct", "erase", "doctor", "init", "backup", "restore", "qa"),
+    *("users", "audit", "correct", "erase", "doctor", "init", "backup", "restore", "qa", "pull"),
 ]
 
 
