@@ -326,6 +326,7 @@ def test_commands_that_show_or_change_patients_data_are_in_the_audit(
         "retry": (("retry", failed[1]), failed[0], "retried a job"),
         "reroute": (("reroute", uid), uid, "routed a study again"),
         "audit": (("audit", "--study", uid), uid, "looked at the audit"),
+        "pull": (("pull", "list"), "", "looked at the list"),
     }
     for words, study, action in commands.values():
         for json_option in ((), ("--json",)) if words[0] in ("jobs", "show", "audit") else ((),):
