@@ -331,11 +331,12 @@ def test_an_upload_that_stands_still_is_ended(ledger: Ledger, fast_folder: Path)
 
 
 def test_a_stranger_has_no_more_time_than_on_any_page(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "REQUEST_S", 1.0)
+    monkeypatch.setattr(connections, "REQUEST_S", 3.0)  # a busy machine needs a second to answer
     with uploading(app, "", body(*FILES)[:-400]) as (_, stranger):
         assert stranger.recv(65_536).startswith(b"HTTP/1.1 401 ")
-        while stranger.recv(65_536):  # cut off, though its request is not complete
-            pass
+        with suppress(ConnectionResetError):
+            while stranger.recv(65_536):  # cut off, though its request is not complete
+                pass
 
 
 def test_of_a_sender_that_hangs_up_what_was_complete_stays(
