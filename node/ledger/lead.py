@@ -43,10 +43,12 @@ class Lead:
         """Whether this process leads now; it does from now on if no other process does."""
         try:
             held = self._lock_file() if self._engine.dialect.name == "sqlite" else self._lock_session()
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OSError) as error:  # an outage of the database or of the disk: asked again next time
             self.close()
-            _log.warning("the database does not answer", what=self._name, why=type(error).__name__)
-            held = False
+            if self._held is not None:
+                _log.warning("does not know who leads; it is asked again", what=self._name, why=type(error).__name__)
+            self._held = None
+            return False
         if held is not self._held:
             _log.info("leads" if held else "stands by: another process leads", what=self._name)
         self._held = held

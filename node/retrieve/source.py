@@ -117,7 +117,6 @@ class TransferLimits:
     stopped: Callable[[], str]
     max_instances: int
     table: str = "priors"
-    """The table of the settings that has these limits."""
 
     @property
     def left_s(self) -> float:
