@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import secrets
 import socket
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -23,9 +23,9 @@ from node.leases import Heartbeat, pause_s
 from node.ledger import EarlierStudy, Ledger, PriorRequest, PriorState, StudyRecord, TransferCounts
 from node.ledger.patients import identifier_contradiction
 from node.logs import explain
-from node.processes.alive import SILENCE_LIMIT_S
 from node.retrieve import open_source
 from node.retrieve.source import FoundStudy, SourceError, StudyQuery, StudySource, TransferLimits
+from node.retrieve.threads import WorkThreads
 from node.retrieve.wanted import WantedSeries, in_words, wanted_series
 from node.settings import Settings
 from node.settings.recognition import recognition
@@ -37,7 +37,6 @@ AT_A_TIME = 2
 """Requests processed at the same time, so as not to overload the PACS."""
 LOOKED_AT = 10
 """Largest number of studies whose series are queried; the latest ones."""
-POLL_S = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -68,46 +67,29 @@ class Fetcher:
     settings: Settings
     ledger: Ledger
     source: StudySource
-    _stopping: threading.Event = field(default_factory=threading.Event)
-    _threads: list[threading.Thread] = field(default_factory=list)
-    _came_round: dict[str, float] = field(default_factory=dict)
+    _threads: WorkThreads = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._threads = WorkThreads(self.settings.queue.grace_s, self._say_failing)
+
+    @staticmethod
+    def _say_failing(_name: str, why: str) -> None:
+        _log.error("earlier studies cannot be fetched now; it is tried again", why=why)
 
     def works(self) -> bool:
         """Whether every thread runs, and none has worked on one request for longer than that may take."""
-        limit_s = self.settings.priors.fetch_s * (self.settings.priors.max_studies + 1) + SILENCE_LIMIT_S
-        now = time.monotonic()
-        return all(thread.is_alive() for thread in self._threads) and all(
-            now - at < limit_s for at in self._came_round.values()
-        )
+        return self._threads.works()
 
     def __enter__(self) -> Self:
-        name = f"priors@{socket.gethostname()}-{secrets.token_hex(3)}"
+        owner = f"priors@{socket.gethostname()}-{secrets.token_hex(3)}"
+        limit_s = self.settings.priors.fetch_s * (self.settings.priors.max_studies + 1)
         for number in range(AT_A_TIME):
-            work = threading.Thread(target=self._run, args=(f"{name}/{number}",), name=f"priors-{number}", daemon=True)
-            work.start()
-            self._threads.append(work)
+            self._threads.start(f"priors-{number}", partial(self.work, f"{owner}/{number}"), limit_s)
         _log.info("ready to fetch earlier studies", source=self.source.address)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join(self.settings.queue.grace_s)
-
-    def _run(self, owner: str) -> None:
-        failing = ""
-        while not self._stopping.is_set():
-            self._came_round[owner] = time.monotonic()
-            try:
-                busy = self.work(owner)
-                failing = ""
-            except Exception as error:  # the database is away: the lease runs out, and the request is claimed again
-                busy, why = False, explain(error).splitlines()[0]
-                if why != failing:
-                    _log.error("earlier studies cannot be fetched now; it is tried again", why=why)
-                failing = why
-            if not busy:
-                self._stopping.wait(POLL_S)
+        self._threads.stop()
 
     def work(self, owner: str) -> bool:
         """Process the most urgent request that is due; false if there is none."""
@@ -119,7 +101,7 @@ class Fetcher:
         with Heartbeat(lambda: self.ledger.prolong_prior_request(uid, owner, lease_s), lease_s) as heartbeat:
 
             def stopped() -> str:
-                return "the node stops" if self._stopping.is_set() else "another process took it over" * heartbeat.lost
+                return "the node stops" if self._threads.stopping else "another process took it over" * heartbeat.lost
 
             try:
                 state, why = _Attempt(self.settings, self.ledger, self.source, request, owner, stopped).run()
@@ -135,7 +117,7 @@ class Fetcher:
 
     def _put_off(self, request: PriorRequest, owner: str, error: SourceError) -> None:
         uid, why = request.study_instance_uid, str(error)
-        if self._stopping.is_set():
+        if self._threads.stopping:
             self.ledger.put_off_prior_request(uid, owner, "the node stops", datetime.now(UTC), counted=False)
             return
         again = not error.lasting and request.attempts < self.settings.priors.attempts

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import secrets
 import socket
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import Literal, Self
 
@@ -22,9 +22,9 @@ from node.archive import Archive
 from node.leases import Heartbeat, pause_s
 from node.ledger import Ledger, Pull, PullState, TransferCounts
 from node.logs import explain
-from node.processes.alive import SILENCE_LIMIT_S
 from node.retrieve import open_source
 from node.retrieve.source import FoundSeries, SourceError, StudySource, TransferLimits
+from node.retrieve.threads import WorkThreads
 from node.retrieve.wanted import WantedSeries
 from node.settings import Settings
 from node.settings.pull import PullSettings
@@ -33,7 +33,8 @@ from pipeline.errors import InputError
 from .look import choose_series
 from .search import new_studies, query_of
 
-POLL_S = 1.0
+_PREFIX = "pull-"
+"""Of the names of its threads."""
 
 _log = structlog.get_logger(__name__)
 
@@ -45,56 +46,36 @@ class Puller:
     settings: Settings
     ledger: Ledger
     archive: Archive
-    _stopping: threading.Event = field(default_factory=threading.Event)
-    _threads: list[threading.Thread] = field(default_factory=list)
-    _came_round: dict[str, float] = field(default_factory=dict)
+    _threads: WorkThreads = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._threads = WorkThreads(self.settings.queue.grace_s, self._say_failing)
+
+    @staticmethod
+    def _say_failing(name: str, why: str) -> None:
+        _log.error("studies cannot be pulled now; it is tried again", source=name.removeprefix(_PREFIX), why=why)
 
     def works(self) -> bool:
         """Whether every thread runs, and none has worked on one query or study for longer than that may take."""
-        now = time.monotonic()
-        return all(thread.is_alive() for thread in self._threads) and all(
-            now - at < _limit_s(self.settings.pull[name]) for name, at in self._came_round.items()
-        )
+        return self._threads.works()
 
     def __enter__(self) -> Self:
-        owner = f"pull@{socket.gethostname()}-{secrets.token_hex(3)}"
+        owner, threads = f"pull@{socket.gethostname()}-{secrets.token_hex(3)}", self._threads
         for name, pacs in self.settings.pull.items():
             source = open_source(pacs, self.settings, self.ledger, self.archive)
-            worker = SourcePuller(self.settings, self.ledger, name, source, f"{owner}/{name}", self._stopping.is_set)
-            thread = threading.Thread(target=self._run, args=(worker,), name=f"pull-{name}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            worker = SourcePuller(self.settings, self.ledger, name, source, f"{owner}/{name}", lambda: threads.stopping)
+            thread = f"{_PREFIX}{name}"
+            threads.start(thread, partial(worker.work, partial(threads.beat, thread)), _limit_s(pacs))
             _log.info("ready to pull studies", source=name, address=pacs.address)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join(self.settings.queue.grace_s)
-
-    def _run(self, worker: SourcePuller) -> None:
-        failing = ""
-
-        def beat() -> None:
-            self._came_round[worker.name] = time.monotonic()
-
-        while not self._stopping.is_set():
-            beat()
-            try:
-                busy = worker.work(beat)
-                failing = ""
-            except Exception as error:  # the database is away: leases run out, and the work is claimed again
-                busy, why = False, explain(error).splitlines()[0]
-                if why != failing:
-                    _log.error("studies cannot be pulled now; it is tried again", source=worker.name, why=why)
-                failing = why
-            if not busy:
-                self._stopping.wait(POLL_S)
+        self._threads.stop()
 
 
 def _limit_s(pacs: PullSettings) -> float:
     way = pacs.dicom or pacs.dicomweb
-    return pacs.fetch_s + (2 * way.timeout_s if way is not None else 0.0) + SILENCE_LIMIT_S
+    return pacs.fetch_s + (2 * way.timeout_s if way is not None else 0.0)
 
 
 @dataclass(frozen=True)

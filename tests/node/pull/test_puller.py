@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -244,5 +245,5 @@ def test_the_threads_of_the_node_do_this_and_stop(site: Site, pacs: tuple[Orthan
     with Puller(settings, site.ledger, site.archive) as running:
         assert wait_for(lambda: site.ledger.images_received(uid_of(NEW)), 30)
         assert running.works()
-        assert all(thread.is_alive() for thread in running._threads)
-    assert not any(thread.is_alive() for thread in running._threads)
+        assert "pull-pacs" in {thread.name for thread in threading.enumerate()}
+    assert "pull-pacs" not in {thread.name for thread in threading.enumerate()}
