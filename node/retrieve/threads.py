@@ -1,4 +1,4 @@
-"""How are studies fetched beside the sweep? In threads that do one piece of work after the other, also after outages."""
+"""How are studies fetched beside the sweep? In threads that do one piece of work after another and outlive outages."""
 
 from __future__ import annotations
 
