@@ -9,7 +9,7 @@ from functools import cache
 from math import isfinite
 from typing import Any
 
-from sqlalchemy import Connection, Executable, and_, bindparam, exists, insert, or_, select, update
+from sqlalchemy import Connection, Executable, and_, bindparam, exists, insert, or_, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from .engine import Store, clean, locked
@@ -34,26 +34,56 @@ _STUDY_TEXT = (
     "study_description",
     "referring_physician",
 )
+_INSTANCE = (
+    "sop_instance_uid",
+    "series_instance_uid",
+    "sop_class_uid",
+    "transfer_syntax_uid",
+    "path",
+    "size",
+    "sha256",
+    "number_of_frames",
+    "orientation",
+    "position",
+    "calling_ae",
+    "peer",
+    "received_at",
+)
 _SERIES_TEXT = ("modality", "manufacturer", "body_part", "station_name", "institution", "calling_ae")
 
 
 # Statements for every instance that arrives, made once: SQLAlchemy takes longer to make one than the database to do it.
-_RECEIVING = locked(
-    select(series.c.series_instance_uid)
-    .join(studies)
-    .where(
-        series.c.series_instance_uid == bindparam("of_series"),
-        series.c.study_instance_uid == bindparam("of_study"),
-        series.c.state == SeriesState.RECEIVING,
-        studies.c.fetched.is_(False),
-    ),
-    of=series,
-)
 _COUNT = (
     update(series)
     .where(series.c.series_instance_uid == bindparam("of_series"))
     .values(instance_count=series.c.instance_count + 1, last_instance_at=bindparam("at"))
 )
+
+
+@cache
+def _insert_next(dialect: str) -> Executable:
+    """The statement that inserts a new instance of a series that is being received, and locks that series."""
+    insert_into = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    receiving = locked(
+        select(series.c.series_instance_uid)
+        .join(studies)
+        .where(
+            series.c.series_instance_uid == bindparam("of_series"),
+            series.c.study_instance_uid == bindparam("of_study"),
+            series.c.state == SeriesState.RECEIVING,
+            studies.c.fetched.is_(False),
+        ),
+        of=series,
+    ).subquery()
+    columns = [instances.c[name] for name in _INSTANCE]
+    values = [bindparam(column.name, type_=column.type) for column in columns]
+    rows = select(*values).select_from(receiving).where(true())  # SQLite needs a WHERE before ON CONFLICT
+    return (
+        insert_into(instances)
+        .from_select(columns, rows, include_defaults=False)
+        .on_conflict_do_nothing()
+        .returning(instances.c.sop_instance_uid)
+    )
 
 
 @cache
@@ -113,7 +143,7 @@ class Intake(Store):
         Any other instance changes nothing here.
         """
         uids = {"of_series": record.series_instance_uid, "of_study": record.study_instance_uid}
-        if connection.scalar(_RECEIVING, uids) is None or not self._insert(connection, record):
+        if connection.scalar(_insert_next(connection.dialect.name), _values(record) | uids) is None:
             return False
         connection.execute(_COUNT, {"of_series": record.series_instance_uid, "at": record.received_at})
         self._note_association(connection, record)
@@ -155,28 +185,8 @@ class Intake(Store):
             where = instances.c.sop_instance_uid == record.sop_instance_uid
             values = {"path": record.path, "received_at": record.received_at, "removed_at": None}
             connection.execute(update(instances).where(where).values(values))
-        elif not self._insert(connection, record):
+        elif not self._insert_missing(connection, instances, _values(record)):
             raise _RacedError
-
-    def _insert(self, connection: Connection, record: NewInstance) -> bool:
-        """Insert the instance, unless its UID is known; whether it was inserted."""
-        position = record.position if record.position is not None and isfinite(record.position) else None
-        values = {
-            "sop_instance_uid": record.sop_instance_uid,
-            "series_instance_uid": record.series_instance_uid,
-            "sop_class_uid": record.sop_class_uid,
-            "transfer_syntax_uid": record.transfer_syntax_uid,
-            "path": record.path,
-            "size": record.size,
-            "sha256": record.sha256,
-            "number_of_frames": _integer(record.number_of_frames) or 1,
-            "orientation": clean(record.orientation),
-            "position": position,
-            "calling_ae": clean(record.calling_ae),
-            "peer": clean(record.peer),
-            "received_at": record.received_at,
-        }
-        return self._insert_missing(connection, instances, values)
 
     def _lock_or_create_series(self, connection: Connection, record: NewInstance) -> Any:
         columns = (series.c.series_instance_uid, series.c.study_instance_uid, series.c.state, series.c.instance_count)
@@ -341,6 +351,26 @@ class Intake(Store):
 
 
 _NO_EVIDENCE: dict[str, Any] = {"open_associations": 0, "last_ended_released": False, "places": ()}
+
+
+def _values(record: NewInstance) -> dict[str, Any]:
+    """The row of an instance."""
+    position = record.position if record.position is not None and isfinite(record.position) else None
+    return {
+        "sop_instance_uid": record.sop_instance_uid,
+        "series_instance_uid": record.series_instance_uid,
+        "sop_class_uid": record.sop_class_uid,
+        "transfer_syntax_uid": record.transfer_syntax_uid,
+        "path": record.path,
+        "size": record.size,
+        "sha256": record.sha256,
+        "number_of_frames": _integer(record.number_of_frames) or 1,
+        "orientation": clean(record.orientation),
+        "position": position,
+        "calling_ae": clean(record.calling_ae),
+        "peer": clean(record.peer),
+        "received_at": record.received_at,
+    }
 
 
 def _is_requested(connection: Connection, record: NewInstance) -> bool:

@@ -23,6 +23,7 @@ _EVENT_REPORT_RQ, _ACTION_RQ = 0x0100, 0x0130
 _SOP_CLASS, _FIELD, _MESSAGE_ID, _ANSWERED_ID = 0x0002, 0x0100, 0x0110, 0x0120
 _PRIORITY, _DATA_SET_TYPE, _STATUS, _COMMENT, _SOP_INSTANCE = 0x0700, 0x0800, 0x0900, 0x0902, 0x1000
 _REQUESTED_CLASS, _REQUESTED_INSTANCE, _EVENT_TYPE, _ACTION_TYPE = 0x0003, 0x1001, 0x1002, 0x1008
+_MOVE_ORIGINATOR = 0x1030
 
 Request = C_STORE | C_ECHO | N_ACTION | N_EVENT_REPORT
 """A request that is served."""
@@ -62,6 +63,7 @@ def decode_request(command: bytes) -> tuple[Request | None, bool]:
         if isinstance(request, C_STORE):
             request.AffectedSOPInstanceUID = _uid(values[_SOP_INSTANCE])
             request.Priority = _number(values.get(_PRIORITY, b"\0\0"))
+            request.MoveOriginatorApplicationEntityTitle = _ae_title(values.get(_MOVE_ORIGINATOR, b""))
             request.DataSet = BytesIO()
         elif has_data_set:
             raise CommandError("a C-ECHO request with a data set")
@@ -133,6 +135,15 @@ def _uid(value: bytes) -> str:
     if not 1 <= len(text) <= 64 or not text.isascii():
         raise CommandError("malformed UID in the command set")
     return text.decode("ascii")
+
+
+def _ae_title(value: bytes) -> str | None:
+    """An AE title; ``None`` if there is none, or one that no device can have."""
+    title = value.strip(b"\0 ")
+    if not 1 <= len(title) <= 16 or not title.isascii() or b"\\" in title:
+        return None
+    text = title.decode("ascii")
+    return text if text.isprintable() else None
 
 
 def _padded(text: str, padding: bytes) -> bytes:

@@ -54,6 +54,8 @@ class AssociationHooks:
     ----------
     open_incoming : callable
         (association, context id, request) → the file for a data set that is about to arrive.
+    store : callable
+        (association, context id, request) → the response, called when the data set is complete; it must not raise.
     ended : callable
         (association) → None, called once for every established association when it has ended.
     refused : callable
@@ -61,6 +63,7 @@ class AssociationHooks:
     """
 
     open_incoming: Callable[[Any, int, C_STORE], IncomingFile]
+    store: Callable[[Any, int, C_STORE], C_STORE]
     ended: Callable[[Any], None]
     refused: Callable[[str], None] = lambda _reason: None
 
@@ -156,10 +159,17 @@ class BoundedAssociation(Association):
         elif self.is_established:
             context_id, request = self.dimse.get_msg()
             if request is not None:
-                self._serve_request(request, cast(int, context_id))
-                self.dimse.drop_incoming()
+                self._serve(request, cast(int, context_id))
             elif self.dul.idle_timer_expired():
                 self._abort(log, "no data within receiver.idle_timeout_s")
+
+    def _serve(self, request: Any, context_id: int) -> None:
+        """Serve a request: C-STORE here, the rare ones through pynetdicom's service classes."""
+        if isinstance(request, C_STORE):
+            self.dimse.send_msg(self._hooks.store(self, context_id, request), context_id)
+        else:
+            self._serve_request(request, context_id)
+        self.dimse.drop_incoming()
 
     def _negotiate(self, request: A_ASSOCIATE, log: Any) -> None:
         self.requestor.primitive = request

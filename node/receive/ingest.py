@@ -7,12 +7,13 @@ statuses of the storage service, see :mod:`node.receive.receiver`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any
 
-import numpy as np
 from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
@@ -23,6 +24,29 @@ from node.ledger import Ledger, NewInstance, StorageOutcome
 
 from .header import Header, NotUnderstoodError, read_header
 from .same_image import ImageComparison
+
+_TEXTS = {
+    "sop_class_uid": "SOPClassUID",
+    "series_instance_uid": "SeriesInstanceUID",
+    "study_instance_uid": "StudyInstanceUID",
+    "patient_id": "PatientID",
+    "issuer_of_patient_id": "IssuerOfPatientID",
+    "patient_name": "PatientName",
+    "patient_birth_date": "PatientBirthDate",
+    "patient_sex": "PatientSex",
+    "accession_number": "AccessionNumber",
+    "study_date": "StudyDate",
+    "study_time": "StudyTime",
+    "study_description": "StudyDescription",
+    "referring_physician": "ReferringPhysicianName",
+    "modality": "Modality",
+    "series_description": "SeriesDescription",
+    "manufacturer": "Manufacturer",
+    "body_part": "BodyPartExamined",
+    "station_name": "StationName",
+    "institution": "InstitutionName",
+}
+"""Fields of a :class:`NewInstance` that hold a value of the header as text."""
 
 SUCCESS, CONFLICT, OUT_OF_RESOURCES, MISMATCH, NOT_UNDERSTOOD = 0x0000, 0xB000, 0xA700, 0xA900, 0xC000
 PROCESSING_FAILURE = 0x0110
@@ -196,35 +220,18 @@ def _bare_record(arrival: Arrival, incoming: IncomingFile) -> NewInstance:
 
 def _full_record(bare: NewInstance, header: Header) -> NewInstance:
     """Add the values of the data set."""
+    texts: dict[str, Any] = dict(zip(_TEXTS, header.texts(tuple(_TEXTS.values())), strict=True))
     orientation, position = slice_place(
         header.numbers("ImageOrientationPatient"), header.numbers("ImagePositionPatient")
     )
     return replace(
         bare,
         sop_instance_uid=header.text("SOPInstanceUID"),
-        sop_class_uid=header.text("SOPClassUID"),
-        series_instance_uid=header.text("SeriesInstanceUID"),
-        study_instance_uid=header.text("StudyInstanceUID"),
         number_of_frames=max(1, header.integer("NumberOfFrames") or 1),
         orientation=orientation,
         position=position,
-        patient_id=header.text("PatientID"),
-        issuer_of_patient_id=header.text("IssuerOfPatientID"),
-        patient_name=header.text("PatientName"),
-        patient_birth_date=header.text("PatientBirthDate"),
-        patient_sex=header.text("PatientSex"),
-        accession_number=header.text("AccessionNumber"),
-        study_date=header.text("StudyDate"),
-        study_time=header.text("StudyTime"),
-        study_description=header.text("StudyDescription"),
-        referring_physician=header.text("ReferringPhysicianName"),
-        modality=header.text("Modality"),
         series_number=header.integer("SeriesNumber"),
-        series_description=header.text("SeriesDescription"),
-        manufacturer=header.text("Manufacturer"),
-        body_part=header.text("BodyPartExamined"),
-        station_name=header.text("StationName"),
-        institution=header.text("InstitutionName"),
+        **texts,
     )
 
 
@@ -247,15 +254,13 @@ def slice_place(orientation: Sequence[float] | None, position: Sequence[float] |
     """
     if orientation is None or position is None or len(orientation) != 6 or len(position) != 3:
         return "", None
-    row, column = np.asarray(orientation[:3], dtype=float), np.asarray(orientation[3:], dtype=float)
-    with np.errstate(all="ignore"):  # a header may hold any number
-        normal = np.cross(row, column)  # PS3.3 C.7.6.2.1.1
-        length = float(np.linalg.norm(normal))
-        place = float(np.dot(normal, np.asarray(position, dtype=float)))
-    if not np.isfinite(length) or length < 0.5 or not np.isfinite(place):
+    (a, b, c), (d, e, f) = orientation[:3], orientation[3:]
+    normal = (b * f - c * e, c * d - a * f, a * e - b * d)  # PS3.3 C.7.6.2.1.1
+    length = math.hypot(*normal)
+    place = sum(n * p for n, p in zip(normal, position, strict=True))
+    if not math.isfinite(length) or length < 0.5 or not math.isfinite(place):  # a header may hold any number
         return "", None
-    rounded = np.round(normal / length, 2) + 0.0  # no negative zero
-    return ",".join(f"{x:.2f}" for x in rounded), place / length
+    return ",".join(f"{round(n / length, 2) + 0.0:.2f}" for n in normal), place / length  # no negative zero
 
 
 def _file_meta(sop_class: str, sop_instance: str, syntax: str) -> bytes:

@@ -28,14 +28,14 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import pydicom.config
 import structlog
-from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom import _config as pynetdicom_config
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.presentation import PresentationContext
 from sqlalchemy.exc import SQLAlchemyError
 
 from node.archive import Archive, IncomingFile, OutOfResourcesError
@@ -147,11 +147,12 @@ class Receiver:
                 self._settings.ae_title,
                 storage_contexts(limits.extra_sop_classes),
                 settings=limits,
-                hooks=AssociationHooks(self._open_incoming, self._association_ended, self._count_refusal),
+                hooks=AssociationHooks(
+                    self._open_incoming, self._answer_store, self._association_ended, self._count_refusal
+                ),
                 admission=self._admission,
                 tls=tls,
                 evt_handlers=[
-                    (evt.EVT_C_STORE, self._handle_store),
                     (evt.EVT_C_ECHO, lambda _: SUCCESS),
                     (evt.EVT_N_EVENT_REPORT, commitment.record_report),
                     (evt.EVT_N_ACTION, commitment.record_request),
@@ -205,10 +206,10 @@ class Receiver:
         syntax = association._accepted_cx[context_id].transfer_syntax[0]
         return self._ingest.open(str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID), syntax)
 
-    def _handle_store(self, event: evt.Event) -> Dataset:
-        association = cast(BoundedAssociation, event.assoc)
+    def _answer_store(self, association: BoundedAssociation, context_id: int, request: C_STORE) -> C_STORE:
+        """Store the object of a C-STORE request, and make the response (PS3.7 9.1.1)."""
         try:
-            result = self._store(association, event)
+            result = self._store(association, association._accepted_cx[context_id], request)
         except OutOfResourcesError as error:
             result = IngestResult(OUT_OF_RESOURCES, error.what)
         except (SQLAlchemyError, OSError) as error:
@@ -223,25 +224,28 @@ class Receiver:
                 why=result.why,
                 calling_ae=association.calling_ae,
                 peer=association.peer,
-                sop_instance_uid=str(cast(Any, event.request).AffectedSOPInstanceUID),
+                sop_instance_uid=str(request.AffectedSOPInstanceUID),
             )
         self._tallies.count(INSTANCES, outcome=outcome_of(result.status, new=result.new))
-        answer = Dataset()
-        answer.Status = result.status
+        response = C_STORE()
+        response.MessageIDBeingRespondedTo = request.MessageID
+        response.AffectedSOPClassUID = request.AffectedSOPClassUID
+        response.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
+        response.Status = result.status
         if result.why:
-            answer.ErrorComment = result.why[:_COMMENT_LENGTH]
-        return answer
+            response.ErrorComment = result.why[:_COMMENT_LENGTH]  # type: ignore[assignment]
+        return response
 
-    def _store(self, association: BoundedAssociation, event: evt.Event) -> IngestResult:
+    def _store(self, association: BoundedAssociation, context: PresentationContext, request: C_STORE) -> IngestResult:
         """Store the object of a C-STORE request."""
-        request, incoming = cast(Any, event.request), association.dimse.incoming
+        incoming = association.dimse.incoming
         if incoming is None:
             return IngestResult(NOT_UNDERSTOOD, "request without a data set")
         originator = str(request.MoveOriginatorApplicationEntityTitle or "").strip()
         arrival = Arrival(
-            sop_class_uids=(str(request.AffectedSOPClassUID), str(event.context.abstract_syntax)),
+            sop_class_uids=(str(request.AffectedSOPClassUID), str(context.abstract_syntax)),
             sop_instance_uid=str(request.AffectedSOPInstanceUID),
-            transfer_syntax_uid=str(event.context.transfer_syntax),
+            transfer_syntax_uid=str(context.transfer_syntax[0]),
             calling_ae=association.calling_ae,
             peer=association.peer,
             association=self._prefix + association.identity,

@@ -28,6 +28,18 @@ def test_a_store_request_is_read_as_it_was_written() -> None:
     assert named == (IMAGE.SOPClassUID, IMAGE.SOPInstanceUID, 1, 2)
 
 
+@pytest.mark.parametrize(
+    ("sent", "read"), [("PACS", "PACS"), (" CMBNODE ", "CMBNODE"), ("", None), ("A\\\\B", None), ("MÜLLER", None)]
+)
+def test_who_asked_for_a_move_is_read_if_an_application_can_have_that_title(sent: str, read: str | None) -> None:
+    title = sent.encode("latin-1")
+    title += b" " * (len(title) % 2)
+    element = struct.pack("<HHL", 0, 0x1030, len(title)) + title
+    request, _ = decode_request(store_command(IMAGE) + element)
+    assert isinstance(request, C_STORE)
+    assert request.MoveOriginatorApplicationEntityTitle == read
+
+
 def test_a_request_for_commitment_is_read_as_it_was_written() -> None:
     request, has_data_set = decode_request(action_command())
     assert isinstance(request, N_ACTION)

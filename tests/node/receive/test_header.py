@@ -25,7 +25,7 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
-from node.receive.header import NotUnderstoodError, read_header
+from node.receive.header import KEYWORDS, Header, NotUnderstoodError, read_header
 
 LIMIT = 2**26
 PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
@@ -81,6 +81,20 @@ def test_the_header_is_read_in_every_encoding(syntax: UID, undefined: bool) -> N
     assert header.numbers("ImagePositionPatient") == (1.5, -2.0, 3.0)
     assert (header.text("Manufacturer"), header.integer("NumberOfFrames")) == ("", None)
     assert header.numbers("ImageOrientationPatient") is None
+
+
+@settings(max_examples=60)
+@given(name=st.text(max_size=40), identity=st.text(max_size=10), character_set=st.sampled_from(["", "ISO_IR 100"]))
+def test_values_are_the_same_together_as_one_by_one(name: str, identity: str, character_set: str) -> None:
+    raw = {
+        0x00080005: ("CS", character_set.encode()),
+        0x00100010: (None, name.encode()),
+        0x00100020: ("LO", identity.encode()),
+        0x0020000D: ("UI", b"1.2.3\0"),
+    }
+    for _ in range(2):  # the second time from memory
+        header = Header({tag: value for tag, value in raw.items() if value[1]}, implicit=False, little=True)
+        assert header.texts(KEYWORDS) == tuple(map(header.text, KEYWORDS))
 
 
 def test_a_deflated_header_is_read() -> None:
