@@ -76,7 +76,7 @@ class Site:
         assert len(answers) == len(paths)
         return uid
 
-    def done(self, uids: list[str], limit_s: float = 120) -> None:
+    def done(self, uids: list[str], limit_s: float = 240) -> None:
         """Wait until each study was analysed once and its results are at the PACS."""
 
         def all_there() -> bool:
