@@ -134,8 +134,7 @@ def check_gpu(settings: Settings) -> Iterator[Checkup]:
     elif settings.device == "cuda":
         yield wrong("GPU", 'device = "cuda", but there is no GPU', 'install its driver, or set device = "auto"')
     else:
-        threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
-        yield ok("GPU", f"none; networks run on the CPU ({threads})")
+        yield ok("GPU", f"none; networks run on the CPU ({found.cpu})")
 
 
 def _driver() -> str:

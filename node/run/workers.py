@@ -143,7 +143,7 @@ class Worker:
 
         found = find_hardware()
         on_gpu = bool(found.gpu) and self.settings.device != "cpu"
-        device = found.gpu if on_gpu else f"CPU, {found.threads} threads"
+        device = found.gpu if on_gpu else f"CPU, {found.cpu}"
         _log.info("networks run on", device=device, pytorch=found.pytorch)
 
     def deliver(self, destination: str) -> None:

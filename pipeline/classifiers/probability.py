@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.candidates import Candidate
 from pipeline.geometry import Acquisition
+from pipeline.networks.hardware import quick_convolutions
 from pipeline.networks.inputs import Inputs, prepare
 from pipeline.networks.loading import load_network
 from pipeline.networks.weights import Weights
@@ -37,11 +38,13 @@ def odds(
 ) -> NDArray[np.float64]:
     """Log odds of a microbleed at each centre; `patches` cuts the input for some of them, `bleed` is its class."""
     found = []
-    with torch.inference_mode():
+    with torch.inference_mode(), quick_convolutions(device):
         for start in range(0, len(centres), BATCH):
             batch = patches(centres[start : start + BATCH]).to(device)
             views = [batch, batch.flip(-1)] if mirror else [batch]
-            found.append(torch.stack([bleed_odds(network(view), bleed) for view in views]).mean(0).double().cpu())
+            found.append(
+                torch.stack([bleed_odds(network(view).float(), bleed) for view in views]).mean(0).double().cpu()
+            )
     return np.asarray(torch.cat(found).numpy()) if found else np.empty(0)
 
 

@@ -58,7 +58,8 @@ class HeatmapNet(nn.Module):
             x = block(down(x))
         for join, fine in zip(reversed(self.joins), reversed(passed), strict=True):
             x = join(torch.cat([fine, F.interpolate(x, fine.shape[2:], mode="nearest")], 1))
-        logits: Tensor = self.head(x)
+        with torch.autocast(x.device.type, enabled=False):  # neighbours must not become equal
+            logits: Tensor = self.head(x.float())
         return logits
 
 
