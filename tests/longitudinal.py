@@ -24,8 +24,8 @@ from training.simulation.protocol import Protocol
 from training.simulation.scene import Scene, SceneParameters, make_scene
 from training.simulation.signal import fine_signal, white_matter_level
 from training.simulation.study import Images, SimulatedStudy, make_images
-from training.simulation.truth import SimulatedTruth
 from training.simulation.veins import VeinParameters
+from training.simulation.visibility import SimulatedTruth
 from training.simulation.writers.identity import Patient, StudyIdentity
 from training.simulation.writers.vendors import write_dicom
 

@@ -30,6 +30,7 @@ from typing import IO, Protocol
 from pipeline.errors import CmbError
 
 from .incoming import MEGABYTE, NO_SPACE, IncomingFile, out_of_resources
+from .quarantine import MOST_FILES, MOST_MB, bound_quarantine
 
 _STUDY_LOCKS = 64  # lock files that all studies share
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)*")
@@ -116,7 +117,7 @@ class Archive:
     """
 
     def __init__(
-        self, root: Path, free_disk_mb: int = 0, *, quarantine_files: int = 1000, quarantine_mb: int = 4096
+        self, root: Path, free_disk_mb: int = 0, *, quarantine_files: int = MOST_FILES, quarantine_mb: int = MOST_MB
     ) -> None:
         self.root = root.absolute()
         self._free_disk_bytes = free_disk_mb * MEGABYTE
@@ -321,22 +322,8 @@ class Archive:
             beside.check()
             self._publish(data, self.root / path)
             self._publish(beside, (self.root / path).with_suffix(".json"))
-            self._bound_quarantine()
+            bound_quarantine(self.root / "quarantine", self._quarantine_files, self._quarantine_bytes)
         return StoredFile(str(path), data.size, data.sha256)
-
-    def _bound_quarantine(self) -> None:
-        """Remove the oldest objects beyond the limits, under the quarantine's lock."""
-        found = []
-        for path in (self.root / "quarantine").glob("*.dcm"):
-            with suppress(FileNotFoundError):  # an administrator may remove files at any time
-                found.append((path.stat(), path))
-        newest_first = sorted(found, key=lambda entry: entry[0].st_mtime_ns, reverse=True)
-        total = 0
-        for count, (facts, path) in enumerate(newest_first, 1):
-            total += facts.st_size
-            if count > self._quarantine_files or total > self._quarantine_bytes:
-                path.with_suffix(".json").unlink(missing_ok=True)
-                path.unlink(missing_ok=True)
 
 
 def content_start(file: IO[bytes]) -> int:

@@ -92,8 +92,8 @@ def sign(secret: str, content: bytes) -> str:
 class Email:
     """SMTP, with STARTTLS or TLS."""
 
-    def __init__(self, settings: EmailSettings, ae_title: str) -> None:
-        self._settings, self._ae_title = settings, ae_title
+    def __init__(self, settings: EmailSettings) -> None:
+        self._settings = settings
 
     @property
     def address(self) -> str:
@@ -104,7 +104,7 @@ class Email:
         """Send a mail to all recipients; it counts as sent if the server takes it for one of them."""
         settings = self._settings
         mail = EmailMessage()
-        mail["Subject"] = f"[{self._ae_title}] {one_line(message.title)}"
+        mail["Subject"] = message.subject
         mail["From"], mail["To"] = settings.sender, ", ".join(settings.recipients)
         mail["Date"] = formatdate(localtime=True)
         mail["Message-ID"] = f"<{message.id}@{settings.sender.rpartition('@')[2]}>"
@@ -151,5 +151,5 @@ def open_channels(settings: Settings) -> dict[str, Channel]:
     if (webhook := settings.notices.webhook) is not None:
         channels["webhook"] = Webhook(webhook)
     if (email := settings.notices.email) is not None:
-        channels["email"] = Email(email, settings.ae_title)
+        channels["email"] = Email(email)
     return channels

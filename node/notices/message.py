@@ -43,7 +43,7 @@ class Message:
     """
 
     id: str
-    title: str
+    subject: str
     text: str
     document: dict[str, Any]
 
@@ -75,7 +75,8 @@ def write_message(message: NoticeMessage, settings: Settings) -> Message:
         "left_out": left_out,
         "notices": items,
     }
-    return Message(message.id, title, "\n".join(lines), document)
+    subject = f"[{settings.ae_title}] {one_line(title)}"
+    return Message(message.id, subject, "\n".join(lines), document)
 
 
 def _headline(kind: str, is_over: bool, number: int) -> str:

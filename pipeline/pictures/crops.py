@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from pipeline.findings import Findings, Point
-from pipeline.results.sc.panels import COLOURS, font
+from pipeline.results.colours import COLOURS
+from pipeline.results.sc.panels import font
 
 from .anatomy import EDGES, AnatomicalAxes, AnatomicalPlane, Section
 from .picture_archive import write_picture_archive

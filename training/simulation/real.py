@@ -30,7 +30,7 @@ from .insertion import Physics, insert
 from .lesion_sampling import LesionParameters, draw_inclusions
 from .protocol import Protocol, SwiFilter, Vendor
 from .study import Images, SimulatedStudy
-from .truth import judge
+from .visibility import judge
 
 Float32 = NDArray[np.float32]
 COHORT = "inserted"

@@ -17,7 +17,7 @@ from .noise import colour, g_factor, local_bias
 from .protocol import Protocol, Sequence
 from .scene import Scene
 from .signal import fine_signal, white_matter_level
-from .truth import SimulatedTruth, judge
+from .visibility import SimulatedTruth, judge
 
 Float32 = NDArray[np.float32]
 Complex64 = NDArray[np.complex64]

@@ -14,17 +14,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.findings import Certainty, Lesion, Trend
 from pipeline.geometry import Geometry, Volume
+from pipeline.results.colours import Colour, colour
 
 BACKGROUND: Final = (9, 11, 15)
 TEXT: Final = (232, 236, 241)
 MUTED: Final = (150, 160, 173)
-Colour = tuple[int, int, int]
 _Rectangle = tuple[float, float, float, float]
-COLOURS: Final[dict[Certainty, Colour]] = {  # distinguishable in colour blindness; the SEG uses the same
-    Certainty.DEFINITE: (255, 176, 59),
-    Certainty.POSSIBLE: (92, 200, 255),
-}
-NEW_COLOURS: Final[dict[Certainty, Colour]] = {Certainty.DEFINITE: (255, 92, 120), Certainty.POSSIBLE: (206, 150, 255)}
 
 _OVERSAMPLING: Final = 3  # Pillow draws without anti-aliasing
 _MARGIN_MM: Final = 4.0
@@ -40,11 +35,6 @@ _PLATE: Final = 3
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The built-in font of Pillow; it has Latin letters only."""
     return ImageFont.load_default(size)
-
-
-def colour(lesion: Lesion) -> Colour:
-    """By certainty; microbleeds that are new since the prior study have colours of their own."""
-    return (NEW_COLOURS if lesion.trend is Trend.NEW else COLOURS)[lesion.certainty]
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from PIL import Image, ImageDraw
 
 from pipeline.findings import Certainty, Findings, Lesion, LesionOrigin, wording
 from pipeline.findings.summary import REGIONS, SIDES
+from pipeline.results.colours import COLOURS, Colour, colour
 from pipeline.results.context import plain
 
-from .panels import COLOURS, MUTED, TEXT, Colour, PanelRing, SliceRenderer, colour, draw_ring, font
+from .panels import MUTED, TEXT, PanelRing, SliceRenderer, draw_ring, font
 
 MARGIN: Final = 24
 CORNER: Final = 90

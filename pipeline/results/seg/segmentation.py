@@ -12,8 +12,8 @@ from pydicom import Dataset
 from pipeline.errors import CmbError
 from pipeline.findings import Lesion, LesionOrigin, Trend, wording
 from pipeline.results import codes
+from pipeline.results.colours import colour
 from pipeline.results.context import ResultContext, plain
-from pipeline.results.sc.panels import colour
 from pipeline.results.source import SourceImages
 
 SERIES_NUMBER: Final = 9002

@@ -12,10 +12,11 @@ from PIL import Image, ImageDraw
 from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage, SecondaryCaptureImageStorage
 
 from pipeline.findings import Certainty, Lesion
+from pipeline.results.colours import COLOURS, NEW_COLOURS
 from pipeline.results.context import ResultContext
 from pipeline.results.sc.capture import make_capture
 from pipeline.results.sc.montage import HEIGHT, WIDTH, draw_pages, montage
-from pipeline.results.sc.panels import BACKGROUND, COLOURS, NEW_COLOURS, SliceRenderer, _overlap, direction_letter
+from pipeline.results.sc.panels import BACKGROUND, SliceRenderer, _overlap, direction_letter
 from pipeline.results.sc.sidebar import Sidebar
 from pipeline.results.source import read_planes
 

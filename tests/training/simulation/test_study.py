@@ -14,7 +14,7 @@ from training.simulation.protocol import PhaseFilter, Protocol, Sequence, SwiFil
 from training.simulation.scene import Scene, make_scene
 from training.simulation.sites import Sites
 from training.simulation.study import simulate
-from training.simulation.truth import NOT_SEEN
+from training.simulation.visibility import NOT_SEEN
 
 pytestmark = pytest.mark.slow
 

@@ -25,8 +25,8 @@ from training.simulation.regions import PARCELLATION
 from training.simulation.scene import Scene, make_scene
 from training.simulation.sites import Sites
 from training.simulation.study import SimulatedStudy, simulate
-from training.simulation.truth import VISIBLE_CNR, VISIBLE_CONSPICUITY, VISIBLE_CONTRAST
 from training.simulation.veins.mimics import end_on_veins, vein_places
+from training.simulation.visibility import VISIBLE_CNR, VISIBLE_CONSPICUITY, VISIBLE_CONTRAST
 from training.simulation.writers.arrays import write_arrays
 from training.simulation.writers.identity import SIMULATED, Patient, StudyIdentity
 from training.simulation.writers.nifti import write_nifti
