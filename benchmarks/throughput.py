@@ -1,10 +1,12 @@
 """How many studies per hour does a host analyse, and how much memory and disk do they need?
 
-    python -m benchmarks.throughput [--study FOLDER] [--studies 6] [--workers 1 2]
+    python -m benchmarks.throughput [--study FOLDER] [--studies 6] [--workers 1 2] [--one-core-each]
 
 All studies arrive in one association, before the first is analysed; a whole node and a real Orthanc, the profile
 `default`. Further workers are what `cmbnode worker --queue analyse` starts. Memory is the proportional set size of a
-worker with its children, sampled; disk is what the data folder holds for one study.
+worker with its children, sampled; disk is what the data folder holds for one study. With ``--one-core-each`` the first
+worker and its children run on the first core alone, the second on the second, and so on, each with one thread: does the
+rate grow with the workers?
 """
 
 from __future__ import annotations
@@ -84,7 +86,15 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def measure(sources: Path, number: int, workers: int, folder: Path) -> str:
+def keep_to_a_core(pids: list[int]) -> None:
+    """Have each worker, and what it starts from now on, use one core."""
+    cores = sorted(os.sched_getaffinity(0))
+    for pid, core in zip(pids, cores, strict=False):
+        for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+            process.cpu_affinity([core])
+
+
+def measure(sources: Path, number: int, workers: int, folder: Path, *, one_core_each: bool) -> str:
     """Analyse the studies of a folder with so many workers; return a row of the table."""
     memory = Memory()
     with ExitStack() as running:
@@ -93,6 +103,8 @@ def measure(sources: Path, number: int, workers: int, folder: Path) -> str:
         node = running.enter_context(run_node(folder / "node", pacs, **DEFAULTS))
         pids = [node.part("worker --queue analyse").pid]
         pids += [running.enter_context(further_worker(node)) for _ in range(workers - 1)]
+        if one_core_each:
+            keep_to_a_core(pids)
         with watch(memory, pids):
             done = node.command("send", str(sources), f"{AE_TITLE}@127.0.0.1:{node.dicom_port}")
             assert done.returncode == 0, done.stderr
@@ -124,7 +136,10 @@ def main() -> None:
     parser.add_argument("--study", type=Path, help="folder of one study; by default one is simulated")
     parser.add_argument("--studies", type=int, default=6, help="how many copies of it are sent")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--one-core-each", action="store_true", help="each worker has one core and one thread")
     given = parser.parse_args()
+    if given.one_core_each:
+        os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), "1")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         study = given.study or simulated_study(folder / "simulated")
@@ -135,7 +150,9 @@ def main() -> None:
         print("| workers | studies per hour | memory per worker, GB | images, MB per study | results, MB per study |")
         print("|---:|---:|---:|---:|---:|")
         for workers in given.workers:
-            print(measure(folder / "copies", given.studies, workers, folder / f"{workers} workers"), flush=True)
+            work = folder / f"{workers} workers"
+            row = measure(folder / "copies", given.studies, workers, work, one_core_each=given.one_core_each)
+            print(row, flush=True)
 
 
 if __name__ == "__main__":
