@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,14 @@ AE_TITLE = "CMBNODE"
 
 @dataclass(frozen=True)
 class RunningNode:
-    """A node that is up: its ports, its data folder, its process."""
+    """A node that is up: its ports, its data folder, its process, and its ledger as somebody else reads it."""
 
     data: Path
     dicom_port: int
     http_port: int
     environment: dict[str, str]
     process: subprocess.Popen[bytes]
+    ledger: Ledger
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `cmbnode WORDS` with the node's settings."""
@@ -44,11 +45,7 @@ class RunningNode:
 
     def jobs(self) -> list[dict[str, Any]]:
         """Return what `cmbnode jobs --json` prints, without starting an interpreter each time it is asked."""
-        ledger = Ledger(Settings(data_dir=self.data).ledger_url)
-        try:
-            return job_documents(ledger, ledger.jobs(limit=50))
-        finally:
-            ledger.close()
+        return job_documents(self.ledger, self.ledger.jobs(limit=50))
 
     def part(self, name: str) -> psutil.Process:
         """Return the process of one part, such as ``receiver`` or ``worker --queue analyse``."""
@@ -100,7 +97,8 @@ def run_node(
         process = subprocess.Popen([sys.executable, "-m", "node.cli", "up"], env=environment, stdout=log, stderr=log)
     try:
         wait_until(lambda: b"is ready after" in (data / "node.out").read_bytes(), 120, process, data / "node.out")
-        yield RunningNode(data, dicom_port, http_port, environment, process)
+        with closing(Ledger(Settings(data_dir=data).ledger_url)) as ledger:
+            yield RunningNode(data, dicom_port, http_port, environment, process, ledger)
     finally:
         process.terminate()
         try:

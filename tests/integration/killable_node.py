@@ -179,7 +179,7 @@ def job_of(ledger: Ledger, study_uid: str) -> Job:
         jobs = ledger.jobs_of_study(study_uid)
         return jobs[0] if jobs else None
 
-    found: Job = wait_for(newest, every_s=0.01)
+    found: Job = wait_for(newest, every_s=0.05)
     return found
 
 
@@ -191,7 +191,7 @@ def reaches(ledger: Ledger, job: Job, state: JobState, limit_s: float = 90) -> J
         assert now.state == state or now.state != JobState.FAILED, now.why
         return now.state == state
 
-    wait_for(there, limit_s, every_s=0.01)
+    wait_for(there, limit_s, every_s=0.05)
     return ledger.job(job.id)
 
 

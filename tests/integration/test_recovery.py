@@ -157,7 +157,7 @@ def test_redis_is_wiped_while_studies_wait(node: KillableNode, pacs: Pacs, tmp_p
         assert all(node.send(images))
     with node.ledger() as ledger, redis.Redis(unix_socket_path=str(node.redis.socket)) as client:
         jobs = [job_of(ledger, study) for study, _ in studies]
-        wait_for(lambda: JobState.RUNNING in {ledger.job(job.id).state for job in jobs}, every_s=0.01)
+        wait_for(lambda: JobState.RUNNING in {ledger.job(job.id).state for job in jobs}, every_s=0.05)
         client.flushall()
     for study, _ in studies:
         assert_delivered_once(node, pacs, study)
