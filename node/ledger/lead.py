@@ -12,7 +12,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .engine import Store
 
-_ALIVE = {"tcp_keepalives_idle": 10, "tcp_keepalives_interval": 3, "tcp_keepalives_count": 3}
+_ALIVE = {
+    "tcp_keepalives_idle": 10,
+    "tcp_keepalives_interval": 3,
+    "tcp_keepalives_count": 3,
+    "tcp_user_timeout": 19_000,  # ms; without it an answer that is lost is sent again for a quarter of an hour
+}
 """The server ends the session of a host that it has not reached for 19 s, and another process leads."""
 
 _log = structlog.get_logger(__name__)
