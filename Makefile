@@ -33,6 +33,7 @@ test:  ## Install everything, then check style and types and run all tests
 
 tests:
 	@echo "── tests"
+	@$(BIN)/python -m compileall -q node pipeline training tests  # once, not in each process that a test starts
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 15 --durations-min 5
 
 check: lint  ## For the inner loop: style, types and the quick tests (five minutes)
