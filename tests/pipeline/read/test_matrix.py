@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from copy import deepcopy
 from functools import cache
 from itertools import product
@@ -23,6 +24,7 @@ from pydicom.encaps import encapsulate, generate_frames
 
 from pipeline.detect import Detection, analyse
 from pipeline.geometry import Acquisition
+from pipeline.read.decoding import Decoding
 from pipeline.read.pairing import SeriesSelection, select_series
 from pipeline.read.study import read_studies
 from pipeline.read.volume import read_acquisition
@@ -32,7 +34,7 @@ from tests.pipeline import phantom
 
 pytestmark = pytest.mark.slow
 
-SLICES = slice(18, 29)
+SLICES = slice(18, 27)
 FORMS = ("classic", "enhanced", "legacy")
 VENDORS = ("siemens", "ge", "philips", "uih")
 NEAR_MM = 0.5
@@ -100,8 +102,13 @@ def series_of(vendor: str) -> tuple[Patient, list[Named]]:
     ]
 
 
-def datasets(vendor: str, form: str) -> Iterator[tuple[str, Dataset]]:
+@cache
+def datasets(vendor: str, form: str) -> list[tuple[str, Dataset]]:
     """Every object of a study with the kind of its images, uncompressed."""
+    return list(_datasets(vendor, form))
+
+
+def _datasets(vendor: str, form: str) -> Iterator[tuple[str, Dataset]]:
     patient, named = series_of(vendor)
     affine = source().swi.geometry.affine.copy()
     affine[:3, 3] = source().swi.geometry.to_lps([0, 0, SLICES.start])
@@ -183,6 +190,14 @@ def detected(acquisition: Acquisition) -> Detection:
 
 def places(detection: Detection) -> NDArray[np.float64]:
     return np.array([lesion.centroid_lps_mm for lesion in detection.findings.lesions])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def decoders() -> Iterator[None]:
+    """One set of decoding processes for all studies here: to start one takes longer than to decode a study."""
+    with Decoding() as decoding, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.read.volume.Decoding", lambda: nullcontext(decoding))
+        yield
 
 
 Plain = dict[tuple[str, ...], NDArray[np.float64]]
