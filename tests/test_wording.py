@@ -155,10 +155,10 @@ def test_the_terminal_says_what_the_report_says(
 ) -> None:
     detection = VARIANTS[variant](study)
     print_findings(detection.findings, range(100))
-    said = capsys.readouterr().out
+    said, reported = capsys.readouterr().out, _report(detection)
     for statement in (wording.impression(detection.findings), *wording.remarks(detection.findings)):
         assert statement in said
-        assert statement in _report(detection)
+        assert statement in reported
     for lesion in detection.findings.lesions:
         assert wording.place(lesion) in said
 

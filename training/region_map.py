@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from training.simulation.anatomy.icbm import icbm_anatomy, template
+from training.simulation.distance import distance_from
 from training.simulation.regions import PARCELLATION, PARCELS, anatomy_depth, parcels
 
 STEP_MM = 2
@@ -67,8 +68,8 @@ def _shrink(array: NDArray[np.generic]) -> Float32:
 
 
 def _outline(tissue: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    far = ndimage.distance_transform_edt(~tissue)
-    closed = ndimage.distance_transform_edt(far <= CLOSING_MM) > CLOSING_MM - RIM_MM
+    far = distance_from(tissue)
+    closed = distance_from(far > CLOSING_MM) > CLOSING_MM - RIM_MM
     return np.asarray(ndimage.binary_fill_holes(closed), dtype=bool)
 
 

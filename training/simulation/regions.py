@@ -17,6 +17,7 @@ from training.simulation.anatomy.nuclei import CAUDATE, ELLIPSOIDS, Ellipsoid
 from training.simulation.anatomy.tissue_maps import Anatomy
 
 from .coarse import SampledGrid, coarse
+from .distance import distance_from
 from .tissue import Tissue
 
 REGIONS = ("lobar", "deep", "infratentorial")
@@ -189,7 +190,7 @@ def cortical_depth(csf: NDArray[np.float32], inside: Bools, ventricles: Bools, s
         Edge of the cubic voxels.
     """
     outer = (csf > 0.5) & ~ndimage.binary_dilation(ventricles, iterations=2)
-    return np.asarray(ndimage.distance_transform_edt(~(outer | ~inside)), dtype=np.float32) * np.float32(step_mm)
+    return distance_from(outer | ~inside).astype(np.float32) * np.float32(step_mm)
 
 
 def ventricular(mni: ArrayLike) -> Bools:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from .distance import distance_from
 from .inclusion import Point
 from .regions import REGIONS, cortical_depth, region_of
 from .scene import Scene
@@ -36,7 +37,7 @@ class Sites:
         self._head = scene.head
         brain = ground.grey + ground.white > 0.7
         self._depth = cortical_depth(ground.csf, ground.inside, ground.ventricles, self._step)
-        skull = ndimage.distance_transform_edt(ground.inside) * self._step
+        skull = distance_from(~ground.inside) * self._step
         stride = round(self._step / scene.head.geometry.spacing[0])
         k, j, i = self._grid.shape
         inlay = scene.head.inlay[::stride, ::stride, ::stride][:k, :j, :i]

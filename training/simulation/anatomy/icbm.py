@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.errors import InputError
+from training.simulation.distance import distance_from
 from training.simulation.tissue import Tissue
 
 from .tissue_maps import Anatomy
@@ -67,7 +68,7 @@ def _sharpened(grey: NDArray[np.uint8], white: NDArray[np.uint8], inside: NDArra
 
 def _layers(intracranial: NDArray[np.bool_], origin: tuple[float, float, float]) -> NDArray[np.uint8]:
     """Tissue outside the intracranial space, by distance from it, with a face and air spaces below."""
-    distance = ndimage.distance_transform_edt(~intracranial).astype(np.float32)
+    distance = distance_from(intracranial).astype(np.float32)
     k, j, i = intracranial.shape
     z = origin[2] + np.arange(k, dtype=np.float32)[:, None, None]
     y = origin[1] + np.arange(j, dtype=np.float32)[None, :, None]
@@ -113,8 +114,8 @@ def icbm_anatomy() -> Anatomy:
         affine[2, 3] - margin,
     )
     brain = ndimage.binary_fill_holes((t1 > 20) | (grey > 60) | (white > 60))
-    far = ndimage.distance_transform_edt(~brain)
-    closed = ndimage.distance_transform_edt(far <= 7) > 4.2  # a closing by 7 mm, then 2.8 mm of fluid outside
+    far = distance_from(brain)
+    closed = distance_from(far > 7) > 4.2  # a closing by 7 mm, then 2.8 mm of fluid outside
     intracranial = np.asarray(ndimage.binary_fill_holes(closed | brain))
     csf, g, w = _sharpened(grey, white, intracranial)
     other = _layers(intracranial, origin)

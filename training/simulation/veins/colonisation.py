@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from training.simulation.distance import distance_from
+
 from .sinuses import Sinuses
 from .territory import Territory
 from .tree import VeinParameters, VeinTree, join, murray_tree
@@ -98,7 +100,7 @@ def colonise(ground: Territory, sinus: Sinuses, parameters: VeinParameters, rng:
     targets = _points(ground, (ground.grey > 0.5) & rim, parameters.cortical, rng)
     position, parent = _grow(ground, rim, sinus.cortical_roots, targets, 8.0, wander, rng)
     trees.append(murray_tree(position, parent, _leaves(parent), parameters.cortical_radius_mm, smoothing=4))
-    near = ndimage.distance_transform_edt(~ground.ventricles) < 24 if ground.ventricles.any() else ground.white > 0.9
+    near = distance_from(ground.ventricles) < 24 if ground.ventricles.any() else ground.white > 0.9
     targets = _points(ground, near & (ground.white + ground.grey > 0.8), parameters.deep, rng)
     position, parent = _grow(ground, ground.inside, sinus.deep_roots, targets, 30.0, wander, rng)
     trees.append(murray_tree(position, parent, _leaves(parent), parameters.deep_radius_mm, smoothing=4))

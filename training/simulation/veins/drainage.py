@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.graph import MCP_Geometric
 
+from training.simulation.distance import distance_from
+
 from .sinuses import Sinuses
 from .territory import Territory
 from .tree import VeinParameters, VeinTree, join, murray_tree
@@ -90,7 +92,7 @@ def drain(ground: Territory, sinus: Sinuses, parameters: VeinParameters, rng: np
         _grow(ground, cortical.astype(np.float32), sinus.cortical_roots, sources, parameters.cortical_radius_mm, rng)
     ]
     wall = ndimage.binary_dilation(ground.ventricles, iterations=2) & ~ground.ventricles
-    near = ndimage.distance_transform_edt(~ground.ventricles) < 24 if ground.ventricles.any() else ground.white > 0.9
+    near = distance_from(ground.ventricles) < 24 if ground.ventricles.any() else ground.white > 0.9
     deep = np.where(ground.inside, (2.0 * ground.white + 5 * ground.grey + 9 * ground.csf + 0.1) * rough, outside)
     deep[wall] = 0.5 * rough[wall]
     sources = _choose(near & (ground.white + ground.grey > 0.8) & ~wall, parameters.deep, rng)
