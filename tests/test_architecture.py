@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def _imports(package: str) -> Iterator[tuple[str, str]]:
-    """Yield (file, top-level module imported) for every import statement, wherever it stands."""
+@cache
+def _imports(package: str) -> tuple[tuple[str, str], ...]:
+    """(File, top-level module imported) for every import statement, wherever it stands."""
+    return tuple(_each_import(package))
+
+
+def _each_import(package: str) -> Iterator[tuple[str, str]]:
     for path in sorted((ROOT / package).rglob("*.py")):
         name = str(path.relative_to(ROOT))
         for node in ast.walk(ast.parse(path.read_text())):

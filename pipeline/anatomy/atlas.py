@@ -83,7 +83,9 @@ class Atlas:
         inside = np.clip(voxels, 0, np.array(self.parcel.shape) - 1)
         share = np.bincount(self.parcel[tuple(inside.T)], weight, len(self.names))
         regions = [region for region, _ in self.names]
-        of_region = {name: sum(s for s, r in zip(share, regions, strict=True) if r == name) for name in regions}
+        of_region = {
+            name: sum(s for s, r in zip(share, regions, strict=True) if r == name) for name in dict.fromkeys(regions)
+        }
         region = max(of_region, key=lambda name: of_region[name])
         location = self.names[int(np.argmax(share * [r == region for r in regions]))][1]
         x = float(np.asarray(mni)[0])
@@ -98,12 +100,12 @@ class Atlas:
         gap = np.maximum(np.abs(voxels - centre) - 0.5, 0) * step  # to the edge of each voxel, not to its centre
         distance = np.sqrt((gap**2).sum(axis=1))
         within = (distance <= BORDER_REACH_MM) & ((voxels >= 0) & (voxels < self.parcel.shape)).all(axis=1)
-        regions = np.array([name for name, _ in self.names])[self.parcel[tuple(voxels[within].T)]]
-        other = regions != region
+        parcels = self.parcel[tuple(voxels[within].T)]
+        other = np.array([name != region for name, _ in self.names])[parcels]
         if not other.any():
             return np.inf, ""
         nearest = int(np.argmin(np.where(other, distance[within], np.inf)))
-        return float(distance[within][nearest]), str(regions[nearest])
+        return float(distance[within][nearest]), self.names[parcels[nearest]][0]
 
 
 @cache

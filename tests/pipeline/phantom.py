@@ -73,8 +73,10 @@ def head(
         image *= 1 - np.clip(radius - near + 0.5, 0, 1)
     for (x, y, z, radius), way in tubes:
         for t in np.linspace(0, 1, 200):
-            near = (at[2] - x - t * way[0]) ** 2 + (at[1] - y - t * way[1]) ** 2 + (at[0] - z - t * way[2]) ** 2
-            image[near <= radius**2] = 0.1
+            slices = np.abs(at[0].ravel() - z - t * way[2]) <= radius
+            above = at[0][slices] - z - t * way[2]
+            near = (at[2] - x - t * way[0]) ** 2 + (at[1] - y - t * way[1]) ** 2 + above**2
+            image[slices] = np.where(near <= radius**2, 0.1, image[slices])
     image = ndimage.gaussian_filter(image, (0, 0.5, 0.5))
     image *= 1 + shading * (at[2] / 80 + (at[1] / 95) ** 2)
     image += np.random.default_rng(seed).normal(0, noise, shape)

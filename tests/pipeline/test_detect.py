@@ -90,7 +90,7 @@ def test_the_same_images_give_the_same_answer() -> None:
 def test_the_thresholds_of_the_profile_decide_what_is_reported() -> None:
     strict = quick_profile(thresholds={"possible": 1.0, "definite": 1.0})
     loose = quick_profile(thresholds={"possible": 0.0, "definite": 0.0}, max_lesions=5)
-    none, many = (analyse(phantom.acquisition(), p, key=KEY).findings for p in (strict, loose))
+    none, many = (analyse(phantom.acquisition(), p, key=KEY, brain=_head().brain).findings for p in (strict, loose))
     assert none.lesions == ()
     assert none.candidates == many.candidates
     assert all(c.candidate_score is not None and c.classifier_odds is None for c in many.candidates), "no classifier"
@@ -102,7 +102,8 @@ def test_the_thresholds_of_the_profile_decide_what_is_reported() -> None:
 def test_k_means_is_another_profile_and_nothing_else() -> None:
     rating = {"offset": -26.0, "weights": {"contrast": 5.0, "isolation": 15.0, "circularity": 12.0}}
     profile = quick_profile(candidates={"method": "kmeans"}, rating=rating)
-    found = [lesion.voxel_ijk for lesion in analyse(phantom.acquisition(), profile, key=KEY).findings.lesions]
+    detection = analyse(phantom.acquisition(), profile, key=KEY, brain=_head().brain)
+    found = [lesion.voxel_ijk for lesion in detection.findings.lesions]
     for bleed in phantom.BLEEDS:
         assert min(np.linalg.norm(np.subtract(f, phantom.to_ijk(bleed))) for f in found) < 2
 
@@ -130,7 +131,7 @@ def test_thick_slices_are_analysed_with_a_warning() -> None:
 def test_a_phase_that_cannot_be_used_is_left_out_with_a_warning() -> None:
     good = phantom.acquisition()
     blank = replace(good, phase=phantom.volume(np.zeros(phantom.SHAPE, np.float32), uid="1.2.4"))
-    findings = analyse(blank, quick_profile(), key=KEY).findings
+    findings = analyse(blank, quick_profile(), key=KEY, brain=_head().brain).findings
     assert findings.series.phase is None
     assert any("the phase was not used: series 1.2.4" in warning for warning in findings.warnings)
     assert len(findings.lesions) == len(phantom.BLEEDS)

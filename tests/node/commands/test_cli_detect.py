@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A slab from the middle of the bundled study, and a file that is not DICOM: the demo's own test analyses all of it."""
+    """A slab of the bundled study, and a file that is not DICOM: the demo's own test analyses all of it."""
     folder = tmp_path_factory.mktemp("slab")
     for path in STUDY.glob("*.dcm"):
         if abs(float(dcmread(path, stop_before_pixels=True).ImagePositionPatient[2])) < 14:
