@@ -6,12 +6,14 @@ physics; the demo study, which has, is read by :func:`demo`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import pickle
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -28,6 +30,11 @@ SPACING = (1.0, 1.0, 2.5)
 SHAPE = (56, 200, 168)
 MIDDLE = (83.5, 99.5, 68.75)
 """Centre of the head, mm from the first voxel along (x, y, z)."""
+
+T = TypeVar("T")
+
+shared_folder: Path | None = None
+"""Where the processes of one test run keep what the first of them has made."""
 
 Bleed = tuple[float, float, float, float]
 """Centre ``(x, y, z)`` from the head's centre, and radius; mm."""
@@ -108,8 +115,7 @@ def demo() -> Acquisition:
     """The bundled demo study, read from its DICOM files."""
     from pipeline.read.volume import read_acquisition
 
-    (study,), _ = read_studies(p for p in find_files(DEMO) if p.suffix == ".dcm")
-    return read_acquisition(select_series(study))
+    return _shared("acquisition", lambda: read_acquisition(demo_pick()))
 
 
 @cache
@@ -125,7 +131,19 @@ def demo_detection() -> Detection:
     from pipeline.detect import detect
     from pipeline.profile import load_profile
 
-    return detect(demo_pick(), load_profile("frst"))
+    return _shared("detection", lambda: detect(demo_pick(), load_profile("frst")))
+
+
+def _shared(name: str, make: Callable[[], T]) -> T:
+    """What `make` returns, made by the first process that asks."""
+    if shared_folder is None:
+        return make()
+    stored = shared_folder / f"demo-{name}.pickle"
+    with FileLock(f"{stored}.lock"):
+        if not stored.exists():
+            stored.write_bytes(pickle.dumps(make()))
+    made: T = pickle.loads(stored.read_bytes())
+    return made
 
 
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
