@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import nullcontext
 from copy import deepcopy
 from functools import cache
 from itertools import product
@@ -24,7 +23,6 @@ from pydicom.encaps import encapsulate, generate_frames
 
 from pipeline.detect import Detection, analyse
 from pipeline.geometry import Acquisition
-from pipeline.read.decoding import Decoding
 from pipeline.read.pairing import SeriesSelection, select_series
 from pipeline.read.study import read_studies
 from pipeline.read.volume import read_acquisition
@@ -32,7 +30,7 @@ from tests.classical import quick_profile
 from tests.dicom_factory import TRANSFER_SYNTAXES, Part, Patient, classic, encode, enhanced, siemens_phase
 from tests.pipeline import phantom
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kept_decoders")]
 
 SLICES = slice(18, 27)
 FORMS = ("classic", "enhanced", "legacy")
@@ -190,14 +188,6 @@ def detected(acquisition: Acquisition) -> Detection:
 
 def places(detection: Detection) -> NDArray[np.float64]:
     return np.array([lesion.centroid_lps_mm for lesion in detection.findings.lesions])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def decoders() -> Iterator[None]:
-    """One set of decoding processes for all studies here: to start one takes longer than to decode a study."""
-    with Decoding() as decoding, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.read.volume.Decoding", lambda: nullcontext(decoding))
-        yield
 
 
 Plain = dict[tuple[str, ...], NDArray[np.float64]]

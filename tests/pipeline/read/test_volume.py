@@ -37,6 +37,7 @@ def read(datasets: Any, folder: Path, transfer_syntax: str = "explicit") -> Volu
     return read_volume(series_of(write(datasets, folder, transfer_syntax)))
 
 
+@pytest.mark.usefixtures("kept_decoders")
 @pytest.mark.parametrize("form", ["classic", "enhanced", "legacy"])
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16])
 @pytest.mark.parametrize("transfer_syntax", TRANSFER_SYNTAXES)
