@@ -26,7 +26,7 @@ def widen(study: Path, folder: Path, columns: int) -> Path:
     for path in sorted(study.rglob("*.dcm")):
         image = dcmread(path)
         missing = columns - int(image.get("Columns", columns))
-        if missing <= 0:
+        if missing <= 0 or "NumberOfFrames" in image:  # the truth is a Segmentation
             continue
         syntax, left = image.file_meta.TransferSyntaxUID, missing // 2
         array = np.pad(image.pixel_array, ((0, 0), (left, missing - left)), "reflect")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -146,17 +147,19 @@ def analyse(
     with watch("brain"):
         head = acquisition.magnitude or swi
         brain = extract_brain(head, profile.brain) if brain is None else brain
-    with watch("candidates"):
-        candidates = profile.candidates.call("propose", acquisition, brain, device=device)
-    with watch("regions"):
-        regions = find_regions(candidates, acquisition, brain, profile)
-    with watch("scores"):
-        scored = suppress_overlaps(score(regions, acquisition, brain, profile, device), swi.array.shape)
-    with watch("lesions"):
-        lesions, labels = make_lesions(scored, acquisition, profile, key)
-    with watch("location"):
-        placement, alignment = register_to_atlas(acquisition, brain, profile.location)
-        lesions = with_locations(lesions, name_places(alignment, [one.centroid_lps_mm for one in lesions]))
+    with ThreadPoolExecutor(1, "location") as beside:  # one core's work, while the networks use the others
+        registration = beside.submit(register_to_atlas, acquisition, brain, profile.location)
+        with watch("candidates"):
+            candidates = profile.candidates.call("propose", acquisition, brain, device=device)
+        with watch("regions"):
+            regions = find_regions(candidates, acquisition, brain, profile)
+        with watch("scores"):
+            scored = suppress_overlaps(score(regions, acquisition, brain, profile, device), swi.array.shape)
+        with watch("lesions"):
+            lesions, labels = make_lesions(scored, acquisition, profile, key)
+        with watch("location"):
+            placement, alignment = registration.result()
+            lesions = with_locations(lesions, name_places(alignment, [one.centroid_lps_mm for one in lesions]))
     with watch("quality"):
         quality, remarks = assess(acquisition, brain, profile, placement.coverage)
     warnings = [*acquisition.warnings, *remarks, *profile.caveats]
