@@ -8,6 +8,7 @@ statuses of the storage service, see :mod:`node.receive.receiver`.
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -151,6 +152,15 @@ class Ingest:
         uids = record.sop_instance_uid, record.series_instance_uid, record.study_instance_uid
         with self.archive.study_lock(record.study_instance_uid):
             return self._enter(record, self.archive.store(*uids, incoming), incoming)
+
+    def begin(self, service: str, uid: str) -> str:
+        """Name a transfer that the node requests; one of the same study or series that a killed process began ends.
+
+        While that stayed open, the series would wait for images that nobody sends.
+        """
+        prefix = f"{service}/{uid}/"
+        self.ledger.abandon_associations(datetime.now(UTC), prefix)
+        return prefix + secrets.token_hex(8)
 
     def note_end(self, series_uids: Iterable[str], association: str, *, whole: bool) -> None:
         """Record that an association or transfer of these series has ended, and whether it ended properly."""

@@ -6,7 +6,6 @@ The PACS sends them by C-STORE on the association that the node has opened. Each
 
 from __future__ import annotations
 
-import secrets
 from types import TracebackType
 from typing import Any, Self
 
@@ -44,11 +43,13 @@ class ReceivedImages:
     ----------
     ae_title, peer : str
         AE title and host of the PACS, recorded with each instance.
+    study_uid : str
+        The study that is requested.
     """
 
-    def __init__(self, ingest: Ingest, ae_title: str, peer: str) -> None:
+    def __init__(self, ingest: Ingest, ae_title: str, peer: str, study_uid: str) -> None:
         self._ingest, self._ae_title, self._peer = ingest, ae_title, peer
-        self._association = f"c-get/{secrets.token_hex(8)}"
+        self._association = ingest.begin("c-get", study_uid)
         self._series: set[str] = set()
         self._whole = False
         self.handlers = [(evt.EVT_C_STORE, self._handle_store)]

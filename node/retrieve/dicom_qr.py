@@ -98,7 +98,7 @@ class QueryRetrieve:
     def fetch(self, study_uid: str, series_uids: Sequence[str], bounds: TransferLimits) -> TransferCounts:
         """See :meth:`node.retrieve.source.StudySource.fetch`: one request per series, all over one association."""
         tally = TransferTally(bounds)
-        with self._retrieving() as association:
+        with self._retrieving(study_uid) as association:
             # A PACS need not send anything between the request and the final response (PS3.4 C.4.2.3.1).
             association.dimse_timeout = association.network_timeout = bounds.left_s + self.settings.timeout_s
             with _bounded(association, bounds):
@@ -128,7 +128,7 @@ class QueryRetrieve:
         return answers
 
     @contextmanager
-    def _retrieving(self) -> Iterator[Any]:
+    def _retrieving(self, study_uid: str) -> Iterator[Any]:
         """An association for C-MOVE, or one for C-GET that stores what the PACS sends on it."""
         if self.settings.retrieve == "c-move":
             with self._associated(StudyRootQueryRetrieveInformationModelMove) as association:
@@ -136,7 +136,7 @@ class QueryRetrieve:
             return
         if self.ingest is None:
             raise ValueError("C-GET needs an ingest, which stores the images")
-        images = ReceivedImages(self.ingest, self.settings.ae_title, self.settings.host)
+        images = ReceivedImages(self.ingest, self.settings.ae_title, self.settings.host, study_uid)
         with (
             images,
             self._associated(

@@ -113,7 +113,10 @@ class DicomWeb:
                 raise SourceError(what, lasting=response.status_code in _LASTING, counts=tally.counts)
             before = tally.counts
             content_type = response.headers.get("content-type", "")
-            with MultipartReader(content_type, self.ingest, self.address, requested=self.for_comparison) as reader:
+            transfer = self.ingest.begin("wado-rs", path.rpartition("/")[2])
+            with MultipartReader(
+                content_type, self.ingest, self.address, transfer=transfer, requested=self.for_comparison
+            ) as reader:
                 async for chunk in response.aiter_bytes():
                     reader.write(chunk)
                     self._count(tally, before, reader.delivered)

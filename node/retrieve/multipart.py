@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -38,6 +37,8 @@ class MultipartReader:
         Stores the instances.
     address : str
         Address of the service, recorded with each instance.
+    transfer : str
+        Its name in the ledger, from :meth:`Ingest.begin`.
     requested : bool
         Whether the images are only to be compared with; otherwise they are treated as if they had been sent.
 
@@ -48,12 +49,14 @@ class MultipartReader:
         now.
     """
 
-    def __init__(self, content_type: str, ingest: Ingest, address: str, *, requested: bool = True) -> None:
+    def __init__(
+        self, content_type: str, ingest: Ingest, address: str, *, transfer: str, requested: bool = True
+    ) -> None:
         self._ingest = ingest
         self.delivered = ReceivedParts()
         sender = Sender(
             peer=urlsplit(address).hostname or "",
-            association=f"wado-rs/{secrets.token_hex(8)}",
+            association=transfer,
             requested=requested,
         )
         self._reader = PartsReader(content_type, ingest, sender, self._store, self._record)

@@ -23,6 +23,7 @@ from tests.node.priors.site import study
 
 TYPE = 'multipart/related; type="application/dicom"; boundary=XbX'
 IMAGES = study("wado", "20240503")[:3]
+SERIES = str(IMAGES[0].SeriesInstanceUID)
 
 
 def as_file(dataset: Dataset, syntax: str = "explicit") -> bytes:
@@ -46,7 +47,8 @@ def ingest(tmp_path: Path, sqlite_template: bytes) -> Iterator[Ingest]:
 
 
 def read(ingest: Ingest, content: bytes, pieces: int = 1000) -> ReceivedParts:
-    with MultipartReader(TYPE, ingest, "http://pacs.example/dicom-web") as reader:
+    transfer = ingest.begin("wado-rs", SERIES)
+    with MultipartReader(TYPE, ingest, "http://pacs.example/dicom-web", transfer=transfer) as reader:
         for start in range(0, len(content), pieces):
             reader.write(content[start : start + pieces])
         reader.end()
@@ -56,10 +58,25 @@ def read(ingest: Ingest, content: bytes, pieces: int = 1000) -> ReceivedParts:
 @pytest.mark.parametrize("syntax", ["explicit", "implicit", "deflated", "big-endian", "jpeg-ls"])
 def test_parts_are_filed_as_they_are(ingest: Ingest, syntax: str) -> None:
     assert read(ingest, body(*(as_file(image, syntax) for image in IMAGES))) == ReceivedParts(stored=3)
-    rows = ingest.ledger.instances(str(IMAGES[0].SeriesInstanceUID))
+    rows = ingest.ledger.instances(SERIES)
     assert {row.sop_instance_uid for row in rows} == {image.SOPInstanceUID for image in IMAGES}
     stored = [ingest.archive.path(row.path).read_bytes() for row in rows]
     assert all(any(file.endswith(as_file(image, syntax)[-200:]) for file in stored) for image in IMAGES)
+    (series,) = ingest.ledger.series_receiving()
+    assert (series.open_associations, series.last_ended_released) == (0, True)
+
+
+def test_a_transfer_that_a_killed_process_began_does_not_hold_up_the_series(ingest: Ingest) -> None:
+    def of_a_killed_process(series_uid: str) -> MultipartReader:
+        transfer = ingest.begin("wado-rs", series_uid)
+        return MultipartReader(TYPE, ingest, "http://pacs.example", transfer=transfer)
+
+    lost = of_a_killed_process(SERIES)
+    lost.write(body(*map(as_file, IMAGES[:2])))
+    assert ingest.ledger.series_receiving()[0].open_associations == 1
+    of_a_killed_process("1.2.3")
+    assert ingest.ledger.series_receiving()[0].open_associations == 1
+    assert read(ingest, body(*map(as_file, IMAGES))).stored == 3
     (series,) = ingest.ledger.series_receiving()
     assert (series.open_associations, series.last_ended_released) == (0, True)
 
@@ -129,4 +146,4 @@ def test_an_answer_that_is_cut_off_or_none_is_an_error_and_leaves_nothing_half_d
 @pytest.mark.parametrize("content_type", ["", "text/html", "multipart/related", "application/dicom"])
 def test_an_answer_of_another_type_is_an_error(ingest: Ingest, content_type: str) -> None:
     with pytest.raises(PartsError, match=r"instead of multipart/related|no boundary"):
-        MultipartReader(content_type, ingest, "http://pacs.example")
+        MultipartReader(content_type, ingest, "http://pacs.example", transfer="wado-rs/1")
