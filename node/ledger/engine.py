@@ -47,6 +47,13 @@ _SILENCE = {
     "tcp_user_timeout": 30_000,
 }
 """libpq's waits for a server that falls silent, s (the last ms); without them a lost network is noticed after hours."""
+_CLIENT_SILENCE = {
+    "tcp_keepalives_idle": 10,
+    "tcp_keepalives_interval": 3,
+    "tcp_keepalives_count": 3,
+    "tcp_user_timeout": 19_000,  # ms; without it an answer that is lost is sent again for a quarter of an hour
+}
+"""The server's waits for a client that falls silent: it ends the session, and frees its locks, after 19 s."""
 _ENTITIES = {
     "series": "series", "jobs": "job", "deliveries": "delivery", "prior_requests": "prior", "pulls": "pull",
 }  # fmt: skip
@@ -77,6 +84,7 @@ def connect(url: str) -> Engine:
         engine = create_engine(
             target, hide_parameters=True, pool_pre_ping=True, isolation_level="READ COMMITTED", connect_args=waits
         )
+        event.listen(engine, "connect", _prepare_postgresql)
     return engine
 
 
@@ -88,6 +96,13 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
     connection.create_function("lower", 1, lambda value: value and str(value).lower(), deterministic=True)
+
+
+def _prepare_postgresql(connection: Any, _record: object) -> None:
+    """Have the server notice that this host was cut off; a pooler would refuse it as an option of the connection."""
+    for setting, value in _CLIENT_SILENCE.items():
+        connection.execute(f"SET {setting} = {value}")
+    connection.commit()  # or a rollback would undo it
 
 
 def _begin_sqlite(connection: Connection) -> None:

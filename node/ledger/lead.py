@@ -12,22 +12,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .engine import Store
 
-_ALIVE = {
-    "tcp_keepalives_idle": 10,
-    "tcp_keepalives_interval": 3,
-    "tcp_keepalives_count": 3,
-    "tcp_user_timeout": 19_000,  # ms; without it an answer that is lost is sent again for a quarter of an hour
-}
-"""The server ends the session of a host that it has not reached for 19 s, and another process leads."""
-
 _log = structlog.get_logger(__name__)
 
 
 class Lead:
     """Held by one process at a time, for as long as it lives and reaches the database.
 
-    On PostgreSQL it is an advisory lock of a session of its own; on SQLite, whose processes share a host, the lock of a
-    file beside the database.
+    On PostgreSQL it is an advisory lock of a session of its own, which the server ends when it has not reached the host
+    for 19 s (:mod:`.engine`); on SQLite, whose processes share a host, the lock of a file beside the database.
 
     Parameters
     ----------
@@ -73,8 +65,6 @@ class Lead:
         """Take the lock, or see that the session that holds it is still there."""
         if self._session is None:
             self._session = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            for setting, value in _ALIVE.items():
-                self._session.execute(text(f"SET {setting} = {value}"))
         elif self._held:
             self._session.execute(text("SELECT 1"))
             return True
