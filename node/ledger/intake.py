@@ -34,21 +34,6 @@ _STUDY_TEXT = (
     "study_description",
     "referring_physician",
 )
-_INSTANCE = (
-    "sop_instance_uid",
-    "series_instance_uid",
-    "sop_class_uid",
-    "transfer_syntax_uid",
-    "path",
-    "size",
-    "sha256",
-    "number_of_frames",
-    "orientation",
-    "position",
-    "calling_ae",
-    "peer",
-    "received_at",
-)
 _SERIES_TEXT = ("modality", "manufacturer", "body_part", "station_name", "institution", "calling_ae")
 
 
@@ -75,7 +60,7 @@ def _insert_next(dialect: str) -> Executable:
         ),
         of=series,
     ).subquery()
-    columns = [instances.c[name] for name in _INSTANCE]
+    columns = [column for column in instances.c if column is not instances.c.removed_at]
     values = [bindparam(column.name, type_=column.type) for column in columns]
     rows = select(*values).select_from(receiving).where(true())  # SQLite needs a WHERE before ON CONFLICT
     return (

@@ -90,14 +90,14 @@ def respond(network: nn.Module, values: Tensor, parameters: Parameters, device: 
     import torch
     from torch.nn import functional as F  # noqa: N812
 
-    from pipeline.networks.hardware import quick_convolutions
+    from pipeline.networks.hardware import mixed_precision
     from pipeline.networks.heatmap import FOLD, MULTIPLE
 
     slices, rows, columns = values.shape[1:]
     parts = []
     # Slabs of equal height: their overlap is computed twice.
     height = -(-slices // -(-slices // parameters.slab))
-    with torch.inference_mode(), quick_convolutions(device):
+    with torch.inference_mode(), mixed_precision(device):
         for start in range(0, slices, height):
             low, high = max(0, start - OVERLAP), min(slices, start + height + OVERLAP)
             slab = values[None, :, low:high].to(device)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.candidates import Candidate
 from pipeline.geometry import Acquisition
-from pipeline.networks.hardware import quick_convolutions
+from pipeline.networks.hardware import mixed_precision
 from pipeline.networks.inputs import Inputs, prepare
 from pipeline.networks.loading import load_network
 from pipeline.networks.weights import Weights
@@ -38,7 +38,7 @@ def odds(
 ) -> NDArray[np.float64]:
     """Log odds of a microbleed at each centre; `patches` cuts the input for some of them, `bleed` is its class."""
     found = []
-    with torch.inference_mode(), quick_convolutions(device):
+    with torch.inference_mode(), mixed_precision(device):
         for start in range(0, len(centres), BATCH):
             batch = patches(centres[start : start + BATCH]).to(device)
             views = [batch, batch.flip(-1)] if mirror else [batch]

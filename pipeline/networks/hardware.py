@@ -66,7 +66,7 @@ def multiplies_bfloat16() -> bool:
     return bool(known.get("amx_bf16") or known.get("avx512_bf16"))
 
 
-def quick_convolutions(device: torch.device) -> AbstractContextManager[object]:
+def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
     """Convolve in bfloat16 where the processor multiplies it: three times as fast, as the networks were trained."""
     import torch
 

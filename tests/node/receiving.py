@@ -112,6 +112,11 @@ def send(port: int, *datasets: Dataset, **options: Any) -> list[Dataset]:
         return [association.send_c_store(dataset) for dataset in datasets]
 
 
+def statuses(answers: list[Dataset]) -> list[int]:
+    """Their statuses."""
+    return [int(answer.Status) for answer in answers]
+
+
 def echoes(port: int, **options: Any) -> bool:
     """Whether the node answers a C-ECHO on a new association."""
     with associated(port, contexts=(), **options) as association:

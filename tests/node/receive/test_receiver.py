@@ -34,25 +34,16 @@ from tests.node.receiving import (
     running_node,
     send,
     slices,
+    statuses,
 )
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with running_node(tmp_path_factory.mktemp("node")) as node:
-        yield node
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
     with running_node(tmp_path) as node:
         yield node
-
-
-def statuses(answers: list[Dataset]) -> list[int]:
-    return [int(answer.Status) for answer in answers]
 
 
 def test_an_echo_is_answered(shared: Node) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom import Dataset
 from pydicom.uid import CTImageStorage, MRImageStorage
 
 from node.receive.presentation_contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES, storage_contexts
@@ -22,19 +20,10 @@ from tests.node.receiving import (
     running_node,
     send,
     slices,
+    statuses,
 )
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with running_node(tmp_path_factory.mktemp("node")) as node:
-        yield node
-
-
-def statuses(answers: list[Dataset]) -> list[int]:
-    return [int(answer.Status) for answer in answers]
 
 
 @pytest.mark.parametrize(("options", "accepted"), [({"calling": "FRIEND"}, True), ({"calling": "STRANGER"}, False)])

@@ -8,7 +8,7 @@ import torch
 from pipeline.candidates import heatmap
 from pipeline.classifiers import context
 from pipeline.networks import hardware
-from pipeline.networks.hardware import Hardware, find_hardware, multiplies_bfloat16, quick_convolutions
+from pipeline.networks.hardware import Hardware, find_hardware, mixed_precision, multiplies_bfloat16
 from pipeline.networks.loading import load_network
 from pipeline.profile import load_profile
 
@@ -32,7 +32,7 @@ def test_this_processor_is_known() -> None:
 @pytest.mark.parametrize("able", [True, False])
 def test_only_a_processor_that_multiplies_bfloat16_uses_it(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "multiplies_bfloat16", lambda: able)
-    with quick_convolutions(CPU):
+    with mixed_precision(CPU):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype is (torch.bfloat16 if able else torch.float32)
 
@@ -50,7 +50,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, *, bfloat16: bool) -> tuple[torch.T
     volume = torch.randn(len(of_detector.channels), 12, 64, 64, generator=random)
     patches = torch.randn(4, len(of_classifier.channels), *of_classifier.shape, generator=random)
     heat = heatmap.respond(detector, volume, of_detector, CPU)
-    with torch.inference_mode(), quick_convolutions(CPU):
+    with torch.inference_mode(), mixed_precision(CPU):
         return heat, classifier(patches).float()
 
 
