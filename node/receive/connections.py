@@ -57,7 +57,8 @@ class AssociationHooks:
     store : callable
         (association, context id, request) → the response, called when the data set is complete; it must not raise.
     ended : callable
-        (association) → None, called once for every established association when it has ended.
+        (association) → None, called once for every established association: before its release is answered, so that no
+        fault of the node can leave it open from then on, or else when it has ended.
     refused : callable
         (reason) → None, called for every connection and association that is refused.
     """
@@ -85,7 +86,7 @@ class BoundedAssociation(Association):
         self.tls: dict[str, str] = {}
         """TLS version and name of the peer's certificate, for the log; empty without TLS."""
         self._hooks = hooks
-        self._was_established = False
+        self._was_established = self._end_noted = False
         self.dul = BoundedUpperLayer(self, settings)
         self.dimse = BoundedMessages(self, settings, hooks.open_incoming)
         self.acse_timeout = min(NEGOTIATION_S, settings.idle_timeout_s)  # the setters pass them on to the upper layer
@@ -152,8 +153,9 @@ class BoundedAssociation(Association):
         if isinstance(primitive, A_ASSOCIATE):
             self._negotiate(primitive, log)
         elif isinstance(primitive, A_RELEASE):
-            self.acse.send_release(is_response=True)
             self.is_released, self.is_established = True, False
+            self._note_end()
+            self.acse.send_release(is_response=True)
         elif isinstance(primitive, A_ABORT | A_P_ABORT):
             self.is_aborted, self.is_established = True, False
         elif self.is_established:
@@ -199,6 +201,12 @@ class BoundedAssociation(Association):
             self._sent_abort = True
             self.acse.send_abort(0x00)
 
+    def _note_end(self) -> None:
+        """Call the hook for the end of an association that was established, once."""
+        if self._was_established and not self._end_noted:
+            self._end_noted = True
+            self._hooks.ended(self)
+
     def _end(self, log: Any) -> None:
         self.is_established = False
         with suppress(Exception):
@@ -208,7 +216,7 @@ class BoundedAssociation(Association):
             if self._was_established:
                 how = "released" if self.is_released else "aborted"
                 log.info("association ended", calling_ae=self.calling_ae, how=how, stored=self.stored)
-                self._hooks.ended(self)
+            self._note_end()
         finally:
             cast(BoundedServer, self._server).forget(self)
 

@@ -59,7 +59,7 @@ class Site:
 
     def leads(self, host: Host) -> str:
         """The line of its log that says so last, with the time first; empty if it never led."""
-        said = [line for line in self.said(host).splitlines() if "leads" in line and "stands by" not in line]
+        said = [line for line in self.said(host).splitlines() if "] leads " in line]
         return said[-1] if said else ""
 
     def leader(self) -> Host:
@@ -150,8 +150,8 @@ def test_two_hosts_share_the_work_and_one_sweep_leads(site: Site) -> None:
     assert set(site.owners(uids)) == {host.name for host in site.hosts}, "both analyse"
     assert sum(site.owners(uids).values()) >= len(uids)
     assert set(site.pacs.sent.values()) == {1}, "each result is sent once"
-    led = [site.said(host).count("leads") for host in site.hosts]
-    assert sorted(led) == [1, 1], "one leads, one stands by"
+    said = [site.said(host) for host in site.hosts]
+    assert sorted((one.count("] leads "), one.count("] stands by: ")) for one in said) == [(0, 1), (1, 0)]
     assert site.leader() in site.hosts
 
 

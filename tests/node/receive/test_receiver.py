@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -266,6 +267,24 @@ def test_the_end_of_an_association_is_noted_as_what_it_was(node: Node, how: str,
         getattr(association, how)()
     assert eventually(lambda: node.ledger.series_receiving()[0].open_associations == 0)
     assert node.ledger.series_receiving()[0].last_ended_released is released
+
+
+def test_the_end_of_an_association_is_noted_before_its_release_is_answered(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release_series = node.ledger.release_series
+
+    def slow(*arguments: Any, **options: Any) -> None:
+        time.sleep(0.5)
+        release_series(*arguments, **options)
+
+    monkeypatch.setattr(node.ledger, "release_series", slow)
+    with associated(node.port) as association:
+        association.send_c_store(slices(1)[0])
+        association.release()
+        assert association.is_released
+        series = node.ledger.series_receiving()[0]
+    assert (series.open_associations, series.last_ended_released) == (0, True)
 
 
 def test_a_connection_that_breaks_ends_its_association(node: Node) -> None:
