@@ -22,7 +22,7 @@ from sqlalchemy import insert
 
 from node.ledger import Ledger, NewInstance, SortColumn, WorklistFilters
 from node.ledger.models import findings, jobs, series, studies
-from pipeline.identity import derive_uid
+from pipeline.uids import derive_uid
 from tests.servers import postgresql
 
 QUERIES: dict[str, Callable[[Ledger], object]] = {

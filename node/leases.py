@@ -1,4 +1,4 @@
-"""How does a worker keep what it has claimed, and how long is the pause before the next attempt?"""
+"""How does a worker keep what it has claimed?"""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from types import TracebackType
 from typing import Self
 
 import structlog
-
-from .settings import QueueSettings
 
 _log = structlog.get_logger(__name__)
 
@@ -52,16 +50,3 @@ class Heartbeat:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._over.set()
         self._thread.join()
-
-
-def pause_s(attempts: int, queue: QueueSettings, draw: float) -> float:
-    """Pause in seconds after this many attempts: exponential with full jitter (Brooker, AWS Architecture Blog, 2015).
-
-    Parameters
-    ----------
-    attempts : int
-        Made so far, at least 1.
-    draw : float
-        The jitter, uniform in [0, 1).
-    """
-    return draw * min(queue.retry_longest_s, queue.retry_first_s * 2.0 ** min(attempts - 1, 60))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.measure.growing import MeasureParameters
-from pipeline.measure.marked import SPHERE_MM, in_brain, measure_marked
+from pipeline.measure.reader_click import SPHERE_MM, in_brain, measure_marked
 from pipeline.read.pairing import SeriesSelection
 from pipeline.read.volume import read_acquisition
 from pipeline.results.seg.reader import read_segments
@@ -22,8 +22,8 @@ from .detect import Detection, Stopwatch, keep_usable, with_locations
 from .errors import InputError
 from .findings import Certainty, Findings, Lesion, LesionOrigin, Point, RejectedLesion, Verification
 from .geometry import Acquisition
-from .identity import derive_uid
 from .profile import Profile
+from .uids import derive_uid
 
 PLACE_UNKNOWN = "the brain could not be registered to the atlas again"
 

@@ -25,9 +25,9 @@ from .classifiers import Scores
 from .errors import GeometryError, InputError
 from .findings import Certainty, Findings, Lesion, Point, ScoredCandidate, SeriesUsed
 from .geometry import Acquisition, Geometry, Volume
-from .identity import derive_uid
 from .profile import Profile
 from .quality import assess
+from .uids import derive_uid
 
 if TYPE_CHECKING:
     from .anatomy.registration import Alignment
@@ -85,7 +85,7 @@ def detect(
     profile : Profile
         The methods, their parameters and their weights.
     key : str, optional
-        What the lesions' UIDs derive from; by default :func:`pipeline.identity.job_key` of the images and the profile.
+        What the lesions' UIDs derive from; by default :func:`pipeline.uids.job_key` of the images and the profile.
     device : str
         ``auto``, ``cpu`` or ``cuda``, for methods that can use it.
     progress : callable, optional

@@ -38,7 +38,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from pipeline.identity import derive_uid
+from pipeline.uids import derive_uid
 
 TRANSFER_SYNTAXES: dict[str, UID] = {
     "implicit": ImplicitVRLittleEndian,

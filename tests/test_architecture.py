@@ -45,7 +45,7 @@ def test_dependencies_point_one_way(package: str, forbidden: str) -> None:
 LAYERS = (
     ("archive", "processes", "settings", "text"),
     ("ledger",),
-    ("certificates", "commitment", "leases", "logs", "queue", "tls"),
+    ("commitment", "leases", "logs", "queue", "retry", "tls"),
     ("notices",),
     ("deliver", "receive"),
     ("retrieve",),

@@ -18,9 +18,10 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from node.archive import Archive, DamagedFileError, OutOfResourcesError
 from node.deliver.report import ReportStore
-from node.leases import Heartbeat, pause_s
+from node.leases import Heartbeat
 from node.ledger import Job, JobState, Ledger, ResultFile
 from node.logs import explain
+from node.retry import pause_s
 from node.settings import QueueSettings
 from pipeline.errors import InputError, ProfileError
 from pipeline.parameters import ChangeParameters

@@ -16,11 +16,11 @@ import structlog
 
 from node.archive import Archive
 from node.ledger import Job, Ledger, StudyRecord
-from node.ledger.patients import contradiction, is_confirmed
+from node.ledger.patient_matching import contradiction, is_confirmed
 from node.settings.change import ChangeSettings
 from pipeline.errors import InputError
-from pipeline.identity import derive_uid
 from pipeline.parameters import ChangeParameters
+from pipeline.uids import derive_uid
 
 if TYPE_CHECKING:
     from pipeline.change import Prior, ReferenceImage
@@ -52,7 +52,7 @@ def part_of_key(prior_key: str | None, parameters: ChangeParameters) -> dict[str
 def choose(ledger: Ledger, study: StudyRecord, settings: ChangeSettings) -> PriorChoice:
     """Choose the latest earlier study of the same patient that was analysed.
 
-    Who is the same patient is decided in :mod:`node.ledger.patients`.
+    Who is the same patient is decided in :mod:`node.ledger.patient_matching`.
     """
     if not settings.enabled or study.fetched or study.is_phantom:
         return PriorChoice()

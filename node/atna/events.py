@@ -14,10 +14,10 @@ from pydicom.uid import ImplicitVRLittleEndian
 from node.ledger import AuditEvent, NewStudiesQuery, ObjectRefused, PriorQuery, ResultSent, SeriesReceived
 from node.ledger.access_records import AuditAction, AuditEntry
 from node.priors.choice import DateWindow, window
+from node.retrieve.dates import day_of
 from node.retrieve.dicom_qr import study_query
 from node.retrieve.dicomweb import study_search
 from node.retrieve.source import StudyQuery
-from node.retrieve.wanted import day_of
 from node.settings import DicomDestination, Settings
 from node.settings.destinations import DestinationSettings
 from node.settings.pacs import PacsSettings

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from node.leases import pause_s
 from node.ledger import AuditEvent, FeedBatch, Ledger
 from node.ledger.access_records import AuditAction
+from node.retry import pause_s
 from node.settings import ConfigError, Settings
 
 from .events import MessageWriter

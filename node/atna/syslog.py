@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 
 from node.settings.audit_repository import AuditRepositorySettings
 from node.text import one_line
-from node.tls import client_context, explain_tls
+from node.tls.contexts import client_context, explain_tls
 
 from .message import Outcome
 

@@ -25,8 +25,8 @@ from node.commitment import (
     InstanceReference,
     encode_report,
 )
-from node.leases import pause_s
 from node.ledger import InstanceRecord, Ledger, ReceivedCommitmentRequest
+from node.retry import pause_s
 from node.settings import QueueSettings
 from node.settings.connections import DicomPeerSettings
 

@@ -12,8 +12,9 @@ from pydicom.uid import generate_uid
 
 from node.archive import Archive, DamagedFileError
 from node.commitment import CommitmentReport, CommitmentRequest, InstanceReference
-from node.leases import Heartbeat, pause_s
+from node.leases import Heartbeat
 from node.ledger import Delivery, Ledger
+from node.retry import pause_s
 from node.settings import QueueSettings
 
 from .base import Destination, SendResult, StopSending, Unreachable, send_all

@@ -17,7 +17,7 @@ from hl7.mllp import HL7StreamReader, HL7StreamWriter, InvalidBlockError, open_h
 
 from node.settings.destinations import Hl7Destination
 from node.text import one_line
-from node.tls import explain_tls
+from node.tls.contexts import explain_tls
 from pipeline.errors import InputError
 
 from .base import SendResult, Unanswered, Unreachable, send_each

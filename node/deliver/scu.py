@@ -20,7 +20,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 
 from node.logs import explain
 from node.settings.connections import DicomPeerSettings, TlsSettings, bracketed
-from node.tls import explain_tls
+from node.tls.contexts import explain_tls
 from pipeline.errors import InputError
 
 from .base import SendResult as SendResult

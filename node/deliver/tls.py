@@ -9,7 +9,7 @@ from typing import Any
 
 from node.settings import ConfigError
 from node.settings.connections import TlsSettings
-from node.tls import client_context
+from node.tls.contexts import client_context
 
 from .base import Unreachable
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from node.certificates import certificate_expiries
 from node.processes.parts import read_clock, read_parts
 from node.processes.private import FILES, FOLDERS, UMASK
 from node.run.ports import listeners
 from node.settings import WHO_MAY_SEND, Settings, is_loopback
+from node.tls.certificates import certificate_expiries
 from pipeline.networks.hardware import find_hardware
 
 from .verdict import Checkup, note, ok, wrong

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Select, and_, func, insert, or_, select, upda
 from .engine import Store, clean, locked
 from .jobs import OVER
 from .models import findings, jobs, series, studies
-from .patients import earlier_than, same_patient
+from .patient_matching import earlier_than, same_patient
 from .prior_records import EarlierStudy, PriorFetch, PriorRequest, PriorState, TransferCounts
 from .prior_tables import prior_requests, priors
 from .records import JobState, Priority, SeriesState, StudyRecord

@@ -14,7 +14,7 @@ from .deliveries import select_deliveries
 from .engine import Store, locked
 from .jobs import OVER
 from .models import deliveries, findings, history, instances, jobs, quarantine, results, series, studies
-from .patients import earlier_than, same_patient
+from .patient_matching import earlier_than, same_patient
 from .records import (
     Delivery,
     DeliveryState,

@@ -17,7 +17,7 @@ import httpx
 from node.settings import Settings
 from node.settings.notices import EmailSettings, WebhookSettings
 from node.text import one_line
-from node.tls import client_context
+from node.tls.contexts import client_context
 
 from .message import Message
 

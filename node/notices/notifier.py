@@ -12,10 +12,10 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from node.archive.qa_runs import last_run
-from node.certificates import certificate_expiries
-from node.leases import pause_s
 from node.ledger import Ledger, NoticeCondition
+from node.retry import pause_s
 from node.settings import Settings
+from node.tls.certificates import certificate_expiries
 
 from .channels import Channel, NotSentError, open_channels
 from .message import write_message

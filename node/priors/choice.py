@@ -1,8 +1,8 @@
 """Which of the patient's studies in the PACS can be compared with?
 
-Studies of the same patient (:mod:`node.ledger.patients`) that are earlier, not too old, and have MR images. A query
-returns neither Image Type nor sequence of a series, so only its name can show that it is an SWI. Studies with a series
-of such a name come first; if no study has one, any may hold an SWI that does not name another part of the body.
+Studies of the same patient (:mod:`node.ledger.patient_matching`) that are earlier, not too old, and have MR images. A
+query returns neither Image Type nor sequence of a series, so only its name can show that it is an SWI. Studies with a
+series of such a name come first; if no study has one, any may hold an SWI that does not name another part of the body.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from node.ledger import StudyRecord
-from node.ledger.patients import identifier_contradiction
+from node.ledger.patient_matching import identifier_contradiction
+from node.retrieve.dates import day_of
+from node.retrieve.head_series import MR
 from node.retrieve.source import FoundStudy
-from node.retrieve.wanted import MR, day_of
 
 _WILDCARDS = frozenset("*?\\")
 

@@ -19,14 +19,16 @@ from typing import Self
 import structlog
 
 from node.archive import Archive
-from node.leases import Heartbeat, pause_s
+from node.leases import Heartbeat
 from node.ledger import EarlierStudy, Ledger, PriorRequest, PriorState, StudyRecord, TransferCounts
-from node.ledger.patients import identifier_contradiction
+from node.ledger.patient_matching import identifier_contradiction
 from node.logs import explain
 from node.retrieve import open_source
+from node.retrieve.dates import in_words
+from node.retrieve.head_series import WantedSeries, wanted_series
 from node.retrieve.source import FoundStudy, SourceError, StudyQuery, StudySource, TransferLimits
 from node.retrieve.threads import WorkThreads
-from node.retrieve.wanted import WantedSeries, in_words, wanted_series
+from node.retry import pause_s
 from node.settings import Settings
 from node.settings.recognition import recognition
 from pipeline.errors import InputError

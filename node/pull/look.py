@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from node.retrieve.head_series import WantedSeries, wanted_series
 from node.retrieve.source import FoundSeries
-from node.retrieve.wanted import WantedSeries, wanted_series
 from node.settings import Settings
 from node.settings.recognition import recognition
 

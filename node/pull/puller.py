@@ -19,13 +19,14 @@ from typing import Literal, Self
 import structlog
 
 from node.archive import Archive
-from node.leases import Heartbeat, pause_s
+from node.leases import Heartbeat
 from node.ledger import Ledger, Pull, PullState, TransferCounts
 from node.logs import explain
 from node.retrieve import open_source
+from node.retrieve.head_series import WantedSeries
 from node.retrieve.source import FoundSeries, SourceError, StudySource, TransferLimits
 from node.retrieve.threads import WorkThreads
-from node.retrieve.wanted import WantedSeries
+from node.retry import pause_s
 from node.settings import Settings
 from node.settings.pull import PullSettings
 from pipeline.errors import InputError

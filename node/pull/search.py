@@ -13,8 +13,9 @@ from datetime import date, datetime, timedelta
 from itertools import pairwise
 
 from node.ledger import AnnouncedStudy
+from node.retrieve.dates import day_of, in_words
+from node.retrieve.head_series import MR
 from node.retrieve.source import FoundStudy, StudyQuery, StudySource, TooManyMatchesError, found_study
-from node.retrieve.wanted import MR, day_of, in_words
 from node.settings.pull import PullSettings
 
 SHORTEST_S = 900

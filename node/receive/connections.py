@@ -29,7 +29,7 @@ from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHa
 from node.archive import IncomingFile
 from node.processes.alive import beat
 from node.settings import ReceiverSettings
-from node.tls import ServerContext, explain_tls
+from node.tls.contexts import ServerContext, explain_tls
 
 from .admission import Admission
 from .handshake import accept_tls

@@ -8,7 +8,7 @@ import ssl
 import time
 from collections.abc import Callable
 
-from node.tls import ServerContext, check_peer_address, common_names
+from node.tls.contexts import ServerContext, check_peer_address, common_names
 
 from .upper_layer import TICK_S, linger
 
@@ -35,7 +35,7 @@ def accept_tls(
     Raises
     ------
     OSError
-        There is no secure connection; :func:`node.tls.explain_tls` says why.
+        There is no secure connection; :func:`node.tls.contexts.explain_tls` says why.
     """
     secure = tls.current().wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
     try:

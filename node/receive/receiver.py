@@ -43,7 +43,7 @@ from node.ledger import Ledger, TallyBuffer
 from node.ledger.metrics import INSTANCES, REFUSALS
 from node.processes.process import stop_on_signal
 from node.settings import WHO_MAY_SEND, ConfigError, Settings, is_loopback
-from node.tls import ServerContext
+from node.tls.contexts import ServerContext
 
 from .admission import Admission
 from .commitment import CommitmentHandlers

@@ -18,8 +18,6 @@ import structlog
 
 from node.archive import Archive
 from node.atna import AuditSender
-from node.certificates import certificate_notices
-from node.leases import pause_s
 from node.ledger import Lead, Ledger
 from node.logs import explain, set_up_logging
 from node.notices import Notifier
@@ -30,11 +28,13 @@ from node.processes.parts import FETCHER, PULLER, PartFile, forget_parts
 from node.processes.process import stop_on_signal
 from node.pull.puller import Puller
 from node.queue import ANALYSE, DELIVER, JobQueue, make_app
+from node.retry import pause_s
 from node.route.routing import route_ready
 from node.route.rules import RoutingTable, load_table
 from node.route.settling import settle
 from node.settings import Settings
 from node.settings.recognition import recognition
+from node.tls.certificates import certificate_notices
 from node.work_items import WorkItemPerformer
 
 from .clock import SteadyClock

@@ -13,7 +13,8 @@ from node.ledger.access_records import AuditAction
 from pipeline.errors import InputError
 from pipeline.findings import wording
 
-from .auth import Reader, audit
+from .audit import audit
+from .auth import Reader
 from .context import Context
 from .study_routes import Form, Shared, job_of
 

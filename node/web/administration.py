@@ -26,7 +26,8 @@ from pipeline.findings import wording
 
 from . import labels
 from .administration_view import destination_lines, pull_lines, rules_view, user_lines
-from .auth import Administrator, User, address_of, audit
+from .audit import audit
+from .auth import Administrator, User, address_of
 from .context import Context, context_of
 from .passwords import hash_password, user_name
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from node.certificates import CertificateExpiry, certificate_expiries
 from node.ledger import DestinationRecord, Ledger, PullSource, PullState
 from node.ledger.access_records import UserRole
 from node.route.rules import SHIPPED, RoutingRule, load_table
 from node.settings import Settings
 from node.settings.connections import ConnectionSettings
 from node.settings.destinations import DestinationSettings
+from node.tls.certificates import CertificateExpiry, certificate_expiries
 from pipeline.errors import CmbError
 from pipeline.findings import wording
 

@@ -13,7 +13,8 @@ from fastapi.responses import HTMLResponse
 from node.ledger.access_records import AuditAction, AuditEntry, AuditFilters
 
 from . import labels
-from .auth import Administrator, audit
+from .audit import audit
+from .auth import Administrator
 from .context import Context, context_of
 from .list_query import iso_day, midnight
 

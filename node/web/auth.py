@@ -1,4 +1,4 @@
-"""Who sends a request, may they, and does it come from this node's own pages? Sessions, roles, origin, audit.
+"""Who sends a request, may they, and does it come from this node's own pages? Sessions, roles, origin.
 
 A browser that has signed in holds one random token in a cookie; the ledger knows it by its SHA-256 only. A visitor who
 has not signed in gets no cookie.
@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import time
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import Depends, HTTPException, Request, Response
 
-from node.ledger.access_records import AuditAction, UserRole
+from node.ledger.access_records import UserRole
 
-from .context import MOST_LOOKS, context_of
+from .context import context_of
 from .proxy_sign_in import identify, is_from_proxy
 from .security import DICOMWEB
 
 POLL = "x-poll"
-"""Header of a page that reloads itself: no sign of a person, so the session becomes idle. See also :func:`audit`."""
-REPEAT_S = 600.0
-"""A session that repeats a look within this time adds no row to the audit."""
+"""Header of a page that reloads itself: no sign of a person, so the session becomes idle. See also :mod:`.audit`."""
 
 _PROXY_HEADERS = ("x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded")
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -170,30 +167,6 @@ def _is_same_origin(request: Request) -> bool:
         return urlsplit(source).netloc in {request.headers.get("host", ""), own} - {""}
     except ValueError:
         return False
-
-
-def audit(
-    request: Request, action: AuditAction, study_uid: str = "", detail: str = "", *, repeats: bool = False
-) -> None:
-    """Record what the user does.
-
-    Parameters
-    ----------
-    repeats : bool
-        The request only continues a look: a page reloads itself, or fetches its pictures. It is not recorded if this
-        session's same look was recorded within :data:`REPEAT_S`. The node remembers that itself, so no header of a
-        request can hide a look from the audit.
-    """
-    user, shared = request.state.user, context_of(request)
-    list_view = detail if action is AuditAction.LIST else ""
-    look = (token_hash(session_token(request)), user.name, address_of(request), action, study_uid, list_view)
-    now = time.monotonic()
-    if repeats and now - shared.looks.get(look, -REPEAT_S) < REPEAT_S:
-        return
-    shared.ledger.record_access(user.name, action, study_uid, detail, address_of(request))
-    if len(shared.looks) >= MOST_LOOKS:
-        shared.looks.clear()
-    shared.looks[look] = now
 
 
 def address_of(request: Request) -> str:

@@ -12,7 +12,8 @@ from fastapi.responses import HTMLResponse
 
 from node.ledger.access_records import AuditAction
 
-from .auth import Viewer, audit
+from .audit import audit
+from .auth import Viewer
 from .context import Context, context_of
 from .detector_monitoring import DetectorMonth, last_months
 

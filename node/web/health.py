@@ -9,10 +9,10 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 
-from node.certificates import certificate_notices
 from node.processes.parts import FETCHER, PARTS, PULLER, read_clock, read_not_running, read_parts
 from node.queue import ANALYSE, QueueAwayError
 from node.settings import Settings
+from node.tls.certificates import certificate_notices
 
 from .context import Context, context_of
 

@@ -25,7 +25,6 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from node.archive.qa_runs import last_run
-from node.certificates import certificate_expiries
 from node.ledger import Ledger
 from node.ledger.metrics import ALL, LedgerMetric, Tally
 from node.ledger.prior_records import PriorState
@@ -34,6 +33,7 @@ from node.ledger.records import DeliveryState, JobState, LedgerCounts, SeriesSta
 from node.ledger.work_item_records import WorkItemState
 from node.processes.parts import read_clock, read_parts
 from node.queue import ANALYSE, DELIVER, QueueAwayError
+from node.tls.certificates import certificate_expiries
 
 from .context import VERSION, Context, context_of
 from .detector_monitoring import last_months, shifted_scanners

@@ -14,7 +14,8 @@ from node.ledger.access_records import AuditAction
 from node.ledger.records import JobState, WorklistFilters
 from pipeline.errors import InputError
 
-from .auth import POLL, audit
+from .audit import audit
+from .auth import POLL
 from .context import Context, context_of
 from .documents import job_details, job_documents
 from .list_query import ListQuery

@@ -12,11 +12,11 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from node.ledger.access_records import AuditAction, SessionKind
 from pipeline.errors import InputError
 
+from .audit import audit
 from .auth import (
     User,
     Viewer,
     address_of,
-    audit,
     current_user,
     has_passwords,
     must_sign_in,

@@ -23,7 +23,8 @@ from pipeline.pictures import CROPS, SLICES, VOLUMES, PictureArchive
 from pipeline.pictures.marking import StoredVolumes
 
 from .added import mark
-from .auth import LOCAL, POLL, Reader, User, Viewer, audit
+from .audit import audit
+from .auth import LOCAL, POLL, Reader, User, Viewer
 from .context import Context, context_of
 from .preview import preview_of
 from .review import Review, apply_action, marked, read_place, read_review

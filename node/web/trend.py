@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from node.ledger import Ledger, StudyRecord, WorklistFilters
-from node.ledger.patients import contradiction
+from node.ledger.patient_matching import contradiction
 
 from . import labels
 

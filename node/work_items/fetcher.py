@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import structlog
 
 from node.archive import Archive
-from node.leases import pause_s
 from node.ledger import Ledger, WorkItem, WorkItemInput
 from node.logs import explain
 from node.receive.ingest import Ingest
 from node.retrieve.dicomweb import DicomWeb
 from node.retrieve.source import SourceError, TransferLimits
+from node.retry import pause_s
 from node.settings import Settings
 from node.settings.destinations import WebService
 from node.settings.work_items import WorkItemSettings

@@ -18,9 +18,9 @@ from pydicom import Dataset
 from sqlalchemy.exc import SQLAlchemyError
 
 from node.archive import Archive, is_uid
-from node.leases import pause_s
 from node.ledger import Ledger, WorkItem, WorkItemInput, WorkItemState
 from node.logs import explain
+from node.retry import pause_s
 from node.settings import Settings
 from node.settings.work_items import CodedTerm, WorkItemSettings
 

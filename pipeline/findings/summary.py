@@ -13,7 +13,8 @@ REGIONS: Final = ("lobar", "deep", "infratentorial")
 SIDES: Final = ("left", "right", "midline")
 NEVER_ASSESSED: Final = ("superficial siderosis", "macrobleeds")
 
-_BURDENS: Final = ((10, ">=10"), (5, "5-9"), (1, "1-4"), (0, "0"))
+BURDENS: Final = ((10, ">=10"), (5, "5-9"), (1, "1-4"), (0, "0"))
+"""Classes of the number of microbleeds, with the least of each."""
 
 
 class CountedPlace(NamedTuple):
@@ -106,7 +107,7 @@ def pattern(lesions: Iterable[Lesion]) -> str | None:
 
 def burden(count: int) -> str:
     """The usual class of a count: 0, 1-4, 5-9 or >=10."""
-    return next(name for least, name in _BURDENS if count >= least)
+    return next(name for least, name in BURDENS if count >= least)
 
 
 def count_places(lesions: Iterable[Lesion]) -> tuple[PlaceCount, ...]:

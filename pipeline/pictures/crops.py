@@ -13,10 +13,10 @@ from PIL import Image, ImageDraw
 from pipeline.findings import Findings, Point
 from pipeline.results.colours import COLOURS
 from pipeline.results.sc.panels import font
+from pipeline.results.windows import GreyWindow, phase_window, swi_window
 
 from .anatomy import EDGES, AnatomicalAxes, AnatomicalPlane, Section
 from .picture_archive import write_picture_archive
-from .windows import GreyWindow, phase_window, swi_window
 
 if TYPE_CHECKING:
     from pipeline.detect import Detection

@@ -19,7 +19,7 @@ from pipeline.findings import Point
 from pipeline.findings.summary import CountedPlace
 from pipeline.geometry import Geometry, Volume
 from pipeline.measure.growing import MeasureParameters
-from pipeline.measure.marked import SPHERE_MM, in_brain, measure_marked
+from pipeline.measure.reader_click import SPHERE_MM, in_brain, measure_marked
 
 from .nifti import Bytes, from_nifti
 from .picture_archive import PictureArchive

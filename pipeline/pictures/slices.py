@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pipeline.results.sc.panels import direction_letter
+from pipeline.results.windows import phase_window, swi_window
 
 from .picture_archive import write_picture_archive
-from .windows import phase_window, swi_window
 
 if TYPE_CHECKING:
     from pipeline.detect import Detection

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.geometry import Geometry
+from pipeline.results.windows import GreyWindow, phase_window, swi_window
 
 from .anatomy import AnatomicalAxes
 from .nifti import Bytes, from_nifti, to_nifti
 from .picture_archive import write_picture_archive
-from .windows import GreyWindow, phase_window, swi_window
 
 if TYPE_CHECKING:
     from pipeline.anatomy.registration import Alignment

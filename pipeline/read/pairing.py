@@ -13,7 +13,7 @@ from itertools import product
 
 import numpy as np
 
-from pipeline.identity import job_key
+from pipeline.uids import job_key
 
 from .headers import Vector
 from .recognition import SeriesRole
@@ -49,7 +49,7 @@ class SeriesSelection:
         return tuple(series for series in (self.swi, self.phase, self.magnitude) if series is not None)
 
     def key(self, profile_digest: str, settings: Mapping[str, object] | None = None) -> str:
-        """Key of an analysis of these images (:func:`pipeline.identity.job_key`); `settings` change its results too."""
+        """Key of an analysis of these images (:func:`pipeline.uids.job_key`); `settings` change its results too."""
         uids = (i.sop_instance_uid for series in self.used for leaf in series.leaves for i in leaf.instances)
         sign = self.phase.phase_sign if self.phase is not None else None
         return job_key(uids, profile_digest, {**({} if sign is None else {"phase_sign": sign}), **(settings or {})})

@@ -23,8 +23,8 @@ from pydicom.valuerep import DA, DT, TM
 from pipeline import __version__
 from pipeline.findings import Findings
 from pipeline.findings.wording import RESEARCH_ONLY
-from pipeline.identity import derive_uid
 from pipeline.read import elements
+from pipeline.uids import derive_uid
 
 from . import codes
 from .replaced import ReplacedResult

@@ -17,7 +17,7 @@ from pydicom import Dataset, dcmread
 from tests.orthanc import Orthanc, run_orthanc
 from tests.running_node import RunningNode, run_node, wait_until
 from training.cli import main
-from training.datasets.kinds import open_dataset
+from training.datasets.layouts import open_dataset
 
 from .killable_node import make_study
 

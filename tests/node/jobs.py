@@ -18,7 +18,7 @@ from node.route.routing import route_study
 from node.route.rules import load_table
 from node.settings import QueueSettings
 from pipeline.findings import Findings, SeriesUsed
-from pipeline.identity import derive_uid
+from pipeline.uids import derive_uid
 from tests.classical import classical_settings
 
 QUICK = QueueSettings(lease_s=30, retry_first_s=0.01, retry_longest_s=0.02, max_attempts=3)

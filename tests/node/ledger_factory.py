@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from node.ledger import Job, Ledger, NewInstance, NewJob, Priority, ResultFile, SeriesVerdict
-from pipeline.identity import derive_uid
+from pipeline.uids import derive_uid
 
 SR = "1.2.840.10008.5.1.4.1.1.88.33"
 MR = "1.2.840.10008.5.1.4.1.1.4"

@@ -22,7 +22,7 @@ from pipeline.findings import (
     Trend,
     Verification,
 )
-from pipeline.identity import derive_uid
+from pipeline.uids import derive_uid
 
 AT = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
 STUDY_UID = derive_uid("report-test", "study")

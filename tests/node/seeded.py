@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from node.ledger import Job, Ledger, NewInstance, NewJob, Priority, ResultFile, SeriesVerdict
 from pipeline.findings import Certainty, Findings, Lesion, ScoredCandidate, SeriesUsed
-from pipeline.identity import derive_uid
+from pipeline.uids import derive_uid
 
 from .pictures import write_pictures
 

@@ -12,8 +12,8 @@ import pytest
 from pipeline.detect import Detection, analyse, detect
 from pipeline.errors import InputError
 from pipeline.geometry import Acquisition
-from pipeline.identity import derive_uid
 from pipeline.read.study import find_files, read_studies, select_series
+from pipeline.uids import derive_uid
 from tests.classical import quick_profile
 
 from . import phantom

@@ -21,7 +21,7 @@ KindOption = Annotated[
 def check(dataset: DatasetArgument, kind: KindOption = None) -> None:
     """List every problem of a data set before training. The exit status is 2 if there is an error."""
     from training.datasets.check import check as find_problems
-    from training.datasets.kinds import open_dataset, unused_labels
+    from training.datasets.layouts import open_dataset, unused_labels
 
     records = open_dataset(dataset, kind)
     problems = []
@@ -48,7 +48,7 @@ def cache(
 ) -> None:
     """Prepare a data set for training. Crops it to the brain, 8 bits per value; a stopped run continues."""
     from training.datasets.cache import MEBIBYTE, make_cache
-    from training.datasets.kinds import open_dataset
+    from training.datasets.layouts import open_dataset
 
     records = open_dataset(dataset, kind)
     made = make_cache(records, out, part_mb=part_mb, limit=limit, coarse=coarse, magnitude=magnitude, say=_say)
@@ -121,7 +121,7 @@ def fit_forest(
 ) -> None:
     """Train the random forest of a profile. Leaves out studies of a test split; a stopped run continues."""
     from pipeline.profile import load_profile
-    from training.datasets.kinds import open_dataset
+    from training.datasets.layouts import open_dataset
     from training.fit.forest import fit_forest as fit
 
     recipe = load_profile(profile)

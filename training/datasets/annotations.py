@@ -12,7 +12,8 @@ from pydicom import Dataset
 from pipeline.errors import InputError
 from pipeline.geometry import Geometry, Volume
 
-from .record import REJECTED, Mark, marks_of_labels
+from .mark_kinds import REJECTED
+from .record import Mark, marks_of_labels
 
 MEASUREMENT_GROUP = "125007"
 DIAMETER = "81827009"

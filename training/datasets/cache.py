@@ -18,7 +18,8 @@ from pipeline.errors import CmbError, InputError
 from pipeline.geometry import Acquisition, Geometry, Volume
 from pipeline.networks.inputs import BRIGHTEST, Inputs, make_inputs
 
-from .record import BLEED, LabelledStudy, Mark, Record
+from .mark_kinds import BLEED
+from .record import LabelledStudy, Mark, Record
 
 SCHEMA = "cmb-training-study/1"
 GREY_STEP = BRIGHTEST / 255

@@ -11,7 +11,8 @@ import numpy as np
 
 from pipeline.errors import CmbError
 
-from .record import BLEED, LabelledStudy, Mark, Record
+from .mark_kinds import BLEED
+from .record import LabelledStudy, Mark, Record
 
 THICKEST_MM = 5.0
 NEAREST_MM = 1.0

@@ -10,18 +10,11 @@ from numpy.typing import NDArray
 
 from pipeline.geometry import Acquisition, Geometry
 
+from .mark_kinds import BLEED, NULL, VEIN
+
 Point = tuple[float, float, float]
-BLEED = "bleed"
-NULL = "null"
-"""An insertion that changes nothing: a place where nothing may be found."""
-VEIN = "vein"
-"""A place where a vein looks like a microbleed."""
 APART_FROM_VEINS_MM = 3.0
 """A vein this near to anything else that is marked is not marked itself: one place has one name."""
-REJECTED = "rejected"
-"""What the detector took for a microbleed and a reader did not: no microbleed, whatever else it is."""
-MISTAKE = "mistake"
-"""A place where the detector that a training starts from is wrong: drawn more often, and no target."""
 USUAL_DIAMETER_MM = 4.0
 """Taken where a data set marks points only."""
 

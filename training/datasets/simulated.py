@@ -13,7 +13,8 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.geometry import Acquisition, Geometry, Volume
 
-from .record import BLEED, LabelledStudy, Mark, Record, vein_marks
+from .mark_kinds import BLEED
+from .record import LabelledStudy, Mark, Record, vein_marks
 
 TRUTH = "truth.json"
 SCHEMA = "cmb-simulated-truth/1"

@@ -24,15 +24,14 @@ from pipeline.read.volume import read_acquisition
 
 from .annotations import marks_of_report, marks_of_segmentations, rejected_marks
 from .check import Problem
-from .record import BLEED, VEIN, LabelledStudy, Mark, Record
+from .mark_kinds import BLEED, IN_TABLES
+from .record import LabelledStudy, Mark, Record
 from .spreadsheet import delimiter_of
 
 TABLE = "lesions.csv"
 SIMULATED = "SIMULATED IMAGE"
 """How the Image Comments of simulated images begin."""
 COLUMNS = ("study_instance_uid", "x", "y", "z")
-KINDS_OF_MARKS = (BLEED, "calcification", VEIN, "cavernoma", "iron", "other")
-"""What the column `kind` may say."""
 UNVERIFIED = "its marks are of a report that nobody verified: a detector would learn its own mistakes"
 
 
@@ -175,8 +174,8 @@ def _read_table(path: Path) -> LesionTable:
         if not (row["x"] or "").strip():
             continue
         kind = (row.get("kind") or "").strip() or BLEED
-        if kind not in KINDS_OF_MARKS:
-            known = ", ".join(KINDS_OF_MARKS)
+        if kind not in IN_TABLES:
+            known = ", ".join(IN_TABLES)
             unknown.append(Problem(f"{TABLE} line {number}", f"unknown kind {kind!r}; use one of {known}"))
             continue
         try:

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score, confusion_matrix
 
+from pipeline.findings.summary import BURDENS
+
 from .bootstrap import Estimate, Resamples, Weights
 from .metrics import StudyResult
 
-LIMITS = (1, 5, 10)
+LIMITS = tuple(sorted(least for least, _ in BURDENS if least))
 NAMES = ("0", "1–4", "5–9", "≥ 10")
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
-from training.datasets.kinds import open_dataset
-from training.datasets.record import BLEED, Mark, Record
+from training.datasets.layouts import open_dataset
+from training.datasets.mark_kinds import BLEED
+from training.datasets.record import Mark, Record
 
 Point = tuple[float, float, float]
 TRUTH_FILE = "truth.json"
@@ -148,7 +149,7 @@ def read_cohort(folder: Path, limit: int = 0, split: str = "", kind: str | None 
     split : str
         Only those of this split, and those that name none; all if empty.
     kind : str, optional
-        Of data set, a name in :data:`training.datasets.kinds.KINDS`; by default what the layout says.
+        Of data set, a name in :data:`training.datasets.layouts.KINDS`; by default what the layout says.
 
     Raises
     ------

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipeline.geometry import Acquisition, Volume
-from pipeline.pictures.windows import GreyWindow, phase_window, swi_window
+from pipeline.results.windows import GreyWindow, phase_window, swi_window
 
 from .calibration import shown_probability
 from .cases import Case, Point

@@ -20,7 +20,8 @@ from pipeline.classifiers.features import NAMES, OF_MAGNITUDE, OF_PHASE, measure
 from pipeline.classifiers.forest import Parameters, calibrated, log_odds
 from pipeline.errors import InputError, ProfileError
 from pipeline.profile import Profile, Thresholds
-from training.datasets.record import BLEED, Mark, Record
+from training.datasets.mark_kinds import BLEED
+from training.datasets.record import Mark, Record
 from training.evaluation.cases import Case, CaseFindings, CaseTruth, ReportedMark, TruthObject
 from training.evaluation.matching import MATCH_MM
 from training.evaluation.metrics import StudyResult, froc_of

@@ -20,7 +20,8 @@ from pipeline.networks.heatmap import KINDS
 from pipeline.networks.inputs import prepare
 from pipeline.profile import Profile
 from training.datasets.cache import CachedStudy
-from training.datasets.record import REJECTED, Mark
+from training.datasets.mark_kinds import REJECTED
+from training.datasets.record import Mark
 from training.evaluation.froc import CountedCandidates
 
 from .config import MiningConfig

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pipeline.candidates import Candidate
 from pipeline.networks.inputs import Inputs
 from training.datasets.cache import CachedStudy
-from training.datasets.record import BLEED, MISTAKE, Mark
+from training.datasets.mark_kinds import BLEED, MISTAKE
+from training.datasets.record import Mark
 
 from .samples import inputs_of
 from .training_run import TrainingRun

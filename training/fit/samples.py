@@ -20,7 +20,8 @@ from torch.utils.data import Dataset
 from pipeline.candidates import yolo
 from pipeline.networks.inputs import Inputs, make_inputs
 from training.datasets.cache import CachedStudy
-from training.datasets.record import BLEED, MISTAKE, Mark
+from training.datasets.mark_kinds import BLEED, MISTAKE
+from training.datasets.record import Mark
 
 from .augmentation import vary_slice
 from .config import Augmentation, StageConfig

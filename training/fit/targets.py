@@ -12,7 +12,8 @@ from torch import Tensor
 from pipeline.networks.context import CLASSES
 from pipeline.networks.heatmap import FOLD, KINDS
 from pipeline.networks.yolo import ANCHORS
-from training.datasets.record import BLEED, MISTAKE, NULL, REJECTED, Mark
+from training.datasets.mark_kinds import BLEED, MISTAKE, NULL, REJECTED
+from training.datasets.record import Mark
 
 NO_POINT = -1
 UNSEEN = -2

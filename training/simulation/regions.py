@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from pipeline.anatomy.atlas import MIDLINE_MM
 from training.simulation.anatomy.nuclei import CAUDATE, ELLIPSOIDS, Ellipsoid
 from training.simulation.anatomy.tissue_maps import Anatomy
 
@@ -39,8 +40,6 @@ PARCELS: Final = (
 """Region and location by number, as :func:`parcels` returns it."""
 PARCELLATION: Final = 2
 """Counts up when names or boundaries change. The first had no capsules, and "deep white matter" for *white matter*."""
-MIDLINE_MM: Final = 2.5
-"""A point so near to the midsagittal plane has no side."""
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

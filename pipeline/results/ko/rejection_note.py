@@ -9,10 +9,10 @@ import highdicom as hd
 from pydicom import Dataset
 from pydicom.sr.coding import Code
 
-from pipeline.identity import derive_uid
 from pipeline.results import codes
 from pipeline.results.context import ResultContext, plain
 from pipeline.results.replaced import ReplacedObject
+from pipeline.uids import derive_uid
 
 from .key_objects import device_observer, remove_concept_names
 

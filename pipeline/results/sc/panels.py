@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pipeline.findings import Certainty, Lesion, Trend
 from pipeline.geometry import Geometry, Volume
 from pipeline.results.colours import Colour, colour
+from pipeline.results.windows import GreyWindow, air_level, swi_window
 
 BACKGROUND: Final = (9, 11, 15)
 TEXT: Final = (232, 236, 241)
@@ -62,7 +63,7 @@ class SliceRenderer:
         The SWI.
     crop : Crop
         What is shown of each slice.
-    window : tuple of float
+    window : GreyWindow
         Values shown black and white.
     numbers : tuple of int
         The number that a PACS shows for each slice.
@@ -70,18 +71,13 @@ class SliceRenderer:
 
     volume: Volume
     crop: Crop
-    window: tuple[float, float]
+    window: GreyWindow
     numbers: tuple[int, ...]
 
     @classmethod
     def of(cls, volume: Volume, lesions: Sequence[Lesion], numbers: tuple[int, ...]) -> SliceRenderer:
         """Choose window and crop so that the head fills the panel and no lesion is cut off."""
-        sample = volume.array[::2, ::2, ::2]
-        bright = float(np.percentile(sample, 99))
-        foreground = sample[sample > 0.15 * bright]
-        low, high = np.percentile(foreground, (0.5, 99.7)) if foreground.size else (0.0, 1.0)
-        low = min(float(low), 0.1 * float(high))
-        return cls(volume, _crop(volume, 0.15 * bright, lesions), (low, max(float(high), low + 1e-6)), numbers)
+        return cls(volume, _crop(volume, lesions), swi_window(volume.array), numbers)
 
     def panel(self, k: int, lesions: Sequence[Lesion], size: tuple[int, int]) -> Image.Image:
         """Slice `k` with `lesions` ringed, fitted into `size` (width, height)."""
@@ -89,7 +85,7 @@ class SliceRenderer:
         width_mm, height_mm = crop.size_mm(geometry)
         scale = min(size[0] / width_mm, size[1] / height_mm)
         inner = (max(1, round(width_mm * scale)), max(1, round(height_mm * scale)))
-        grey = self._grey(self.volume.array[k, crop.top : crop.bottom, crop.left : crop.right])
+        grey = self.window.grey(self.volume.array[k, crop.top : crop.bottom, crop.left : crop.right])
         panel = Image.new("RGB", size, (0, 0, 0))
         offset = ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2)
         panel.paste(grey.resize(inner, Image.Resampling.LANCZOS).convert("RGB"), offset)
@@ -111,18 +107,14 @@ class SliceRenderer:
         pair = Image.new("RGB", (2 * size + 2, size), BACKGROUND)
         for n, plane in enumerate((self.volume.array[k][box[1:]], slab)):
             edges = (max(0, nj - j), max(0, ni - i))
-            tile = np.full((2 * nj + 1, 2 * ni + 1), self.window[0], np.float32)
+            tile = np.full((2 * nj + 1, 2 * ni + 1), self.window.low, np.float32)
             tile[edges[0] : edges[0] + plane.shape[0], edges[1] : edges[1] + plane.shape[1]] = plane
-            grey = self._grey(tile).resize((size, size), Image.Resampling.BICUBIC)
+            grey = self.window.grey(tile).resize((size, size), Image.Resampling.BICUBIC)
             pair.paste(grey.convert("RGB"), (n * (size + 2), 0))
         draw = ImageDraw.Draw(pair)
         write(draw, (4, 4), str(lesion.id), 17, colour(lesion), "la")
         write(draw, (2 * size - 2, 4), f"mIP {_SLAB_MM:.0f} mm" if size >= 100 else "mIP", 14, TEXT, "ra")
         return pair
-
-    def _grey(self, values: NDArray[np.float32]) -> Image.Image:
-        low, high = self.window
-        return Image.fromarray(np.clip((values - low) / (high - low) * 255, 0, 255).astype(np.uint8))
 
     def _ring(self, lesion: Lesion, scale: float, offset: tuple[int, int]) -> PanelRing:
         i, j, _ = self.volume.geometry.to_ijk(lesion.centroid_lps_mm)
@@ -149,10 +141,10 @@ class PanelRing:
     label: str
 
 
-def _crop(volume: Volume, threshold: float, lesions: Sequence[Lesion]) -> Crop:
+def _crop(volume: Volume, lesions: Sequence[Lesion]) -> Crop:
     _, rows, columns = volume.geometry.shape
     di, dj, _ = volume.geometry.spacing
-    head = (volume.array > threshold).mean(axis=0, dtype=np.float32)
+    head = (volume.array > air_level(volume.array)).mean(axis=0, dtype=np.float32)
     top, bottom = _extent(head.mean(axis=1))
     left, right = _extent(head.mean(axis=0))
     for lesion in lesions:

@@ -34,9 +34,9 @@ from pydicom.valuerep import DT
 
 from pipeline.findings import Verification, wording
 from pipeline.geometry import Volume
-from pipeline.identity import derive_uid
 from pipeline.results import codes
 from pipeline.results.context import MANUFACTURER, MODEL, ResultContext, plain
+from pipeline.uids import derive_uid
 
 from .measurement_groups import algorithm, derived_groups, lesion_groups
 

@@ -17,8 +17,8 @@ from node.ledger.records import NewJob
 from node.run.retention import KEPT
 from node.settings.change import ChangeSettings
 from pipeline.findings import Findings, SeriesUsed
-from pipeline.identity import derive_uid
 from pipeline.parameters import ChangeParameters
+from pipeline.uids import derive_uid
 from tests.node.conftest import Clock
 from tests.node.ledger_factory import receive, results, settle_and_route, uid
 from tests.pipeline.change.heads import box

@@ -17,7 +17,7 @@ from node.settings import DicomDestination, Settings
 from node.settings.destinations import Hl7Destination
 from node.settings.priors import DicomPacs, DicomWebPacs, PriorsSettings
 from node.settings.pull import PullSettings
-from pipeline.identity import derive_uid
+from pipeline.uids import derive_uid
 from tests.audit_repository import Event, check_schema
 from tests.node.seeded import MR_IMAGE, Seeder
 

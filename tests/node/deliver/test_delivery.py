@@ -21,8 +21,8 @@ from node.analyse.analysis import AnalysisRunner
 from node.archive import Archive
 from node.deliver import SendResult, Unreachable, open_destination, send_all
 from node.deliver.delivery import DeliveryRunner
-from node.leases import pause_s
 from node.ledger import DeliveryState, Job, JobState, Ledger, NewJob, Priority
+from node.retry import pause_s
 from node.settings import DicomDestination, QueueSettings
 from pipeline.results import ResultObject
 from tests.node.jobs import QUICK, capture, findings_of, finish, open_job

@@ -9,7 +9,7 @@ from pathlib import Path
 from node.ledger import AddedMicrobleed, Correction, Ledger, LesionVerdict, MonitoredStudy, NewJob
 from node.ledger.records import QA_PATIENT_ID
 from pipeline.findings import Findings, ImageQuality, LesionOrigin, RejectedLesion
-from pipeline.identity import derive_uid
+from pipeline.uids import derive_uid
 from tests.node.seeded import Seeder, make_findings
 
 MEASURED = ImageQuality(in_plane_mm=0.8, slice_mm=2.0, coverage=1.0, snr=21.5, snr_from="air", motion=1.25)

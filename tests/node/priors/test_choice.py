@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from node.ledger import StudyRecord
 from node.priors.choice import DateWindow, shortlist, window
+from node.retrieve.dates import day_of
+from node.retrieve.head_series import wanted_series
 from node.retrieve.source import FoundSeries, FoundStudy
-from node.retrieve.wanted import day_of, wanted_series
 from pipeline.read.recognition import load_rules
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

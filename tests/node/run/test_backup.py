@@ -26,7 +26,7 @@ from node.processes.parts import RECEIVER, part_file
 from node.run import backup as module
 from node.run.backup import BackupError, BackupSummary, make_backup, read_contents, restore_backup
 from node.run.erasing import erase_study
-from pipeline.identity import derive_uid
+from pipeline.uids import derive_uid
 from tests.node.conftest import empty_database
 from tests.node.ledger_factory import instance, open_job, receive, settle_and_route, uid
 from tests.node.seeded import Seeded, seed

@@ -21,7 +21,7 @@ from node.ledger.models import metadata
 from node.run.erasing import erase_study, remove_old_rows
 from node.settings import ArchiveSettings, Settings
 from pipeline.errors import InputError
-from pipeline.identity import derive_uid
+from pipeline.uids import derive_uid
 from tests.node.jobs import finish, open_job
 
 pytestmark = pytest.mark.slow

@@ -26,7 +26,7 @@ from node.run.clock import SteadyClock
 from node.run.redis_server import EmbeddedRedis
 from node.run.sweep import Sweep, run_sweep
 from node.settings import ConfigError, Settings
-from pipeline.identity import derive_uid
+from pipeline.uids import derive_uid
 from tests.chaos.site import _clock_library
 from tests.node.jobs import finish, open_job, receive
 from tests.own_redis import own_redis

@@ -11,7 +11,6 @@ from fastapi.testclient import TestClient
 from node.ledger import Ledger
 from node.ledger.access_records import AuditAction, UserRole
 from node.settings import load_settings
-from node.web import auth
 from node.web.app import create_app
 from node.web.auth import LOCAL, POLL
 from tests.node.conftest import Clock
@@ -80,7 +79,7 @@ def test_a_header_hides_no_look_from_the_audit(fast_folder: Path, monkeypatch: p
         assert [looks(here, path) for _ in range(3)] == [0, 0, 0]
         assert looks(there, path) == 1  # another session
         assert looks(here, "/?q=other") == 1  # another list
-        monkeypatch.setattr(auth, "REPEAT_S", 0.0)
+        monkeypatch.setattr("node.web.audit.REPEAT_S", 0.0)
         assert looks(here, path) == 1  # the page has stayed open for long
     seeder.ledger.close()
 

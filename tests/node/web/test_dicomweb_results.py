@@ -26,7 +26,7 @@ from node.ledger import Ledger, ResultFile
 from node.ledger.access_records import AuditFilters
 from node.web.app import create_app
 from node.web.dicomweb.search import ResultQuery
-from pipeline.identity import derive_uid
+from pipeline.uids import derive_uid
 from tests.node.dicomweb import VIEWER, bearer, settings_with_clients
 from tests.node.seeded import Seeder, make_findings
 from tests.web_server import served

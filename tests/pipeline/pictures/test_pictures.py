@@ -16,7 +16,7 @@ from pipeline.findings import ChangeOverTime, PriorLesion, RejectedLesion
 from pipeline.geometry import Geometry
 from pipeline.pictures import CROPS, SLICES, PictureArchive, make_pictures, write_picture_archive
 from pipeline.pictures.crops import STRIP, TILE
-from pipeline.pictures.windows import phase_window, swi_window
+from pipeline.results.windows import phase_window, swi_window
 from tests.pipeline.results.studies import Detection, simulate
 
 

@@ -29,7 +29,7 @@ from pipeline.findings import (
     Verification,
 )
 from pipeline.geometry import Acquisition, FrameReference, Geometry, Volume
-from pipeline.identity import derive_uid
+from pipeline.uids import derive_uid
 from tests import dicom_factory
 
 KEY = "0123456789abcdef" * 4

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset
 
-from pipeline.identity import derive_uid
 from pipeline.results import RejectionReason, ReplacedObject, ReplacedResult, ResultObject, make_results, write_results
+from pipeline.uids import derive_uid
 from tests.validators import dciodvfy
 
 from .conftest import Make

@@ -12,11 +12,11 @@ import pytest
 from pydicom import Dataset
 from pydicom.sr.codedict import codes as terms
 
-from pipeline.identity import derive_uid
 from pipeline.results import ReplacedResult, codes, make_results
 from pipeline.results.context import ResultContext
 from pipeline.results.seg.segmentation import make_segmentation
 from pipeline.results.sr.report import Companions, make_report
+from pipeline.uids import derive_uid
 from tests.dicom_factory import Patient
 
 from .conftest import Make

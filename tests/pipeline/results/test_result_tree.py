@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from pydicom import Dataset
 
-from pipeline.identity import derive_uid
 from pipeline.results import ReplacedResult, make_results
+from pipeline.uids import derive_uid
 
 from .conftest import Make
 from .studies import CREATED, KEY

@@ -26,7 +26,7 @@ from tests.pipeline.results.studies import CREATED, KEY, simulate
 from tests.training.tiny import labelled
 from training.cli import main
 from training.datasets.check import check
-from training.datasets.kinds import KINDS, open_dataset, unused_labels
+from training.datasets.layouts import KINDS, open_dataset, unused_labels
 from training.datasets.nifti import file_geometry, read_nifti
 from training.datasets.record import LabelledStudy, Mark
 from training.fit.targets import kind_of

@@ -18,7 +18,7 @@ from pipeline.read.volume import read_acquisition
 from tests.classical import quick_file
 from tests.pipeline import phantom
 from training.cli import main
-from training.datasets.kinds import KINDS
+from training.datasets.layouts import KINDS
 from training.evaluation.cases import read_cohort
 from training.evaluation.crossval import record_of
 from training.simulation.writers.identity import SIMULATED

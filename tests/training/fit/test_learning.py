@@ -18,7 +18,8 @@ from pipeline.networks.inputs import Inputs
 from pipeline.networks.yolo import ANCHORS, YoloNet
 from pipeline.profile import load_profile
 from tests.training.tiny import study
-from training.datasets.record import MISTAKE, REJECTED, Mark
+from training.datasets.mark_kinds import MISTAKE, REJECTED
+from training.datasets.record import Mark
 from training.fit.augmentation import SIX, augment_volumes, six_fold, vary_slice
 from training.fit.calibration import fit_calibration
 from training.fit.classifier import sample_weights

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import InputError
 from training.cli import main
-from training.datasets.record import BLEED
+from training.datasets.mark_kinds import BLEED
 from training.datasets.simulated import list_simulated
 from training.simulation.inclusion import Inclusion, InclusionKind, Sphere
 from training.simulation.lesion_sampling import LesionParameters

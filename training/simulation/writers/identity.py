@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.identity import derive_uid
+from pipeline.uids import derive_uid
 
 SIMULATED = "SIMULATED IMAGE - no patient. Research use only."
 

@@ -12,8 +12,8 @@ from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
 from pipeline.detect import Detection
 from pipeline.findings import Certainty, Findings, Lesion, SeriesUsed
 from pipeline.geometry import Acquisition, FrameReference, Volume
-from pipeline.identity import derive_uid
 from pipeline.results import make_results, write_results
+from pipeline.uids import derive_uid
 from training.simulation.inclusion import InclusionKind
 from training.simulation.protocol import Vendor
 from training.simulation.study import SimulatedStudy

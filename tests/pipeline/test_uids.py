@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.uid import UID
 
-from pipeline.identity import derive_uid, job_key
+from pipeline.uids import derive_uid, job_key
 
 names = st.lists(st.one_of(st.text(max_size=20), st.integers()), max_size=4)
 uids = st.lists(st.from_regex(r"1\.2\.[1-9][0-9]{0,8}", fullmatch=True), min_size=1, max_size=8)

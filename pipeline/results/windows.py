@@ -28,7 +28,7 @@ class GreyWindow:
 def swi_window(array: Values) -> GreyWindow:
     """Window of an SWI: air black, the brightest of the head white, as in the picture that goes to the PACS."""
     sample = array[::2, ::2, ::2]
-    foreground = sample[_inside(sample)]
+    foreground = sample[sample > air_level(array)]
     low, high = np.percentile(foreground, (0.5, 99.7)) if foreground.size else (0.0, 1.0)
     low = min(float(low), 0.1 * float(high))
     return GreyWindow(low, max(float(high), low + 1e-6))
@@ -37,12 +37,12 @@ def swi_window(array: Values) -> GreyWindow:
 def phase_window(phase: Values, swi: Values) -> GreyWindow:
     """Window of a phase in radians, symmetric about 0: paramagnetic (blood) bright, diamagnetic (calcium) dark."""
     part = (slice(None, None, 2),) * 3
-    values = np.abs(phase[part][_inside(swi[part])])
+    values = np.abs(phase[part][swi[part] > air_level(swi)])
     reach = 1.5 * float(np.percentile(values, 98)) if values.size else math.pi
     reach = min(max(reach, 0.1), math.pi)
     return GreyWindow(-reach, reach)
 
 
-def _inside(sample: Values) -> NDArray[np.bool_]:
-    """Voxels of tissue, not air."""
-    return np.asarray(sample > 0.15 * np.percentile(sample, 99))
+def air_level(array: Values) -> float:
+    """Value that tissue exceeds and air does not."""
+    return 0.15 * float(np.percentile(array[::2, ::2, ::2], 99))

@@ -11,10 +11,10 @@ from fastapi.testclient import TestClient
 from structlog.testing import capture_logs
 
 from node.archive import Archive
-from node.certificates import certificate_expiries, certificate_notices
 from node.ledger import Ledger
 from node.run.sweep import Sweep
 from node.settings import Settings
+from node.tls.certificates import certificate_expiries, certificate_notices
 from node.web.app import create_app
 from tests.certificates import DAY, Authority, Identity
 

@@ -1,0 +1,1 @@
+"""TLS: how connections are secured, and when certificates expire."""
