@@ -76,7 +76,7 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")] = False,
 ) -> None:
     """Options before the command."""
-    context.obj = {"debug": debug}
+    context.obj = {"debug": debug, "main": main}
     if context.invoked_subcommand is None:
         print(context.get_help())
 

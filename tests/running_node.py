@@ -50,7 +50,7 @@ class RunningNode:
     def part(self, name: str) -> psutil.Process:
         """Return the process of one part, such as ``receiver`` or ``worker --queue analyse``."""
         for child in psutil.Process(self.process.pid).children():
-            if " ".join(child.cmdline()).endswith(f"node.cli {name}"):
+            if " ".join(child.cmdline()).strip() == f"cmbnode {name}":
                 return child
         raise LookupError(name)
 

@@ -20,7 +20,7 @@ from pydicom import dcmread
 
 from node.deliver.scu import OutgoingFile, Peer, Unreachable, echo, read_outgoing, send
 from node.ledger import Job, Ledger
-from node.processes.process import die_with_parent
+from node.processes.forked import die_with_parent
 from node.web.follow import NoResult, follow_study
 from node.web.viewer import montage_png, page_count
 from pipeline.errors import InputError

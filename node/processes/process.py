@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -17,23 +16,12 @@ from types import FrameType
 import psutil
 import structlog
 
+from .forked import ForkedProcess, die_with_parent
 from .private import UMASK
-
-PR_SET_PDEATHSIG = 1
-"""``prctl`` option: a signal to get when the parent dies (Linux, prctl(2))."""
 
 ASK_EVERY_S = 5.0
 
-_libc = ctypes.CDLL(None, use_errno=True)
 _log = structlog.get_logger(__name__)
-
-
-def die_with_parent(parent: int, signal_number: int = signal.SIGTERM) -> None:
-    """Have the kernel send this process a signal when its parent dies, however that dies."""
-    if hasattr(_libc, "prctl"):
-        _libc.prctl(PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0)
-        if os.getppid() != parent:  # it died before the line above
-            os.kill(os.getpid(), signal_number)
 
 
 @contextmanager
@@ -74,6 +62,8 @@ class NodeProcess:
         As in the log.
     command : sequence of str
         What to run.
+    function : callable, optional
+        Instead of the command: what to run in a fork of this process; returns the exit status.
     environment : mapping
         All of its environment.
     is_ready : callable
@@ -101,12 +91,13 @@ class NodeProcess:
     command: Sequence[str]
     environment: Mapping[str, str]
     is_ready: Callable[[int], bool]
+    function: Callable[[], int] | None = None
     stop_s: float = 15.0
     heartbeat: Path | None = None
     repair: Callable[[], None] | None = None
     inherit: tuple[int, ...] = ()
     words: str = "its own messages are above"
-    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    process: subprocess.Popen[bytes] | ForkedProcess | None = field(default=None, init=False)
     started: float = field(default=0.0, init=False)
     failures: int = field(default=0, init=False)
     restart_at: float | None = field(default=None, init=False)
@@ -128,8 +119,12 @@ class NodeProcess:
         self.started = self._seen = self._asked = time.monotonic()
         if self.heartbeat is not None:
             self.heartbeat.unlink(missing_ok=True)
+        self.process = self._run_command() if self.function is None else self._fork(self.function)
+        self.restart_at = None
+
+    def _run_command(self) -> subprocess.Popen[bytes]:
         me = os.getpid()
-        self.process = subprocess.Popen(
+        return subprocess.Popen(
             self.command,
             env=dict(self.environment),
             stdin=subprocess.DEVNULL,
@@ -138,7 +133,9 @@ class NodeProcess:
             umask=UMASK,
             preexec_fn=lambda: die_with_parent(me),
         )
-        self.restart_at = None
+
+    def _fork(self, function: Callable[[], int]) -> ForkedProcess:
+        return ForkedProcess(" ".join(self.command), function, self.environment)
 
     @property
     def status(self) -> int | None:
@@ -183,8 +180,9 @@ class NodeProcess:
         """End it and everything it started, at once: all of its process group, which the new session made."""
         if self.process is None:
             return
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        for end in (os.kill, os.killpg):  # a fork that has just begun has no group of its own yet
+            with suppress(ProcessLookupError):
+                end(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 

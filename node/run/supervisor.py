@@ -7,14 +7,15 @@ is away, a full disk) is tried again with growing pauses, and the others go on.
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,13 @@ WRONG_CONFIGURATION = 2
 _log = structlog.get_logger(__name__)
 
 
-def run_up(settings: Settings) -> None:
+def run_up(settings: Settings, main: Callable[[list[str]], int]) -> None:
     """Run the node until SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    main : callable
+        Runs a command of `cmbnode`, given its words, and returns the exit status; each part does so in a fork.
 
     Raises
     ------
@@ -61,7 +67,8 @@ def run_up(settings: Settings) -> None:
         check_ports(settings)
         settings = _fill_in(settings)
         _prepare_ledger(settings)
-        supervisor = Supervisor(_stages(settings, lock), settings.data_dir)
+        _load_parts()
+        supervisor = Supervisor(_stages(settings, lock, main), settings.data_dir)
         try:
             supervisor.start(stop)
             if not stop.is_set():
@@ -187,7 +194,15 @@ def _wait_ready(part: NodeProcess, stop: threading.Event) -> None:
             return  # `watch` ends it
 
 
-def _stages(settings: Settings, lock: int) -> list[list[NodeProcess]]:
+def _load_parts() -> None:
+    """Import what the parts need, so that they share its memory and a part that is started again works at once."""
+    for module in ("node.receive.receiver", "node.run.sweep", "node.run.workers", "node.web.app"):
+        import_module(module)
+    gc.collect()
+    gc.freeze()  # a collection in a part would write to, and so copy, every page that it shares
+
+
+def _stages(settings: Settings, lock: int, main: Callable[[list[str]], int]) -> list[list[NodeProcess]]:
     """Every part of the node. They stop from the end: no images come in, work ends or is given back, Redis is last."""
     environment = child_environment(settings)
 
@@ -195,12 +210,12 @@ def _stages(settings: Settings, lock: int) -> list[list[NodeProcess]]:
         alive = settings.data_dir / "run" / "alive" / name
         return NodeProcess(
             name,
-            [sys.executable, "-m", "node.cli", *words],
+            ["cmbnode", *words],
             {**environment, ALIVE_FILE: str(alive)},
             is_ready=lambda pid: all(listens(pid, port) for port in ports),
+            function=lambda: main(list(words)),
             stop_s=stop_s,
             heartbeat=alive,
-            inherit=(lock,),
         )
 
     grace_s = settings.queue.grace_s
@@ -244,7 +259,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
         f"CMBNODE_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
         for name, value in document.items()
     }
-    return {**kept, **given, "PYTHONUNBUFFERED": "1"}
+    return {**kept, **given}
 
 
 def _fill_in(settings: Settings) -> Settings:

@@ -19,6 +19,7 @@ from celery import signals
 from celery.apps.worker import Worker as CeleryWorker
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.worker import state as worker_state
+from setproctitle import setproctitle
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from node.analyse.analysis import AnalysisContext, AnalysisResult, AnalysisRunner, Progress, run_pipeline
@@ -34,11 +35,13 @@ from node.deliver.report import ReportStore
 from node.ledger import Job, JobState, Ledger, WorklistFilters
 from node.logs import set_up_logging
 from node.processes.alive import beat
-from node.processes.process import die_with_parent, stop_on_signal
+from node.processes.forked import die_with_parent
+from node.processes.process import stop_on_signal
 from node.queue import ANALYSE, DELIVER, REPORT, JobQueue, QueueAwayError, make_app
 from node.settings import Settings
 from node.settings.recognition import recognition
 from pipeline.errors import CmbError
+from pipeline.profile import load_profile
 
 WATCH_S = 2.0
 STALL_S = 60.0
@@ -131,7 +134,8 @@ class Worker:
         )
         if job.correction is not None:
             return run_correction(context, earlier_results(self.ledger, self.archive, job), progress)
-        self._tell_device()
+        if load_profile(job.profile).weights:  # a profile without networks need not load PyTorch
+            self._tell_device()
         return run_pipeline(context, progress)
 
     def _tell_device(self) -> None:
@@ -252,10 +256,13 @@ class Worker:
 
 
 class _CeleryWorker(CeleryWorker):
-    """A Celery worker that leaves signals to the node, which stops all its parts in the same way."""
+    """A Celery worker that leaves signals and the name of its process to the node, which treats all parts alike."""
 
     def install_platform_tweaks(self, worker: Any) -> None:
         """Install no signal handlers."""
+
+    def set_process_status(self, info: str) -> None:
+        """Keep the name."""
 
 
 def _keep_logging(**_: object) -> None:
@@ -265,6 +272,7 @@ def _keep_logging(**_: object) -> None:
 def _on_child_start(**_: object) -> None:
     """In the forked child: end when the worker ends, however that happens."""
     die_with_parent(os.getppid(), signal.SIGKILL)
+    setproctitle(f"cmbnode worker --queue {ANALYSE}")  # Celery's name for it says nothing to an administrator
 
 
 def _end_children() -> None:

@@ -24,7 +24,7 @@ from pydicom import dcmread
 from node.deliver import Unreachable
 from node.deliver.scu import Peer, read_outgoing, send
 from node.ledger import Ledger
-from node.processes.process import die_with_parent
+from node.processes.forked import die_with_parent
 from tests.classical import classical_routing
 from tests.orthanc import Orthanc, free_port, run_orthanc
 from tests.servers import postgresql, postgresql_command

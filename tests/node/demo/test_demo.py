@@ -155,11 +155,12 @@ def test_a_demo_that_is_stopped_leaves_nothing_running(tmp_path: Path) -> None:
 
 
 def left_of(folder: Path) -> list[str]:
-    """Processes that name the folder on their command line or in their environment."""
+    """Processes that name the folder on their command line or in their environment, or have a file of it open."""
     found = []
     for process in psutil.process_iter():
         try:
-            named = [*process.cmdline(), *process.environ().values()]
+            opened = [file.path for file in process.open_files()]
+            named = [*process.cmdline(), *process.environ().values(), *opened]
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
         if any(str(folder) in value for value in named):

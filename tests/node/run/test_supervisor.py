@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from node.cli import main
 from node.processes.alive import ALIVE_FILE
 from node.processes.parts import read_not_running
 from node.processes.process import NodeProcess, listens, stop_on_signal, stop_parts
@@ -270,7 +271,7 @@ def test_a_second_node_on_the_same_folder_is_refused_and_told_who_is_there(tmp_p
         assert holder.stdout is not None
         holder.stdout.readline()
         with pytest.raises(StartError, match=rf"process {holder.pid}\); stop that one"):
-            run_up(Settings(data_dir=tmp_path))
+            run_up(Settings(data_dir=tmp_path), main)
     finally:
         holder.kill()
         holder.wait(timeout=20)
