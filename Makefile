@@ -17,7 +17,7 @@ WORKERS = $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
 VIEWERS ?= $(HOME)/.cache/cmb-node-viewers
 
 # One script a question; those that need simulated studies are described in docs/simulation.md and docs/results.md.
-BENCH := receive reading ledger worklist desk brain detect turnaround throughput
+BENCH := start receive reading ledger worklist desk brain detect turnaround throughput
 
 .PHONY: help demo test tests check lint style types viewer-test chaos bench debian lock image-test release clean
 help:  ## Show this list
