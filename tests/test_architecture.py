@@ -142,7 +142,8 @@ def test_a_class_name_means_one_thing() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["node.receive.receiver", "node.run.sweep", "node.web", "node.cli", "pipeline.read.study"]
+    "module",
+    ["node.receive.receiver", "node.run.sweep", "node.run.workers", "node.web.app", "node.cli", "pipeline.read.study"],
 )
 def test_what_needs_no_network_of_neurons_does_not_load_one(module: str) -> None:
     code = (

@@ -26,7 +26,7 @@ from node.commitment import (
     encode_report,
 )
 from node.ledger import InstanceRecord, Ledger, ReceivedCommitmentRequest
-from node.retry import pause_s
+from node.retry import pause_s, tried_long_enough
 from node.settings import QueueSettings
 from node.settings.connections import DicomPeerSettings
 
@@ -119,11 +119,11 @@ class CommitmentReporter:
             raise Unreachable(f"{peer} {said} a report on storage commitment")
 
     def _postpone(self, request: ReceivedCommitmentRequest, why: str) -> None:
-        now = datetime.now(UTC)
-        over = now - request.created_at >= timedelta(seconds=self.queue.retry_for_s)
+        over = tried_long_enough(request.attempts, request.created_at, self.queue)
         _log.warning("commitment not reported", calling_ae=request.calling_ae, why=why, given_up=over)
         if over:
             self.ledger.end_commitment_request(request.transaction_uid, "given up", why, self.ae_title)
             return
         pause = pause_s(request.attempts, self.queue, random.random())
-        self.ledger.postpone_commitment_report(request.transaction_uid, now + timedelta(seconds=pause))
+        again = datetime.now(UTC) + timedelta(seconds=pause)
+        self.ledger.postpone_commitment_report(request.transaction_uid, again)

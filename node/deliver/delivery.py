@@ -14,7 +14,7 @@ from node.archive import Archive, DamagedFileError
 from node.commitment import CommitmentReport, CommitmentRequest, InstanceReference
 from node.leases import Heartbeat
 from node.ledger import Delivery, Ledger
-from node.retry import pause_s
+from node.retry import pause_s, tried_long_enough
 from node.settings import QueueSettings
 
 from .base import Destination, SendResult, StopSending, Unreachable, send_all
@@ -122,6 +122,8 @@ class DeliveryRunner:
 
     def _record(self, row: Delivery, sent: SendResult) -> bool:
         """Record an answer; returns whether the object was accepted."""
+        if sent.status is None and not self._is_intact(row):  # damaged since it was looked at
+            return False
         facts = {"job": row.job_id, "object": row.result.kind, "destination": self.name, "answer": sent.answer}
         if sent.accepted:
             _log.info("delivered", **facts)
@@ -165,8 +167,6 @@ class DeliveryRunner:
 
     def _next_attempt(self, row: Delivery, draw: float) -> datetime | None:
         """When to try again, or ``None`` to give up."""
-        now = datetime.now(UTC)
-        since = row.first_attempt_at or now
-        if now - since >= timedelta(seconds=self.queue.retry_for_s):
+        if tried_long_enough(row.attempts, row.first_attempt_at, self.queue):
             return None
-        return now + timedelta(seconds=pause_s(row.attempts, self.queue, draw))
+        return datetime.now(UTC) + timedelta(seconds=pause_s(row.attempts, self.queue, draw))

@@ -81,7 +81,8 @@ def _changes(now: datetime, lease_s: float, after: datetime, pauses_after: datet
     receiving = and_(series.c.state == SeriesState.RECEIVING, series.c.last_instance_at > after)
     yield series, receiving, {"last_instance_at": now}
     waiting = deliveries.c.state == DeliveryState.WAITING
-    yield deliveries, and_(waiting, deliveries.c.first_attempt_at > after), {"first_attempt_at": now}
+    sending = deliveries.c.state == DeliveryState.SENDING
+    yield deliveries, and_(or_(waiting, sending), deliveries.c.first_attempt_at > after), {"first_attempt_at": now}
     yield deliveries, and_(waiting, deliveries.c.next_attempt_at > pauses_after), {"next_attempt_at": now}
     yield jobs, and_(jobs.c.state == JobState.QUEUED, jobs.c.not_before > pauses_after), {"not_before": None}
     yield pulls, and_(pulls.c.state == PullState.WAITING, pulls.c.next_attempt_at > pauses_after), {

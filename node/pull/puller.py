@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import Literal, Self
@@ -26,7 +26,7 @@ from node.retrieve import open_source
 from node.retrieve.head_series import WantedSeries
 from node.retrieve.source import FoundSeries, SourceError, StudySource, TransferLimits
 from node.retrieve.threads import WorkThreads
-from node.retry import pause_s
+from node.retry import pause_s, tried_long_enough
 from node.settings import Settings
 from node.settings.pull import PullSettings
 from pipeline.errors import InputError
@@ -234,8 +234,7 @@ class SourcePuller:
             self.ledger.postpone_pull(uid, self.owner, "the node stops", 0.0, failed=False)
             return False
         pause = pause_s(pull.attempts, queue, 1.0)
-        begun = pull.first_attempt_at or datetime.now(UTC)
-        again = datetime.now(UTC) + timedelta(seconds=pause) < begun + timedelta(seconds=queue.retry_for_s)
+        again = not tried_long_enough(pull.attempts, pull.first_attempt_at, queue)
         _log.warning(
             "a study could not be pulled", source=self.name, study=uid, why=why, attempt=pull.attempts, again=again
         )

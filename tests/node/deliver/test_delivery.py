@@ -22,7 +22,7 @@ from node.archive import Archive
 from node.deliver import SendResult, Unreachable, open_destination, send_all
 from node.deliver.delivery import DeliveryRunner
 from node.ledger import DeliveryState, Job, JobState, Ledger, NewJob, Priority
-from node.retry import pause_s
+from node.retry import pause_s, tried_long_enough
 from node.settings import DicomDestination, QueueSettings
 from pipeline.results import ResultObject
 from tests.node.jobs import QUICK, capture, findings_of, finish, open_job
@@ -317,6 +317,41 @@ def test_a_file_that_cannot_be_sent_has_failed_and_the_others_are_sent(
     assert failed.next_attempt_at > datetime.now(UTC)
     assert failed.answer.startswith("the node cannot send this file (TypeError at test_delivery.py:")
     assert "Doe" not in failed.answer
+
+
+class Remover(OneBadFile):
+    """A destination during whose first attempt a file is deleted, after it was looked at and before it is sent."""
+
+    def send(self, paths: Sequence[Path], record: Callable[[SendResult], None]) -> None:
+        self.bad.unlink(missing_ok=True)
+        for path in paths:
+            path.read_bytes()
+            self.sent.append(path)
+            record(SendResult(path, True, 0, "stored"))
+
+
+def test_a_result_that_is_gone_when_it_is_to_be_sent_is_made_again(
+    ledger: Ledger, archive: Archive, runner: DeliveryRunner
+) -> None:
+    open_job(ledger, archive)
+    job = analyse_again(ledger, archive)
+    assert job is not None
+    path = archive.path(ledger.results(job.id)[0].path)
+    assert replace(runner, destination=Remover(path)).deliver() == 2
+    assert ledger.job(job.id).state == JobState.QUEUED
+    (waiting,) = (d for d in ledger.deliveries(job.id) if d.state == DeliveryState.WAITING)
+    assert waiting.answer.endswith("it is made again from the images")
+    analyse_again(ledger, archive)
+    with pacs() as far_side:
+        assert to(runner, far_side.settings).deliver() == 1
+    assert ledger.job(job.id).state == JobState.DELIVERED
+
+
+@pytest.mark.parametrize(("attempts", "hours_ago", "over"), [(1, 960, False), (100, 1, False), (100, 49, True)])
+def test_what_fails_is_given_up_after_many_attempts_over_a_long_time(attempts: int, hours_ago: int, over: bool) -> None:
+    """Not because the node was off or its clock jumped by forty days."""
+    first = datetime.now(UTC) - timedelta(hours=hours_ago)
+    assert tried_long_enough(attempts, first, QueueSettings()) is over
 
 
 @pytest.mark.parametrize("at", [128, 136])

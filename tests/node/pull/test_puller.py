@@ -202,7 +202,7 @@ def test_a_study_that_cannot_be_fetched_is_tried_again_then_given_up(site: Site,
     assert (pull.state, pull.attempts) == (PullState.WAITING, 1)
     assert "does it know NOBODY?" in pull.why
     time.sleep(0.05)
-    queue = site.settings.queue.model_copy(update={"retry_for_s": 0.01})
+    queue = site.settings.queue.model_copy(update={"retry_for_s": 1e-9})
     impatient = puller(site, mine, ae_title="NOBODY", queue=queue)
     impatient.fetch_next(), impatient.fetch_next()
     pull = site.ledger.pull(uid_of(NEW))

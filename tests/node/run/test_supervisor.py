@@ -328,3 +328,11 @@ def test_a_part_of_an_earlier_run_that_hangs_is_killed_and_the_node_starts(tmp_p
     finally:
         hanging.kill()
         hanging.wait(timeout=20)
+
+
+def test_what_the_parts_share_starts_no_thread_that_a_fork_would_lose() -> None:
+    code = (
+        "import threading; from node.run.supervisor import _load_parts; _load_parts(); print(threading.active_count())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "1"
