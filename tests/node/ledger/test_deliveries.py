@@ -41,6 +41,19 @@ def test_a_failed_attempt_waits_for_its_time(ledger: Ledger, clock: Clock) -> No
     assert ledger.job(job.id).state is JobState.DELIVERING
 
 
+def test_after_a_jump_of_the_clock_the_time_for_attempts_begins_anew(ledger: Ledger, clock: Clock) -> None:
+    waiting, sending = (job_of_new_study(ledger, clock(), name) for name in ("waits", "is-sent"))
+    for job in (waiting, sending):
+        analyse(ledger, job, "sr")
+    one, _other = ledger.claim_deliveries("pacs", "sender", 30)
+    ledger.delivery_failed(one.id, "sender", "connection refused", clock.forward(1))
+    now = clock.forward(40 * 86_400)
+    ledger.begin_periods_anew(now, 30)
+    deliveries = [delivery for job in (waiting, sending) for delivery in ledger.deliveries(job.id)]
+    assert [one.state for one in deliveries] == [DeliveryState.WAITING, DeliveryState.SENDING]
+    assert [one.first_attempt_at for one in deliveries] == [now, now]
+
+
 def test_giving_up_one_destination_fails_the_job_but_not_the_other(ledger: Ledger, clock: Clock) -> None:
     job = job_of_new_study(ledger, clock(), destinations=("dead", "pacs"))
     analyse(ledger, job, "sr")
