@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import threading
+import time
 from dataclasses import dataclass, field
 
 import structlog
@@ -17,6 +18,9 @@ from node.settings import ConfigError, Settings
 
 from .events import MessageWriter
 from .syslog import NotReceivedError, SyslogMessage, SyslogRepository
+
+AGAIN_S = 0.5
+"""Pause before the second attempt while the node stops."""
 
 _log = structlog.get_logger(__name__)
 
@@ -66,7 +70,7 @@ class AuditSender:
             self._thread.join(self.settings.queue.grace_s)
         try:
             self.ledger.record_access(self._name, AuditAction.STOP, detail=f"on {socket.gethostname()}")
-            self.send()
+            self.send(attempts=2)  # there is no next round for a connection that failed once
         except SQLAlchemyError as error:
             _log.warning("the stop is not in the audit: the database does not answer", error=type(error).__name__)
 
@@ -82,14 +86,14 @@ class AuditSender:
         except SQLAlchemyError as error:  # the next round tries again
             _log.warning("audit messages cannot be read or recorded now", error=type(error).__name__)
 
-    def send(self) -> int:
-        """Send what is due; returns the number of messages sent."""
+    def send(self, attempts: int = 1) -> int:
+        """Send what is due; returns the number of messages sent. What is not received in `attempts` is put off."""
         sent = 0
         while self.repository is not None and (batch := self.ledger.claim_feed()) is not None:
             messages = self._write(batch)
             try:
                 if messages:
-                    self.repository.send(messages)
+                    self._tell(self.repository, messages, attempts)
             except (NotReceivedError, ConfigError) as error:
                 self._postpone(batch, str(error))
                 break
@@ -99,6 +103,17 @@ class AuditSender:
             self._failing = ""
             sent += len(messages)
         return sent
+
+    @staticmethod
+    def _tell(repository: SyslogRepository, messages: list[SyslogMessage], attempts: int) -> None:
+        for _ in range(attempts - 1):
+            try:
+                repository.send(messages)
+            except NotReceivedError:
+                time.sleep(AGAIN_S)
+            else:
+                return
+        repository.send(messages)
 
     def _write(self, batch: FeedBatch) -> list[SyslogMessage]:
         return [message for event in batch.events if (message := self._write_one(event)) is not None]

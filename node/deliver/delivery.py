@@ -122,7 +122,7 @@ class DeliveryRunner:
 
     def _record(self, row: Delivery, sent: SendResult) -> bool:
         """Record an answer; returns whether the object was accepted."""
-        if sent.status is None and not self._is_intact(row):  # damaged since it was looked at
+        if not sent.accepted and sent.status is None and not self._is_intact(row):  # damaged since it was looked at
             return False
         facts = {"job": row.job_id, "object": row.result.kind, "destination": self.name, "answer": sent.answer}
         if sent.accepted:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from node.atna import AuditSender, syslog
+from node.atna.syslog import NotReceivedError, SyslogRepository
 from node.doctor.services import check_audit_repository
 from node.doctor.verdict import Verdict
 from node.ledger.access_records import AuditAction, UserRole
@@ -238,6 +239,24 @@ def test_the_settings_ask_for_certificates_with_tls_and_refuse_them_without(node
         AuditRepositorySettings(host="arr")
     with pytest.raises(ValidationError, match="certificates are named, but TLS is not used"):
         AuditRepositorySettings(host="arr", transport="udp", **node.settings)
+
+
+def test_a_connection_that_fails_once_does_not_keep_the_stop_from_the_repository(
+    seeder: Seeder, authority: Authority, node: Identity, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with run_repository(tls) as repository:
+        sender = AuditSender(settings_of(seeder, repository.port, authority, node), seeder.ledger)
+        sender.start()
+        connect, tries = SyslogRepository._connect, iter([False, True])
+
+        def once_in_vain(self: SyslogRepository) -> Any:
+            if next(tries):
+                return connect(self)
+            raise NotReceivedError("no TLS connection: it closed the connection")
+
+        monkeypatch.setattr(SyslogRepository, "_connect", once_in_vain)
+        sender.stop()
+        assert repository.codes == [START, STOP]
 
 
 def test_without_a_repository_nothing_is_recorded_for_one(seeder: Seeder) -> None:
