@@ -20,7 +20,9 @@ from .events import MessageWriter
 from .syslog import NotReceivedError, SyslogMessage, SyslogRepository
 
 AGAIN_S = 0.5
-"""Pause before the second attempt while the node stops."""
+"""Pause before the second attempt when the node stops."""
+AT_ONCE_S = 2.0
+"""A repository that takes longer to fail would hold up the stop a second time."""
 
 _log = structlog.get_logger(__name__)
 
@@ -70,7 +72,7 @@ class AuditSender:
             self._thread.join(self.settings.queue.grace_s)
         try:
             self.ledger.record_access(self._name, AuditAction.STOP, detail=f"on {socket.gethostname()}")
-            self.send(attempts=2)  # there is no next round for a connection that failed once
+            self.send(last=True)
         except SQLAlchemyError as error:
             _log.warning("the stop is not in the audit: the database does not answer", error=type(error).__name__)
 
@@ -86,14 +88,14 @@ class AuditSender:
         except SQLAlchemyError as error:  # the next round tries again
             _log.warning("audit messages cannot be read or recorded now", error=type(error).__name__)
 
-    def send(self, attempts: int = 1) -> int:
-        """Send what is due; returns the number of messages sent. What is not received in `attempts` is put off."""
+    def send(self, *, last: bool = False) -> int:
+        """Send what is due; returns the number of messages sent. The node stops if it is the `last` time."""
         sent = 0
         while self.repository is not None and (batch := self.ledger.claim_feed()) is not None:
             messages = self._write(batch)
             try:
                 if messages:
-                    self._tell(self.repository, messages, attempts)
+                    self._tell(self.repository, messages, last=last)
             except (NotReceivedError, ConfigError) as error:
                 self._postpone(batch, str(error))
                 break
@@ -105,15 +107,16 @@ class AuditSender:
         return sent
 
     @staticmethod
-    def _tell(repository: SyslogRepository, messages: list[SyslogMessage], attempts: int) -> None:
-        for _ in range(attempts - 1):
-            try:
-                repository.send(messages)
-            except NotReceivedError:
-                time.sleep(AGAIN_S)
-            else:
-                return
-        repository.send(messages)
+    def _tell(repository: SyslogRepository, messages: list[SyslogMessage], *, last: bool) -> None:
+        """Send messages; when it is the last chance and the connection fails at once, try again."""
+        began = time.monotonic()
+        try:
+            repository.send(messages)
+        except NotReceivedError:
+            if not last or time.monotonic() - began > AT_ONCE_S:
+                raise
+            time.sleep(AGAIN_S)
+            repository.send(messages)
 
     def _write(self, batch: FeedBatch) -> list[SyslogMessage]:
         return [message for event in batch.events if (message := self._write_one(event)) is not None]

@@ -63,7 +63,7 @@ class NodeProcess:
     command : sequence of str
         What to run.
     function : callable, optional
-        Instead of the command: what to run in a fork of this process; returns the exit status.
+        What to run in a fork of this process instead of the command, which then only names it; returns the exit status.
     environment : mapping
         All of its environment.
     is_ready : callable
@@ -75,7 +75,7 @@ class NodeProcess:
     repair : callable, optional
         What to try once if it does not start.
     inherit : tuple of int
-        File descriptors that it keeps open.
+        File descriptors that the command keeps open; a fork keeps all.
     words : str
         Where to read why it did not start.
 
@@ -180,9 +180,10 @@ class NodeProcess:
         """End it and everything it started, at once: all of its process group, which the new session made."""
         if self.process is None:
             return
-        for end in (os.kill, os.killpg):  # a fork that has just begun has no group of its own yet
-            with suppress(ProcessLookupError):
-                end(self.process.pid, signal.SIGKILL)
+        if self.status is None:  # a fork that has just begun has no group of its own yet
+            os.kill(self.process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydicom.uid import SecondaryCaptureImageStorage
 from pynetdicom import AE, evt
 
@@ -22,7 +20,6 @@ from node.archive import Archive
 from node.deliver import SendResult, Unreachable, open_destination, send_all
 from node.deliver.delivery import DeliveryRunner
 from node.ledger import DeliveryState, Job, JobState, Ledger, NewJob, Priority
-from node.retry import pause_s, tried_long_enough
 from node.settings import DicomDestination, QueueSettings
 from pipeline.results import ResultObject
 from tests.node.jobs import QUICK, capture, findings_of, finish, open_job
@@ -347,13 +344,6 @@ def test_a_result_that_is_gone_when_it_is_to_be_sent_is_made_again(
     assert ledger.job(job.id).state == JobState.DELIVERED
 
 
-@pytest.mark.parametrize(("attempts", "hours_ago", "over"), [(1, 960, False), (100, 1, False), (100, 49, True)])
-def test_what_fails_is_given_up_after_many_attempts_over_a_long_time(attempts: int, hours_ago: int, over: bool) -> None:
-    """Not because the node was off or its clock jumped by forty days."""
-    first = datetime.now(UTC) - timedelta(hours=hours_ago)
-    assert tried_long_enough(attempts, first, QueueSettings()) is over
-
-
 @pytest.mark.parametrize("at", [128, 136])
 def test_a_damaged_object_on_its_way_to_a_pacs_costs_that_object_only(files: list[Path], at: int) -> None:
     content = bytearray(files[1].read_bytes())
@@ -435,14 +425,3 @@ def replace_job(ledger: Ledger) -> int:
         destinations=("pacs",),
     )
     return ledger.open_job(new).id
-
-
-@given(attempts=st.integers(1, 10_000), draw=st.floats(0, 1, exclude_max=True))
-def test_pauses_never_exceed_the_longest_and_grow_up_to_it(attempts: int, draw: float) -> None:
-    queue = QueueSettings()
-    assert (
-        0
-        <= pause_s(attempts, queue, draw)
-        <= min(queue.retry_longest_s, queue.retry_first_s * 2.0 ** min(attempts, 64))
-    )
-    assert pause_s(attempts + 1, queue, draw) >= pause_s(attempts, queue, draw)
