@@ -71,12 +71,14 @@ class CommitmentScu:
             If the request was not accepted.
         """
         reported = threading.Event()
+        answering: list[threading.Thread] = []
 
         def on_report(event: Any) -> tuple[int, None]:
             try:
                 known = record(decode_report(event.event_information))
             except CommitmentMessageError:
                 known = False
+            answering.append(threading.current_thread())
             reported.set()
             return (_SUCCESS if known else _PROCESSING_FAILURE), None
 
@@ -95,7 +97,8 @@ class CommitmentScu:
                 raise Unreachable(f"{self.peer} gives no answer to a request for storage commitment")
             if answer != _SUCCESS:
                 raise Unreachable(f"{self.peer} refuses storage commitment with status 0x{answer:04X}")
-            reported.wait(SAME_ASSOCIATION_S)
+            if reported.wait(SAME_ASSOCIATION_S):
+                answering[0].join(self.settings.timeout_s)  # the answer to the report goes before the release
 
 
 def open_commitment(settings: DestinationSettings | None, calling_ae_title: str) -> CommitmentScu | None:

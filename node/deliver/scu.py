@@ -194,6 +194,7 @@ def _associate(
         ) from error
     if association.is_established:
         _leave_answers(association)
+        _keep_paused(association)
         return association
     answer = association.acceptor.primitive
     if association.is_rejected:
@@ -226,6 +227,23 @@ def _leave_answers(association: Any) -> None:
         return (None, None) if asked_to_pause and not block else take(block)
 
     association.dimse.get_msg = get_msg
+
+
+def _keep_paused(association: Any) -> None:
+    """Keep a report of the peer from undoing the pause that a release waits for.
+
+    pynetdicom serves N-EVENT-REPORT in a thread of its own, and marks the loop as running when it has been served. If
+    the loop has paused meanwhile, the release would wait for ever. A pause noted too early does no harm: see
+    :func:`_leave_answers`.
+    """
+    serve = association._serve_request
+
+    def serve_request(message: Any, context_id: int) -> None:
+        serve(message, context_id)
+        if not association._reactor_checkpoint.is_set():
+            association._is_paused = True
+
+    association._serve_request = serve_request
 
 
 def _tune(event: Any, timeout_s: float, connected: threading.Event) -> None:

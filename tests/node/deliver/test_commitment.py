@@ -43,12 +43,13 @@ class CommittingPacs:
         self.report_to, self.keeps, self.status = report_to, keeps, status
         self.requests: list[Dataset] = []
         self.answers: list[Any] = []
+        self.unanswered: Any = None
         self.entity = AE(ae_title="PACS")
         self.entity.add_supported_context(SecondaryCaptureImageStorage)
         if offers:
             self.entity.add_supported_context(StorageCommitmentPushModel)
         handlers: list[Any] = [(evt.EVT_C_STORE, lambda _event: 0x0000), (evt.EVT_N_ACTION, self._action)]
-        handlers += [(evt.EVT_DIMSE_SENT, self._sent)]
+        handlers += [(evt.EVT_PDU_SENT, self._sent)]
         self.server = self.entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
 
     @property
@@ -58,11 +59,13 @@ class CommittingPacs:
 
     def _action(self, event: Any) -> tuple[int, None]:
         self.requests.append(event.action_information)
+        self.unanswered = event.assoc
         return self.status, None
 
     def _sent(self, event: Any) -> None:
-        """Report when the request was answered."""
-        if type(event.message).__name__ == "N_ACTION_RSP" and self.status == 0:
+        """Report when the answer to the request is on its way (EVT_DIMSE_SENT comes before that)."""
+        if event.assoc is self.unanswered and type(event.pdu).__name__ == "P_DATA_TF" and self.status == 0:
+            self.unanswered = None
             where = event.assoc if self.report_to is None else None
             threading.Thread(target=self.report, args=(self.requests[-1], where)).start()
 

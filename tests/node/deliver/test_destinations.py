@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from node.deliver import SendResult, Unreachable, open_destination
 from node.deliver.scu import Peer, associated
 from node.settings import DicomDestination
+from tests.waiting import wait_for
 
 COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
 UNCOMPRESSED = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
@@ -237,5 +238,55 @@ def test_an_answer_that_comes_while_pynetdicom_s_loop_goes_on_is_not_lost() -> N
             slow.set()
             assert slow.let_go.wait(5)
             assert association.send_c_echo().get("Status") == 0x0000
+    finally:
+        scp.shutdown()
+
+
+class _Overtaken(threading.Event):
+    """A checkpoint at which a report has just been served when the sender has asked the loop to pause."""
+
+    def __init__(self, served: Callable[[], None]) -> None:
+        super().__init__()
+        self.served = served
+
+    def clear(self) -> None:
+        super().clear()
+        time.sleep(0.1)  # the loop pauses
+        self.served()
+
+
+def test_a_report_that_comes_while_the_association_is_released_does_not_hold_it_up() -> None:
+    entity = AE()
+    entity.add_supported_context(StorageCommitmentPushModel)
+    scp = entity.start_server(("127.0.0.1", 0), block=False)
+    may_answer = threading.Event()
+    serving: list[threading.Thread] = []
+
+    def on_report(_event: Any) -> tuple[int, None]:
+        serving.append(threading.current_thread())
+        may_answer.wait(10)
+        return 0x0000, None
+
+    def serve() -> None:
+        may_answer.set()
+        serving[0].join(10)
+
+    try:
+        peer = Peer("ANY", "127.0.0.1", scp.server_address[1])
+        handlers = [(evt.EVT_N_EVENT_REPORT, on_report)]
+        with associated(peer, [StorageCommitmentPushModel], "CMBNODE", 3, handlers=handlers) as association:
+            report = Dataset()
+            report.TransactionUID = generate_uid()
+            sent = report, 1, StorageCommitmentPushModel, UID("1.2.840.10008.1.20.1.1")
+            threading.Thread(target=scp.active_associations[0].send_n_event_report, args=sent).start()
+            wait_for(lambda: serving, 10)
+            association._reactor_checkpoint = overtaken = _Overtaken(serve)
+            overtaken.set()
+            release = threading.Thread(target=association.release, daemon=True)
+            release.start()
+            release.join(10)
+            held_up = release.is_alive()
+            association._is_paused = True  # lets a release that is held up go on, and the test end
+            assert not held_up
     finally:
         scp.shutdown()
