@@ -125,7 +125,7 @@ def judge(path: Path, block: bytes, expected: str) -> SendResult:
         If it is not an acknowledgement.
     """
     try:
-        answer = hl7.parse(re.sub("\r?\n", "\r", block.decode("utf-8", "replace")))
+        answer = hl7.parse(re.sub("[\r\n]+", "\r", block.decode("utf-8", "replace")))  # blank lines raise
         msa = answer.segment("MSA")
     except Exception as error:  # `hl7` raises many types on a malformed message
         raise Unanswered("its answer is not an HL7 acknowledgement") from error

@@ -13,7 +13,7 @@ from typing import Any
 
 import hl7
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from node.archive import Archive
@@ -159,6 +159,12 @@ def test_a_vanished_report_is_reported_and_the_others_go(tmp_path: Path) -> None
     assert "cannot read its own report" in answers[0].answer
 
 
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n", "\r\r", "\r\n\r\n"])
+def test_lines_of_an_acknowledgement_may_end_otherwise_and_be_blank(end: str) -> None:
+    block = end.join(["MSH|^~\\&|RIS", "MSA|AA|CONTROL", ""]).encode()
+    assert judge(Path("x"), block, "CONTROL").accepted
+
+
 @given(st.binary(max_size=200))
 def test_whatever_a_stranger_answers_is_no_acceptance(block: bytes) -> None:
     try:
@@ -169,6 +175,7 @@ def test_whatever_a_stranger_answers_is_no_acceptance(block: bytes) -> None:
 
 
 @given(st.text(max_size=80))
+@example("\r\r0")
 def test_what_is_kept_of_an_acknowledgement_is_one_printable_line(text: str) -> None:
     block = f"MSH|^~\\&|RIS\rMSA|AE|CONTROL|{text}".encode("utf-8", "replace")
     answer = judge(Path("x"), block, "CONTROL").answer
