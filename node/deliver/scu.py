@@ -196,6 +196,7 @@ def _associate(
         _leave_answers(association)
         _keep_paused(association)
         return association
+    _hang_up(association)
     answer = association.acceptor.primitive
     if association.is_rejected:
         why = f"refused the association ({answer.reason_str})" if answer is not None else "refused the association"
@@ -247,16 +248,18 @@ def _keep_paused(association: Any) -> None:
 
 
 def _tune(event: Any, timeout_s: float, connected: threading.Event) -> None:
-    """Send small PDUs at once (Nagle's algorithm costs 40 ms per instance with some peers), and limit the wait to send.
+    """Send small PDUs at once (Nagle's algorithm costs 40 ms per instance with some peers), and limit every wait.
 
-    pynetdicom sends without a limit, so a peer that stops reading would block its thread for ever.
+    pynetdicom sends, and reads the rest of a PDU, without a limit: a peer that stops in the middle would block its
+    thread for ever, and abort() waits for that thread.
     """
     connected.set()
     connection = event.assoc.dul.socket.socket
     if connection is not None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         limit = struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6))
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            connection.setsockopt(socket.SOL_SOCKET, option, limit)
 
 
 @contextmanager
@@ -316,6 +319,13 @@ def associated(
 def _release(association: Any) -> None:
     if association.is_established:
         association.release()
+    _hang_up(association)
+
+
+def _hang_up(association: Any) -> None:
+    """Close the connection where pynetdicom has not: an answer that it cannot decode may end its thread first."""
+    if association.dul.socket is not None:
+        association.dul.socket.close()
 
 
 def _abandon(entity: Any) -> None:

@@ -210,8 +210,9 @@ def test_everything_works_without_a_script(browser: Browser, address: str, patie
     page.locator(".stage input").click(position={"x": 320, "y": 256})
     page.get_by_role("button", name="Add as possible").click()
     expect(page.get_by_label("Certainty of A1")).to_be_visible()
+    page.wait_for_load_state()  # Enter submits nothing while the form is still being read
     number_of(page).fill("120")
-    page.keyboard.press("Enter")
+    number_of(page).press("Enter")
     expect(page.get_by_text("20 of 40")).to_be_visible()
     assert checked(page, 1) == "reject"
     page.get_by_role("button", name="Preview").click()
