@@ -36,7 +36,7 @@ tests:
 	@$(BIN)/python -m compileall -q node pipeline training tests  # once, not in each process that a test starts
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 15 --durations-min 5
 
-check: lint  ## For the inner loop: style, types and the quick tests (five minutes)
+check: lint  ## For the inner loop: style, types and the quick tests (two minutes)
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not integration and not browser and not slow"
 
 viewer-test: $(VENV)/.develop debian  ## Open results in the OHIF viewer and read them with Cornerstone's adapters (Node.js 20; ten minutes)
