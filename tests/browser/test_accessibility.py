@@ -15,7 +15,7 @@ from node.settings import load_settings
 from node.web.app import create_app
 from node.web.auth import cookie_name, new_token, token_hash
 from tests.node.people import add
-from tests.node.web.test_study_page import Patient
+from tests.node.reviewed import Patient
 from tests.web_server import served
 
 from .test_worklist_page import browser as browser

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
-from tests.node.web.test_study_page import Patient
+from tests.node.reviewed import Patient
 from tests.waiting import wait_for
 
 from .test_study_use import address as address

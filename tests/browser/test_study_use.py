@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from tests.node.people import local_app
+from tests.node.reviewed import Patient
 from tests.node.seeded import HOSTILE, Seeder
-from tests.node.web.test_study_page import Patient
 from tests.web_server import served
 
 from .test_worklist_page import ARGUMENTS, CHROMIUM
