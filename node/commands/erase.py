@@ -37,16 +37,16 @@ def erase(
     archive, by = Archive(settings.data_dir), actor()
     with open_ledger(settings) as ledger:
         uids = [study] if study else ledger.studies_of_patient(patient)
-        aside = find_quarantined(ledger, archive, patient) if patient else QuarantineOfPatient((), 0)
-        if not uids and not aside.paths:
-            raise InputError(f"no study and no object in quarantine has this Patient ID{_unknown(aside)}")
+        quarantined = find_quarantined(ledger, archive, patient) if patient else QuarantineOfPatient((), 0)
+        if not uids and not quarantined.paths:
+            raise InputError(f"no study and no object in quarantine has this Patient ID{_unknown(quarantined)}")
         if not yes:
             what = " and ".join(
-                filter(None, (_number(len(uids), "study"), _number(len(aside.paths), "quarantined object")))
+                filter(None, (_number(len(uids), "study"), _number(len(quarantined.paths), "quarantined object")))
             )
             typer.confirm(f"Erase {what} for good: images, results and findings?", abort=True, err=True)
-        if aside.paths:
-            erase_quarantined(ledger, archive, aside.paths, patient, by)
+        if quarantined.paths:
+            erase_quarantined(ledger, archive, quarantined.paths, patient, by)
         erased, refused = [], []
         for uid in uids:
             try:
@@ -54,15 +54,15 @@ def erase(
             except InputError as error:
                 refused.append(str(error))
     if json:
-        quarantine = {"objects": len(aside.paths), "unreadable": aside.unreadable}
+        quarantine = {"objects": len(quarantined.paths), "unreadable": quarantined.unreadable}
         print_json({"erased": [asdict(one) for one in erased], "quarantine": quarantine, "refused": refused})
     else:
         for one in erased:
             print(_summary(one))
-        if aside.paths:
-            print(f"{_number(len(aside.paths), 'quarantined object')} removed")
-        if erased or aside.paths:
-            say(f"{_LEFT}{_unknown(aside)}")
+        if quarantined.paths:
+            print(f"{_number(len(quarantined.paths), 'quarantined object')} removed")
+        if erased or quarantined.paths:
+            say(f"{_LEFT}{_unknown(quarantined)}")
     if refused:
         raise InputError("; ".join(refused))
 
@@ -73,11 +73,11 @@ def _number(number: int, what: str) -> str:
     return f"{number} {what if number == 1 else plural}" if number else ""
 
 
-def _unknown(aside: QuarantineOfPatient) -> str:
-    if not aside.unreadable:
+def _unknown(quarantined: QuarantineOfPatient) -> str:
+    if not quarantined.unreadable:
         return ""
     return (
-        f" {_number(aside.unreadable, 'object')} in quarantine cannot be read, so it is not known whose they are;"
+        f" {_number(quarantined.unreadable, 'object')} in quarantine cannot be read, so it is not known whose they are;"
         " they are deleted after archive.keep_quarantine_days."
     )
 

@@ -33,7 +33,7 @@ class AuditTrail(Store):
         Parameters
         ----------
         once_within_s : float
-            Write nothing if the same user's same action on the same study was recorded within so many seconds.
+            Write nothing if the same user's same action on the same study was recorded less than this many seconds ago.
 
         Returns
         -------

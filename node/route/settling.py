@@ -17,10 +17,9 @@ import structlog
 
 from node.ledger import Ledger, ReceivingSeries
 from node.settings import SettlingSettings
+from pipeline.read.stack import SAME_PLACE_MM, UNEVEN
 
 _GAP = 1.5  # a step of more slice spacings than this: a slice is missing in between
-_UNEVEN = 0.1  # tolerated difference of a step from the slice spacing, as a fraction of it
-_SAME_MM = 0.01  # slices closer than this have the same position (echoes, magnitude and phase in one series)
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +78,7 @@ def _stack_doubt(positions: list[float]) -> str:
     places: list[float] = []
     counts: Counter[int] = Counter()
     for position in sorted(positions):
-        if not places or position - places[-1] > _SAME_MM:
+        if not places or position - places[-1] > SAME_PLACE_MM:
             places.append(position)
         counts[len(places) - 1] += 1
     if len(set(counts.values())) > 1:
@@ -95,7 +94,7 @@ def _stack_doubt(positions: list[float]) -> str:
         where = places[int(np.argmax(gaps))]
         slices = "slice seems" if missing == 1 else "slices seem"
         return f"{missing} {slices} to be missing after {where:.1f} mm along the normal"
-    uneven = np.abs(steps - spacing) > _UNEVEN * spacing + _SAME_MM
+    uneven = np.abs(steps - spacing) > UNEVEN * spacing + SAME_PLACE_MM
     return f"its slices are not evenly spaced (about {spacing:.2f} mm)" if uneven.any() else ""
 
 

@@ -48,7 +48,7 @@ class Context:
         return self.settings.data_dir
 
     def is_news(self, what: tuple[str, ...], within_s: float) -> bool:
-        """Whether this was not noted within so many seconds; then it is noted now."""
+        """Whether this was not noted in the last `within_s` seconds; if so, note it."""
         now = time.monotonic()
         if now - self.looks.get(what, -within_s) < within_s:
             return False

@@ -78,7 +78,7 @@ def detector_months(studies: Iterable[MonitoredStudy], zone: tzinfo | None) -> l
 
 
 def last_months(ledger: Ledger, zone: tzinfo | None, months: int) -> list[DetectorMonth]:
-    """The last so many months, this one included; by scanner and profile, the newest month first."""
+    """The current month and those before it, `months` in all, by scanner and profile; the newest first."""
     now = datetime.now(UTC).astimezone(zone)
     shown, read = (_first_day(now, many) for many in (months, months + MONTHS_BEFORE))
     rows = detector_months(ledger.monitored_studies(read), zone)
