@@ -40,12 +40,10 @@ from .records import (
     Correction,
     Delivery,
     DeliveryState,
-    FindingCounts,
     HistoryEntry,
     InstanceRecord,
     Job,
     JobState,
-    JobSummary,
     LedgerCounts,
     LesionVerdict,
     NewInstance,
@@ -62,14 +60,13 @@ from .records import (
     StorageOutcome,
     StudyRecord,
     StudyState,
-    WorklistFilters,
-    WorklistRow,
 )
 from .routing_decisions import RoutingDecisions
 from .tallies import Tallies, TallyBuffer
 from .work_item_records import WorkItem, WorkItemBacklog, WorkItemInput, WorkItemState
 from .work_items import WorkItems
 from .worklist import Worklist
+from .worklist_records import FindingCounts, JobSummary, WorklistFilters, WorklistRow
 
 
 class Ledger(

@@ -13,7 +13,6 @@ from .records import (
     Correction,
     Delivery,
     DeliveryState,
-    FindingCounts,
     InstanceRecord,
     Job,
     JobState,
@@ -23,6 +22,7 @@ from .records import (
     SeriesState,
     StudyRecord,
 )
+from .worklist_records import FindingCounts
 
 Row = RowMapping | Mapping[str, Any]
 

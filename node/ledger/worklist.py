@@ -11,17 +11,9 @@ from .access_records import AuditAction
 from .access_tables import audit
 from .engine import Store
 from .models import findings, jobs, series, studies
-from .records import (
-    QA_PATIENT_ID,
-    JobState,
-    JobSummary,
-    SeriesState,
-    SortColumn,
-    StudyState,
-    WorklistFilters,
-    WorklistRow,
-)
+from .records import QA_PATIENT_ID, JobState, SeriesState, SortColumn, StudyState
 from .rows import BURDEN_COLUMNS, JOB_COLUMNS, STUDY_COLUMNS, burden_of, job_of, part, study_of
+from .worklist_records import JobSummary, WorklistFilters, WorklistRow
 
 MOST_WORDS = 8
 _SEPARATORS = re.compile(r"[\s,^=]+")  # between the parts of a name, as people and as DICOM write it

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from node.ledger import Ledger
-from node.ledger.records import Delivery, FindingCounts, HistoryEntry, Job, JobSummary, StudyRecord
+from node.ledger.records import Delivery, HistoryEntry, Job, StudyRecord
+from node.ledger.worklist_records import FindingCounts, JobSummary
 
 from .worklist_view import unsent_words
 

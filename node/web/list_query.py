@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, time, timedelta
 from urllib.parse import urlencode
 
-from node.ledger.records import QA_PATIENT_ID, Priority, SortColumn, StudyState, WorklistFilters
+from node.ledger.records import QA_PATIENT_ID, Priority, SortColumn, StudyState
+from node.ledger.worklist_records import WorklistFilters
 from node.text import printable
 
 MOST_PAGES = 100_000

@@ -11,7 +11,8 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
 from node.ledger.access_records import AuditAction
-from node.ledger.records import JobState, WorklistFilters
+from node.ledger.records import JobState
+from node.ledger.worklist_records import WorklistFilters
 from pipeline.errors import InputError
 
 from .audit import audit

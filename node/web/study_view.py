@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from node.ledger import Job, JobState, Ledger, StudyRecord, StudyState
-from node.ledger.records import WorklistRow
+from node.ledger.worklist_records import WorklistRow
 from pipeline.errors import InputError, ProfileError
 from pipeline.findings import Findings, read_findings, wording
 from pipeline.pictures import CROPS, SLICES, VOLUMES, PictureArchive

@@ -7,17 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from node.ledger import Ledger
-from node.ledger.records import (
-    Delivery,
-    FindingCounts,
-    Job,
-    JobState,
-    Priority,
-    SortColumn,
-    StudyState,
-    WorklistFilters,
-    WorklistRow,
-)
+from node.ledger.records import Delivery, Job, JobState, Priority, SortColumn, StudyState
+from node.ledger.worklist_records import FindingCounts, WorklistFilters, WorklistRow
 
 from . import labels
 from .list_query import BURDENS, FINDINGS, PRIORITIES, STATES, ListQuery

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from node.ledger import DeliveryState, JobState, Ledger, Priority
 from node.ledger.access_records import AuditAction, UserRole
-from node.ledger.records import WorklistFilters
+from node.ledger.worklist_records import WorklistFilters
 from node.queue import JobQueue
 from node.settings import ConfigError, load_settings
 from node.web import passwords
