@@ -1,4 +1,4 @@
-"""Write the tables of docs/conformance.md from the code: ``python docs/make_conformance.py``.
+"""Write the tables of docs/conformance.md from the code: ``python -m docs.make_conformance``.
 
 The text of the page is written by hand. Everything that the code determines stands between ``<!-- made: NAME -->`` and
 ``<!-- end -->``: SOP classes and transfer syntaxes as the node negotiates them, settings, and the attributes and

@@ -170,7 +170,7 @@ def analyse(
     if not candidates:
         warnings.append("no candidate was found at all: check the images")
     if (found := sum(s.probability >= profile.thresholds.possible for s in scored)) > len(lesions):
-        warnings.append(f"only the {len(lesions)} most probable of {found} lesions are reported")
+        warnings.append(f"only the {len(lesions)} most probable of {found} microbleeds are reported")
     findings = Findings(
         profile=profile.name,
         weights=profile.weights,

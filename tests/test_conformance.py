@@ -89,7 +89,7 @@ def negotiate(node: Node, contexts: Sequence[tuple[str, list[str]]]) -> Associat
 
 def test_the_tables_are_those_that_the_code_makes(maker: dict[str, Any], samples: list[dict[str, Any]]) -> None:
     page = PAGE.read_text()
-    assert page == maker["filled"](page, samples), "run: python docs/make_conformance.py"
+    assert page == maker["filled"](page, samples), "run: python -m docs.make_conformance"
     assert set(re.findall(r"<!-- made: ([a-z ]+) -->", page)) == maker["MAKERS"].keys()
 
 

@@ -157,9 +157,9 @@ class AnalysisRunner:
         made, recorded = {f.kind: f.sha256 for f in files}, {r.kind: r.sha256 for r in self.ledger.results(job.id)}
         accepted = (delivery.accepted_at is not None for delivery in self.ledger.deliveries(job.id))
         if recorded and made != recorded and any(accepted):
-            what = "made again, the results differ from those that were sent; they are not sent"
+            what = "the results of the repeated analysis differ from those already sent; they are not sent"
             raise InputError(
-                what, where=f"job {job.id}", do="analyse it with the version of the software that made them"
+                what, where=f"job {job.id}", do="analyse it with the software version that made those sent"
             )
 
     def _write(self, job: Job, objects: tuple[ResultObject, ...]) -> list[ResultFile]:

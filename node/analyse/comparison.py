@@ -121,7 +121,7 @@ class Comparison:
                 if self.prior is not None:
                     detection = compare(detection, self.prior, self.parameters, reference)
             except Exception as error:
-                _log.exception("the comparison with an earlier study failed")
+                _log.exception("the comparison with the prior failed")
                 if self.prior is not None:
                     detection = not_compared(detection, self.prior, f"it failed ({type(error).__name__})")
         findings = replace(detection.findings, timing_s={**detection.findings.timing_s, **watch.seconds})
@@ -147,13 +147,13 @@ def _prior(ledger: Ledger, archive: Archive, job: Job) -> Prior:
     study = ledger.study(job.study_instance_uid)
     findings = read_findings(ledger.findings(job.id) or {})
     reference: ReferenceImage | None = None
-    why = "the earlier study was analysed without keeping a reference image; analyse it again"
+    why = "the prior was analysed without keeping a reference image; analyse it again"
     packed = _reference_bytes(archive, [job, *ledger.corrected(job.id)])
     if packed is not None:
         try:
             reference, why = ReferenceImage.from_bytes(packed), ""
         except InputError as error:
-            why = f"the earlier study's reference image: {error}"
+            why = f"the reference image of the prior: {error}"
     report = derive_uid(job.key, "sr", "instance")
     # If only a report was sent to the RIS, no PACS has an object to refer to.
     sent = any(delivery.result.sop_instance_uid == report for delivery in ledger.deliveries(job.id))

@@ -40,7 +40,7 @@ def audit(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List who looked at what and who changed what. Sign-ins are included; this list is recorded too."""
+    """List who viewed what, who changed what, and who signed in. Each use of this command is recorded, too."""
     from node.ledger.access_records import AuditAction, AuditFilters
     from node.web.labels import clock, person_name
 

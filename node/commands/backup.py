@@ -25,7 +25,7 @@ def backup(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write a backup, also while the node runs. It holds ledger, images and results: it contains patients' data."""
+    """Write a backup; the node can keep running. It holds ledger, images and results, and so patient data."""
     from sqlalchemy.exc import OperationalError, ProgrammingError
 
     from node.ledger.access_records import AuditAction
@@ -46,7 +46,7 @@ def restore(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Restore a backup to an empty data folder and database. Brings it to this version; the node must not run."""
+    """Restore a backup into an empty data folder and database. Upgrades it to this version; stop the node first."""
     from node.ledger import Ledger
     from node.ledger.access_records import AuditAction
     from node.run.backup import restore_backup

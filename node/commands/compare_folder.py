@@ -54,11 +54,11 @@ def compare_with(
 
     then, now = _named(earlier), _named(present)
     if _study(earlier) == _study(present):
-        raise InputError("it is the study that is to be compared", where=str(folder), do="name an earlier one")
+        raise InputError("it is the same study", where=str(folder), do="name a prior of the study")
     if then.date and now.date and then.date > now.date:
-        raise InputError(f"it is of {then.date}, later than {now.date}", where=str(folder), do="change the two round")
+        raise InputError(f"it is of {then.date}, later than {now.date}", where=str(folder), do="swap the two folders")
     key = earlier.key(recipe.digest)
-    found = detect(earlier, recipe, key=key, device=device, progress=lambda stage: progress(f"earlier study: {stage}"))
+    found = detect(earlier, recipe, key=key, device=device, progress=lambda stage: progress(f"prior: {stage}"))
     if found.brain is None:  # for the type checker: a detection has one
         raise AssertionError
     reference = make_reference(found.acquisition, found.brain)
@@ -68,7 +68,7 @@ def compare_with(
 def another_patient(earlier: SeriesSelection, present: SeriesSelection) -> str:
     """What to warn of if the patient IDs differ, as they may between pseudonyms; empty if they do not."""
     then, now = _named(earlier), _named(present)
-    return "" if then.patient_id == now.patient_id else "the earlier study has another patient ID"
+    return "" if then.patient_id == now.patient_id else "the prior has another patient ID"
 
 
 def _study(chosen: SeriesSelection) -> str:

@@ -37,13 +37,15 @@ def correct(
     ] = "",
     add: Annotated[
         list[str] | None,
-        typer.Option("--add", metavar="X,Y,Z", help="A missed microbleed (LPS, mm); append `,possible` if uncertain."),
+        typer.Option(
+            "--add", metavar="X,Y,Z", help="Centre of a missed microbleed (LPS, mm); append `,possible` if uncertain."
+        ),
     ] = None,
     definite: Annotated[
-        str, typer.Option("--definite", metavar="N,N", help="Finding numbers that are definite: 3,4.")
+        str, typer.Option("--definite", metavar="N,N", help="Finding numbers to set to definite: 3,4.")
     ] = "",
     possible: Annotated[
-        str, typer.Option("--possible", metavar="N,N", help="Finding numbers that are only possible: 1.")
+        str, typer.Option("--possible", metavar="N,N", help="Finding numbers to set to possible: 1.")
     ] = "",
     comment: Annotated[str, typer.Option("--comment", help="Comment for the report.")] = "",
     data: DataOption = None,

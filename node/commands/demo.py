@@ -26,7 +26,7 @@ def demo(
         typer.Option("--data", help="Folder in which this run creates its own (default: the temporary folder)."),
     ] = None,
 ) -> None:
-    """Run the main job once on the bundled study. Starts a node and a PACS, and stops them."""
+    """Try the node on the bundled study. Starts a node and a test PACS, sends the study, and stops both."""
     from node.demo.run import DemoFailed, run_demo
 
     started = time.monotonic()

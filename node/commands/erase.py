@@ -26,7 +26,7 @@ def erase(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Erase a patient or a study. Images, results, findings, names and history; the audit keeps that it was done."""
+    """Erase a patient or a study: images, results, findings, names and history. The audit records that it was done."""
     from node.archive import Archive
     from node.run.erasing import QuarantineOfPatient, erase_quarantined, erase_study, find_quarantined
     from pipeline.errors import InputError

@@ -33,7 +33,7 @@ port = 11112
 
 # Where results go. Add a table for each destination: DICOM, DICOMweb, HL7 or FHIR.
 {destination}
-# Where earlier studies of a patient are requested (C-FIND and C-MOVE).
+# The PACS that priors are requested from (C-FIND and C-MOVE).
 # [priors.dicom]
 # ae_title = "MYPACS"
 # host = "10.1.2.3"
@@ -49,7 +49,7 @@ port = 11112
 [archive]
 # Images are deleted this many days after their study is finished; results and findings stay.
 keep_days = 14.0
-# Below this, images are refused, and the sender keeps them.
+# With less free disk space than this, in MB, images are refused; the sender keeps them.
 free_disk_mb = 2048
 
 # The page with all studies. It listens on this machine only; for others, put a proxy with TLS in front of it:

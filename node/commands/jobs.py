@@ -80,7 +80,7 @@ def reroute(
     data: DataOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Route a study again, by changed rules. Restart the node first; the study need not be sent again."""
+    """Route a study again after the rules have changed. Restart the node first; do not send the study again."""
     from node.ledger.access_records import AuditAction
 
     with open_ledger(settings_of(data, config)) as ledger:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from node.settings import Settings
 
 pull = typer.Typer(
-    help="New studies of a PACS that does not route: found by query, and fetched.",
+    help="Find new studies by query, and fetch them, where the PACS cannot route.",
     rich_markup_mode=None,
     no_args_is_help=True,
 )

@@ -70,7 +70,8 @@ def check_clock(settings: Settings) -> Iterator[Checkup]:
     report = read_clock(settings.data_dir)
     if report is not None and report.untrusted_s:
         hours = f"{report.untrusted_s / 3600:.1f}"
-        yield note("clock", f"it jumped; nothing old is deleted for another {hours} hours", "see that NTP keeps it")
+        what = f"it jumped; no expired data is deleted for another {hours} hours"
+        yield note("clock", what, "make sure that NTP sets it")
         return
     synchronised = _synchronised()
     if synchronised == "no":

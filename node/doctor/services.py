@@ -85,12 +85,12 @@ def check_parts(settings: Settings) -> Iterator[Checkup]:
     lives = read_parts(settings.data_dir)
     stopped = read_not_running(settings.data_dir) if lives else {}
     for part, why in stopped.items():
-        yield wrong(f"part {part}", why, "look at the log of the node")
+        yield wrong(f"part {part}", why, "read the node's log")
     silent = [life for life in lives if not life.works]
     for life in silent:
-        yield wrong(f"part {life.part}", f"{life.instance} is silent for {life.age_s:.0f} s", "look at its log")
+        yield wrong(f"part {life.part}", f"{life.instance} has been silent for {life.age_s:.0f} s", "read its log")
     if not lives:
-        yield note("parts", "the node does not run", "start it with `cmbnode up`")
+        yield note("parts", "the node is not running", "start it with `cmbnode up`")
     elif not stopped and not silent:
         yield ok("parts", f"running: {', '.join(sorted({life.part for life in lives}))}")
 

@@ -100,7 +100,7 @@ class Correction:
     def summary(self) -> str:
         """The reader and the number of changes, in one line."""
         rejected = sum(not verdict.accepted for verdict in self.verdicts)
-        changed = (len(self.certainties), "of another certainty")
+        changed = (len(self.certainties), "with changed certainty")
         numbers = ((rejected, "rejected"), (len(self.added), "added"), changed)
         parts = [f"{n} {what}" for n, what in numbers if n]
         return f"{self.observer}: {', '.join(parts) or 'all confirmed'}"

@@ -117,7 +117,7 @@ class Corrections(Jobs):
         base = row
         while base["analysed_at"] is None:
             if base["correction"] is None or base["state"] != JobState.FAILED:
-                do = "retry it first" if base["state"] == JobState.FAILED else "wait until it is"
+                do = "retry it first" if base["state"] == JobState.FAILED else "wait until it is analysed"
                 raise InputError(f"it is {base['state']}, not analysed", where=f"job {row['id']}", do=do)
             base = connection.execute(select(jobs).where(jobs.c.id == base["supersedes"])).mappings().one()
         return base

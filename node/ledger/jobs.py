@@ -93,7 +93,7 @@ class Jobs(Supersession):
         lost = connection.execute(of_study.order_by(jobs.c.id.desc()).limit(1)).mappings().one_or_none()
         if lost is not None:
             by, at = lost["correction"]["observer"], lost["created_at"].date().isoformat()
-            why = f"job {job_id} is a new analysis, its images or settings changed; read it anew"
+            why = f"job {job_id} is a new analysis because images or settings changed; review it again"
             warnings = [*new["warnings"], clean(f"{LOST_CORRECTION}{by} of {at} (job {lost['id']}): {why}")]
             connection.execute(update(jobs).where(jobs.c.id == job_id).values(warnings=warnings))
 
@@ -298,7 +298,7 @@ class Jobs(Supersession):
         with self._write() as connection:
             row = self._lock_job(connection, job_id)
             if row["state"] in OVER:
-                raise InputError(f"it is {row['state']}; nothing of it waits any more", where=f"job {job_id}")
+                raise InputError(f"it is {row['state']}; its priority can no longer be changed", where=f"job {job_id}")
             if row["priority"] != priority:
                 why = f"priority {Priority(row['priority']).name.lower()} changed to {priority.name.lower()}"
                 self._change(connection, jobs, row, row["state"], actor=actor, why=why, priority=int(priority))

@@ -53,10 +53,10 @@ class Shortlist:
     def why_empty(self) -> str:
         """Why there is no such study, as a sentence."""
         if not self.refused:
-            return "no earlier MR study of the patient in the PACS"
+            return "no MR prior of the patient in the PACS"
         counted = Counter(self.refused)
         said = ", ".join(f"{number} with {why}" if number > 1 else f"one with {why}" for why, number in counted.items())
-        return f"no earlier study to compare with: {said}"
+        return f"no prior to compare with: {said}"
 
 
 def shortlist(study: StudyRecord, found: Sequence[FoundStudy], days: DateWindow) -> Shortlist:

@@ -76,7 +76,7 @@ class Fetcher:
 
     @staticmethod
     def _say_failing(_name: str, why: str) -> None:
-        _log.error("earlier studies cannot be fetched now; it is tried again", why=why)
+        _log.error("priors cannot be fetched now; the node will try again", why=why)
 
     def works(self) -> bool:
         """Whether every thread runs, and none has worked on one request for longer than that may take."""
@@ -87,7 +87,7 @@ class Fetcher:
         limit_s = self.settings.priors.fetch_s * (self.settings.priors.max_studies + 1)
         for number in range(AT_A_TIME):
             self._threads.start(f"priors-{number}", partial(self.work, f"{owner}/{number}"), limit_s)
-        _log.info("ready to fetch earlier studies", source=self.source.address)
+        _log.info("ready to fetch priors", source=self.source.address)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -110,10 +110,10 @@ class Fetcher:
             except SourceError as error:
                 self._put_off(request, owner, error)
             except Exception as error:
-                _log.exception("a request for earlier studies failed", study=uid)
+                _log.exception("a request for priors failed", study=uid)
                 self._put_off(request, owner, SourceError(explain(error)))
             else:
-                _log.info("earlier studies", study=uid, state=state.value, why=why)
+                _log.info("priors", study=uid, state=state.value, why=why)
                 self.ledger.finish_prior_request(uid, owner, state, why)
         return True
 
@@ -123,7 +123,7 @@ class Fetcher:
             self.ledger.put_off_prior_request(uid, owner, "the node stops", datetime.now(UTC), counted=False)
             return
         again = not error.lasting and request.attempts < self.settings.priors.attempts
-        _log.warning("earlier studies could not be fetched", study=uid, why=why, attempt=request.attempts, again=again)
+        _log.warning("priors could not be fetched", study=uid, why=why, attempt=request.attempts, again=again)
         pause = timedelta(seconds=pause_s(request.attempts, self.settings.queue, 1.0))
         self.ledger.put_off_prior_request(uid, owner, why, datetime.now(UTC) + pause if again else None)
 
@@ -153,7 +153,7 @@ class _Attempt:
         words = [*fetched, *([f"the study of {in_words(here.study_date)} is already in the node"] if here else [])]
         if words:
             return PriorState.FETCHED, "; ".join(words)
-        return PriorState.NONE, "no earlier study to compare with: " + "; ".join(refused)
+        return PriorState.NONE, "no prior to compare with: " + "; ".join(refused)
 
     def _choose(
         self, study: StudyRecord, studies: Sequence[FoundStudy]

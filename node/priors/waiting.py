@@ -65,12 +65,12 @@ def _outlook(ledger: Ledger, study: StudyRecord, request: PriorRequest, min_days
     earlier = _comparable(ledger, study, min_days)
     unfinished = _unfinished(earlier)
     if not request.state.is_over:
-        missing = "the PACS is queried for earlier studies"
-        late = "the PACS had not sent the earlier studies"
+        missing = "the PACS is being queried for priors"
+        late = "the PACS had not sent the priors"
     elif unfinished is not None:
         day = in_words(unfinished.study_date)
-        missing = f"the earlier study of {day} is analysed first"
-        late = f"the earlier study of {day} came too late"
+        missing = f"the prior of {day} is analysed first"
+        late = f"the prior of {day} was not ready"
     else:
         return Outlook(notes=_notes(ledger, study, request, earlier))
     if datetime.now(UTC) < request.deadline_at:
@@ -104,13 +104,13 @@ def _unfinished(earlier: list[EarlierStudy]) -> EarlierStudy | None:
 def _notes(ledger: Ledger, study: StudyRecord, request: PriorRequest, earlier: list[EarlierStudy]) -> tuple[str, ...]:
     """What a reader should know about a request that has ended."""
     if request.state is PriorState.FAILED:
-        return (_lacking(f"the earlier studies could not be fetched ({request.why})", earlier),)
+        return (_lacking(f"the priors could not be fetched ({request.why})", earlier),)
     fetched = {
         one.prior_study_uid for one in ledger.prior_fetches(study.study_instance_uid) if one.state is PriorState.FETCHED
     }
     of_no_use = [one for one in earlier if one.study_instance_uid in fetched and not one.analysed]
     return tuple(
-        _lacking(f"the earlier study of {in_words(one.study_date)} was fetched but not analysed: {one.why}", earlier)
+        _lacking(f"the prior of {in_words(one.study_date)} was fetched but not analysed: {one.why}", earlier)
         for one in of_no_use
     )
 
@@ -118,7 +118,7 @@ def _notes(ledger: Ledger, study: StudyRecord, request: PriorRequest, earlier: l
 def _lacking(why: str, earlier: list[EarlierStudy]) -> str:
     """A note that a comparison is missing, or a later study to compare with."""
     if any(one.analysed for one in earlier):
-        return f"compared with an older study that the node has: {why}"
+        return f"compared with an older prior instead: {why}"
     return f"no comparison: {why}"
 
 
@@ -137,6 +137,6 @@ def catch_up(ledger: Ledger, settings: PriorsSettings, min_days: int = 1) -> Non
         job = ledger.job(job_id) if job_id is not None else None
         useful = any(one.analysed for one in earlier) and job is not None and job.state is not JobState.FAILED
         route = useful and settings.late == "replace" and job is not None and job.correction is None
-        why = "the earlier study has arrived" if route else "the earlier study came too late"
+        why = "the prior has arrived" if route else "the prior came too late"
         ledger.settle_late(uid, why, route=route)
-        _log.info("late earlier study", study=uid, compared=route)
+        _log.info("late prior", study=uid, compared=route)

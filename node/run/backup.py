@@ -159,7 +159,7 @@ def read_contents(source: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise BackupError("no such file", where=str(source)) from error
     except (KeyError, EOFError, ValueError, tarfile.TarError) as error:
-        raise BackupError("it is no backup of this node, or not complete", where=str(source)) from error
+        raise BackupError("it is not a cmb-node backup, or is incomplete", where=str(source)) from error
     except OSError as error:
         raise BackupError(f"it cannot be read ({error.strerror})", where=str(source)) from error
     if contents.get("schema") != SCHEMA:
@@ -181,13 +181,13 @@ def restore_backup(ledger: Ledger, data_dir: Path, source: Path, progress: Calla
     SchemaVersion(contents["ledger_schema"], known_schemas()).require_known()
     secure_data_folder(data_dir)
     if any(life.works for life in read_parts(data_dir)):
-        raise BackupError("a node runs on it", where=str(data_dir), do="stop the node, or name another folder")
+        raise BackupError("a running node uses it", where=str(data_dir), do="stop the node, or name another folder")
     for name in FOLDERS:
         if any((data_dir / name).rglob("*")):
             raise BackupError(
                 f"it is not empty: there are files in {name}/",
                 where=str(data_dir),
-                do="name an empty folder with --data; `cmbnode restore` adds to nothing",
+                do="name an empty folder with --data; `cmbnode restore` does not add to existing data",
             )
     ledger.require_empty()
     with _emptied_on_failure(data_dir), tempfile.TemporaryDirectory(dir=data_dir) as scratch:

@@ -319,15 +319,15 @@ def _refuse_a_running_node(lock: Path, *, gave_up: bool) -> None:
         pid = int(lock.read_text())
         if pid != os.getpid() and _holds(psutil.Process(pid), lock):  # else the number means another process by now
             raise StartError(
-                f"a node runs on it already (process {pid})",
+                f"a node is already running on it (process {pid})",
                 where=str(lock.parent),
-                do="stop that one, or name another with --data",
+                do="stop that node, or name another folder with --data",
             )
     if gave_up:
         raise StartError(
             "it is in use, by a node on another machine or in another container",
             where=str(lock.parent),
-            do="stop that one, or name another folder with --data",
+            do="stop that node, or name another folder with --data",
         )
 
 

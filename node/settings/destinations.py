@@ -41,7 +41,7 @@ def _url(value: str) -> str:
     if broken or not url.isprintable() or " " in url:
         raise ValueError("write an address as https://pacs.hospital.example/dicom-web")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("user name and password have settings of their own; they do not belong into the address")
+        raise ValueError("user name and password have settings of their own; they do not belong in the address")
     if parts.query or parts.fragment:
         raise ValueError("write the base address, without ? or #")
     return url

@@ -113,7 +113,7 @@ class NoticeSettings(BaseModel):
 
     about: tuple[NoticeKind, ...] = Field(
         NOTICE_KINDS,
-        description="What is told: results of priority STAT, failed jobs, a destination that is down, a disk that "
+        description="Events to report: results of priority STAT, failed jobs, a destination that is down, a disk that "
         "fills up, a certificate that expires, a run of site QA that was not good",
     )
     identify_by: Literal["study", "accession number", "patient"] = Field(
@@ -122,7 +122,7 @@ class NoticeSettings(BaseModel):
         "too; `patient` also name, ID, and why a delivery failed",
     )
     gather_s: float = Field(
-        60.0, ge=0, description="What happens within this many seconds is one message; a STAT result is told at once"
+        60.0, ge=0, description="Events within this many seconds share one message; a STAT result is sent at once"
     )
     destination_down_s: float = Field(
         900.0, ge=0, description="A destination is down when it has accepted nothing for this many seconds"

@@ -26,7 +26,7 @@ class PriorsSettings(PacsSettings):
     max_age_days: float = Field(3653.0, gt=0, description="Studies older than this many days are not requested")
     max_instances: int = Field(4000, ge=1, description="A study with more MR images than this is not fetched")
     fetch_s: float = Field(600.0, gt=0, description="Time limit of one retrieval, in seconds")
-    attempts: int = Field(3, ge=1, description="How often the PACS is asked if it does not answer")
+    attempts: int = Field(3, ge=1, description="Number of attempts if the PACS does not answer")
 
     @property
     def asks(self) -> bool:

@@ -43,6 +43,6 @@ def with_password(url: str, password: str | SecretStr) -> str:
     if not host:
         raise ValueError("a password needs a URL that names a host")
     if ":" in user:
-        raise ValueError("the password stands in the URL and in a setting of its own; leave one out")
+        raise ValueError("the password is in the URL and in its own setting; remove one of them")
     secret = password.get_secret_value() if isinstance(password, SecretStr) else password
     return parts._replace(netloc=f"{user}:{quote(secret, safe='')}@{host}").geturl()

@@ -89,7 +89,7 @@ def _test(shared: Context, name: str, way: DestinationSettings) -> DestinationTe
     """Test a destination that is not being tested already; a test that is no longer waited for still counts as one."""
     with shared.one_at_a_time(f"test of {name}") as is_free:
         if not is_free:
-            return DestinationTest(name, False, "It is being tested already. Wait a moment.")
+            return DestinationTest(name, False, "A test of this destination is already running. Wait a moment.")
         try:
             found = check_destination(way, shared.settings.ae_title)
         except CmbError as error:
@@ -109,7 +109,7 @@ def try_rules(
     """What the rules would decide about the studies that came last, and whether that is what was done."""
     with shared.one_at_a_time("dry run") as is_free:
         if not is_free:
-            raise HTTPException(409, "A dry run is under way. Wait until it has ended.")
+            raise HTTPException(409, "A dry run is already running. Try again when it has finished.")
         audit(request, AuditAction.DRY_RUN, detail=f"{studies} studies")
         try:
             tried, left = _try_rules(shared, studies)

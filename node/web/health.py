@@ -45,7 +45,7 @@ def clock_notice(settings: Settings) -> str:
     if report is None or not report.untrusted_s:
         return ""
     hours = f"{report.untrusted_s / 3600:.1f}"
-    return f"The clock of this machine jumped. The node deletes nothing old for another {hours} hours."
+    return f"The clock of this machine jumped. The node deletes no expired data for another {hours} hours."
 
 
 def template_values(request: Request) -> dict[str, Any]:
@@ -65,7 +65,9 @@ def parts_of(settings: Settings) -> dict[str, str]:
     answers = {}
     for part in dict.fromkeys((*_expected(settings), *told)):
         silent = [
-            f"{one.instance} is silent for {one.age_s:.0f} s" for one in lives if one.part == part and not one.works
+            f"{one.instance} has been silent for {one.age_s:.0f} s"
+            for one in lives
+            if one.part == part and not one.works
         ]
         running = any(one.part == part for one in lives)
         answers[part] = told.get(part) or "; ".join(silent) or ("ok" if running else "not running")

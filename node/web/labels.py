@@ -70,7 +70,7 @@ _WORK_ITEMS = {
 _KINDS = {
     "sr": "Structured report",
     "seg": "Segmentation",
-    "capture": "Picture",
+    "capture": "Capture",
     "ko": "Key images",
     "report": "Findings (RIS)",
     "rejection": "Rejection note",
@@ -148,7 +148,7 @@ def change_words(change: HistoryEntry, series_names: Mapping[str, str]) -> str:
     if change.entity == "prior":
         return f"Priors: {_PRIORS.get(change.to_state, change.to_state)}"
     if change.entity == "pull":
-        return f"Pulled from the PACS: {change.to_state}"
+        return f"Pull from the PACS: {change.to_state}"
     if change.entity == "work item":
         return f"Work item: {_WORK_ITEMS.get(change.to_state, change.to_state)}"
     if change.entity == "study":

@@ -64,7 +64,8 @@ def preview_of(ledger: Ledger, archive: Path, review: Review, refusal: str = "")
         study=f"{study.study_description or labels.ABSENT}, {labels.dicom_date(study.study_date)}",
         counts=wording.count_line(certainties.count("definite"), certainties.count("possible")),
         observer=labels.person_name(review.observer),
-        confirmed=f"{len(kept)} unchanged" + (f", {accepted} of them accepted individually" if accepted else ""),
+        confirmed=f"{len(kept)} of {len(lesions)}"
+        + (f", {accepted} of them accepted individually" if accepted else ""),
         rejected=tuple(_described(one) for one in rejected),
         restored=tuple(_described(one) for one in restored),
         changed=(*_changes(lesions, changed), *_changes(earlier, changed)),

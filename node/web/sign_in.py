@@ -108,7 +108,7 @@ def change_password(
     """Change the password; every other session of this user ends."""
     _require_sign_in(request)
     if user.by_proxy or not has_passwords(request):
-        raise HTTPException(403, "This node has no password of yours.")
+        raise HTTPException(403, "You have no password on this node.")
     address = address_of(request)
     if wait := _wait_s(shared, user.name, address):
         return _account_page(request, shared, _too_many(wait), 429)

@@ -26,7 +26,7 @@ from .viewer import VIEWS, MarkedPlace, ViewerSlices, ViewerState, page_count, v
 from .volumes import VolumeGrid, VolumesView, volumes_view
 from .worklist_view import StudyLine, row_of, study_line, unsent_why
 
-_DOWNLOADS = {"sr": "Structured report", "seg": "Segmentation", "capture": "Picture", "ko": "Key images"}
+_DOWNLOADS = {"sr": "Structured report", "seg": "Segmentation", "capture": "Capture", "ko": "Key images"}
 
 
 @dataclass(frozen=True)
@@ -177,8 +177,8 @@ def _correcting(job: Job | None, result: DisplayedResult | None) -> str:
         return ""
     who = labels.person_name(job.correction.observer)
     if job.state is JobState.FAILED:
-        return f"The correction by {who} could not be written. This page shows the result before it."
-    return f"The correction by {who} is being written. This page shows the result before it."
+        return f"The correction by {who} could not be written. This page shows the previous result."
+    return f"The correction by {who} is being written. Until then this page shows the previous result."
 
 
 def why_no_review(row: WorklistRow, result: DisplayedResult | None) -> str:

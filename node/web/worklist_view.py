@@ -162,7 +162,10 @@ def _notices(quarantined: int) -> tuple[str, ...]:
     if not quarantined:
         return ()
     instances = "instance was" if quarantined == 1 else "instances were"
-    return (f"{quarantined} {instances} quarantined and not analysed; see the folder `quarantine` in the data folder.",)
+    return (
+        f"{quarantined} {instances} quarantined and not analysed. "
+        "An administrator finds the files and the reasons in the folder quarantine of the data folder.",
+    )
 
 
 def _choices(query: ListQuery, profiles: Iterable[str]) -> Mapping[str, tuple[FilterOption, ...]]:

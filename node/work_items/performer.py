@@ -112,7 +112,7 @@ class WorkItemPerformer:
         self._failures += 1
         self._resume_at = self.clock() + self._retry_s(self._failures)
         if self._away != why:
-            _log.warning("the worklist manager cannot be told; it is told later", why=why)
+            _log.warning("the worklist manager cannot be updated now; the node will try again", why=why)
         self._away = why
 
     def _retry_s(self, attempts: int) -> float:

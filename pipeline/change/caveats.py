@@ -31,7 +31,7 @@ def of_scans(present: ScanParameters, prior: ScanParameters) -> Iterator[str]:
     if plane:
         yield f"pixels of {plane[0]:.2f} mm now, {plane[1]:.2f} mm then: smaller pixels show more microbleeds"
     if present.phase != prior.phase:
-        when = "only now" if present.phase else "only then"
+        when = "only in the present study" if present.phase else "only in the prior"
         yield f"phase images {when}: without phase, calcifications may count as microbleeds"
 
 
@@ -40,7 +40,7 @@ def of_readings(present: Findings, prior: Findings) -> Iterator[str]:
     if (present.profile, present.weights) != (prior.profile, prior.weights):
         what = f"profile {present.profile} now, {prior.profile} then"
         if present.profile == prior.profile:
-            what = f"profile {present.profile}, but with other weights than then"
+            what = f"profile {present.profile}, but with weights other than those of the prior"
         yield f"detected with {what}: analyse both studies in the same way for a fair comparison"
     elif present.software != prior.software:
         yield f"detected with software {present.software} now, {prior.software} then"

@@ -105,7 +105,7 @@ def _caveats(
     yield from of_readings(present, prior.findings)
     for numbers, why in _grouped([(str(lesion.id), why) for lesion, why in outcome.undecided]):
         many = len(numbers) > 1
-        yield f"microbleed{'s' if many else ''} {_listed(numbers)} not counted as new: {why}"
+        yield f"microbleed{'s' if many else ''} {_listed(numbers)} {'are' if many else 'is'} not counted as new: {why}"
     for numbers, why in _grouped([("", why) for _, why in outcome.unclear]):
         what = (
             "1 microbleed of the prior study is"

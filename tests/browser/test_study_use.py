@@ -148,7 +148,7 @@ def test_a_missed_bleed_is_marked_by_a_click_where_it_is_seen(study: Page, compl
     study.get_by_role("button", name="Next slice").click()
     expect(number_of(study)).to_have_value(str(start + 1))  # or what is typed next goes with it
     expect(study.get_by_label("Certainty of A1")).to_have_value("possible")
-    for row, column, said in (("10", "20", "outside the brain"), ("32", "25", "Nothing dark can be measured")):
+    for row, column, said in (("10", "20", "outside the brain"), ("32", "25", "No dark region can be measured")):
         study.get_by_label("row").fill(row)
         study.get_by_label("column").fill(column)
         study.get_by_role("button", name="Mark", exact=True).click()

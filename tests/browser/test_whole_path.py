@@ -188,7 +188,7 @@ def _correct(page: Page) -> int:
     page.get_by_label("Organisation").fill("Ward 3")
     page.get_by_label("Comment for the report").fill("a vein, and one that was missed")
     page.get_by_role("button", name="Preview").click()
-    expect(page.get_by_text(f"{count - 1} unchanged")).to_be_visible()
+    expect(page.get_by_text(f"{count - 1} of {count}")).to_be_visible()
     page.get_by_role("button", name="Send the verified result").click()
     return count - 1
 

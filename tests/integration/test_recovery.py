@@ -57,7 +57,7 @@ def test_a_second_node_on_the_same_data_is_refused_with_one_line(node: KillableN
     second = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
     assert second.returncode == 2
     assert len(second.stderr.splitlines()) == 1
-    assert f"{node.data}: a node runs on it already" in second.stderr
+    assert f"{node.data}: a node is already running on it" in second.stderr
 
 
 def test_the_analysing_worker_is_killed_while_it_analyses(node: KillableNode, pacs: Pacs, tmp_path: Path) -> None:

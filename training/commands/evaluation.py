@@ -158,7 +158,7 @@ def calibrate(
     )
     if found.wanted > found.studies:
         _say(
-            f"too few studies for narrow intervals: ±5 points of sensitivity and ±0.25 false positives take about "
+            f"too few studies for narrow intervals: ±5 points of sensitivity and ±0.25 false positives require about "
             f"{found.wanted} studies like these"
         )
     typer.echo(f"{out / made.name}.toml: digest {made.digest}")

@@ -66,7 +66,7 @@ def anatomy_folds(cases: Sequence[Case], folds: int, seed: int = 0) -> list[Fold
     if not 2 <= folds <= len(set(anatomies)):
         raise InputError(
             f"{len(set(anatomies))} anatomies cannot make {folds} folds",
-            do="use 2 folds or more, at most one an anatomy",
+            do="use at least 2 folds, and at most one per anatomy",
         )
     found = []
     splitter = GroupKFold(folds, shuffle=True, random_state=seed)

@@ -80,7 +80,8 @@ def _claim(job: TrainingRun) -> None:
     mark = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     path = job.out / _SETTINGS
     if path.is_file() and json.loads(path.read_text())["sha256"] != mark:
-        raise InputError("holds a training of other settings or studies", where=str(job.out), do="use another --out")
+        what = "holds a training run with other settings or studies"
+        raise InputError(what, where=str(job.out), do="use another --out")
     job.out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"sha256": mark, **settings}, indent=1) + "\n")
 

@@ -105,7 +105,8 @@ async def _client(request: Request) -> DicomWebClient:
     client = services_of(request).client(bearer_token(request))
     if client is None:
         _log.warning("DICOMweb request refused", why="no valid token", peer=address_of(request))
-        raise HTTPException(401, "Show the token of a client in dicomweb.clients.", {"WWW-Authenticate": "Bearer"})
+        what = "Send the bearer token of a client in dicomweb.clients."
+        raise HTTPException(401, what, {"WWW-Authenticate": "Bearer"})
     return client
 
 

@@ -95,7 +95,7 @@ def _check_headers(request: Request, max_bytes: int) -> None:
     if kind != DICOM:
         raise HTTPException(415, f"Parts of type {kind[:80]} are not supported: send {DICOM}.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise HTTPException(415, "A Content-Encoding is not supported: send the request without.")
+        raise HTTPException(415, "Content-Encoding is not supported: send the request without it.")
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and int(length) > max_bytes:
         raise HTTPException(413, f"The request is larger than {max_bytes} bytes (dicomweb.max_request_bytes).")

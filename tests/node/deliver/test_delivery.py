@@ -277,7 +277,7 @@ def test_results_made_again_that_differ_from_what_was_sent_are_not_sent(
         analyse_again(ledger, archive, ("seg", "sr"))
         assert to(runner, far_side.settings).deliver() == 0
     assert ledger.job(job.id).state == JobState.FAILED
-    assert "the results differ from those that were sent" in ledger.job(job.id).why
+    assert "the results of the repeated analysis differ from those already sent" in ledger.job(job.id).why
 
 
 class OneBadFile:

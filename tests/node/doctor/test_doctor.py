@@ -118,7 +118,7 @@ def test_files_that_others_can_read_and_a_clock_that_jumped_are_notes(
     status, checks = ask(capsys, "--data", tmp_path)
     assert status == 0
     assert checks["data folder"]["what"] == f"{tmp_path} can be read by other users"
-    assert checks["clock"]["what"] == "it jumped; nothing old is deleted for another 2.0 hours"
+    assert checks["clock"]["what"] == "it jumped; no expired data is deleted for another 2.0 hours"
 
 
 def test_redis_is_asked(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_the_latest_earlier_study_of_the_patient_is_fetched_for_comparison_only(
 def test_a_patient_without_earlier_studies_has_none(site: Site, source: Callable[[str], StudySource], way: str) -> None:
     uid = site.receives(study("alone", "20260102", patient_id="P-ALONE"))
     request = site.ask(source(way), uid)
-    assert (request.state, request.why) == (PriorState.NONE, "no earlier MR study of the patient in the PACS")
+    assert (request.state, request.why) == (PriorState.NONE, "no MR prior of the patient in the PACS")
 
 
 @WAYS

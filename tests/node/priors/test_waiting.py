@@ -67,7 +67,7 @@ def test_a_study_without_a_pacs_to_ask_and_without_earlier_ones_waits_for_nothin
 
 def test_a_study_waits_until_the_pacs_was_asked_and_the_fetched_study_is_analysed(ledger: Ledger, clock: Clock) -> None:
     arrives(ledger, clock)
-    assert outlook(ledger).waits_for == "the PACS is queried for earlier studies"
+    assert outlook(ledger).waits_for == "the PACS is being queried for priors"
     assert ledger.worklist()[0].state is StudyState.HELD
     assert still_waits(ledger, ledger.study(uid("present")))
     fetched(ledger, "prior", "20240503")
@@ -76,7 +76,7 @@ def test_a_study_waits_until_the_pacs_was_asked_and_the_fetched_study_is_analyse
     ledger.end_prior(uid("present"), "asker", uid("prior"), PriorState.FETCHED, "", TransferCounts(3, 3))
     ledger.finish_prior_request(uid("present"), "asker", PriorState.FETCHED, "fetched")
     assert still_waits(ledger, ledger.study(uid("present")))
-    assert ledger.study(uid("present")).why == "the earlier study of 2024-05-03 is analysed first"
+    assert ledger.study(uid("present")).why == "the prior of 2024-05-03 is analysed first"
     settle_and_route(ledger, "prior")
     analyse(ledger, open_job(ledger, "prior", key="prior", destinations=()))
     assert not still_waits(ledger, ledger.study(uid("present")))
@@ -95,7 +95,7 @@ def test_a_study_waits_no_longer_than_the_settings_say(
     assert still_waits(ledger, ledger.study(uid("present")))
     clock.forward(1)
     assert not still_waits(ledger, ledger.study(uid("present")))
-    assert outlook(ledger).notes == (f"no comparison: the PACS had not sent the earlier studies after {waits_s} s",)
+    assert outlook(ledger).notes == (f"no comparison: the PACS had not sent the priors after {waits_s} s",)
     assert ledger.prior_request(uid("present")).late  # type: ignore[union-attr]
 
 
@@ -104,7 +104,7 @@ def test_a_pacs_that_cannot_be_asked_is_told_of_in_the_result(ledger: Ledger, cl
     outlook(ledger)
     assert ledger.claim_prior_request("asker", 30) is not None
     ledger.put_off_prior_request(uid("present"), "asker", "it is down", None)
-    assert outlook(ledger).notes == ("no comparison: the earlier studies could not be fetched (it is down)",)
+    assert outlook(ledger).notes == ("no comparison: the priors could not be fetched (it is down)",)
 
 
 def test_an_older_study_of_the_ledger_is_compared_with_when_the_pacs_fails(ledger: Ledger, clock: Clock) -> None:
@@ -114,7 +114,7 @@ def test_an_older_study_of_the_ledger_is_compared_with_when_the_pacs_fails(ledge
     ledger.claim_prior_request("asker", 30)
     ledger.put_off_prior_request(uid("present"), "asker", "it is down", None)
     (note,) = outlook(ledger).notes
-    assert note.startswith("compared with an older study that the node has: the earlier studies could not")
+    assert note.startswith("compared with an older prior instead: the priors could not")
 
 
 def test_two_studies_that_are_sent_together_are_analysed_in_the_order_of_their_dates(
@@ -122,7 +122,7 @@ def test_two_studies_that_are_sent_together_are_analysed_in_the_order_of_their_d
 ) -> None:
     arrives(ledger, clock)
     receive(ledger, "prior", clock(), study_date="20240503")
-    assert outlook(ledger, LEDGER).waits_for == "the earlier study of 2024-05-03 is analysed first"
+    assert outlook(ledger, LEDGER).waits_for == "the prior of 2024-05-03 is analysed first"
     settle_and_route(ledger, "prior")
     analyse(ledger, open_job(ledger, "prior", key="prior"))
     assert outlook(ledger, LEDGER).waits_for == ""
@@ -181,7 +181,7 @@ def test_a_late_earlier_study_has_the_result_replaced_or_kept(
 ) -> None:
     settings = PACS.model_copy(update={"late": choice})
     late(ledger, clock)
-    assert "came too late" not in ledger.jobs_of_study(uid("present"))[0].warnings[0]
+    assert "was not ready" not in ledger.jobs_of_study(uid("present"))[0].warnings[0]
     catch_up(ledger, settings)
     assert ledger.studies_ready() == [ledger.study(uid("prior"))], "not before the earlier study is analysed"
     settle_and_route(ledger, "prior")

@@ -309,7 +309,7 @@ def test_a_place_that_is_not_empty_is_refused(seeded: Seeded, empty: Ledger, tmp
     life = part_file(tmp_path / "running", RECEIVER, os.getpid())
     life.parent.mkdir(parents=True)
     life.touch()
-    with pytest.raises(BackupError, match="a node runs on it; stop the node"):
+    with pytest.raises(BackupError, match="a running node uses it; stop the node"):
         restore_backup(empty, tmp_path / "running", backup, silent)
 
 
@@ -327,7 +327,7 @@ def test_a_backup_that_is_not_complete_is_refused(seeded: Seeded, empty: Ledger,
     backup = tmp_path / "backup.tar"
     backed_up(seeded.ledger, seeded.data_dir, backup)
     backup.write_bytes(backup.read_bytes()[:kept])
-    with pytest.raises(BackupError, match="it is no backup of this node, or not complete"):
+    with pytest.raises(BackupError, match="it is not a cmb-node backup, or is incomplete"):
         restore_backup(empty, tmp_path / "restored", backup, silent)
 
 

@@ -150,7 +150,7 @@ def test_a_destination_that_says_nothing_holds_nobody_up(
         assert waiting.is_alive()
         time.sleep(0.01)
     assert root.get("/administration").status_code == 200
-    assert "being tested already" in root.post("/administration/destinations/pacs/test").text
+    assert "A test of this destination is already running" in root.post("/administration/destinations/pacs/test").text
     silent.close()
     waiting.join(PATIENCE_S)
     assert "does not answer" in answers[0]

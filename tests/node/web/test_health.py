@@ -93,7 +93,7 @@ def test_one_of_two_workers_that_hangs_makes_the_node_unwell(web: TestClient, se
     instance = be_silent(part_file(settings.data_dir, "worker-analyse", 1), 85)
     answer = web.get("/healthz")
     assert answer.status_code == 503
-    assert re.fullmatch(rf"{instance} is silent for [89]\d s", answer.json()["parts"]["worker-analyse"])
+    assert re.fullmatch(rf"{instance} has been silent for [89]\d s", answer.json()["parts"]["worker-analyse"])
     metrics = web.get("/metrics").text
     assert 'cmbnode_part_up{part="worker-analyse"} 0.0' in metrics
     assert 'cmbnode_part_up{part="receiver"} 1.0' in metrics
@@ -132,6 +132,6 @@ def test_a_clock_that_jumped_is_told_and_is_no_failure(web: TestClient, settings
     write_clock(settings.data_dir, ClockReport(time.time(), 5400))
     answer = web.get("/healthz")
     assert answer.status_code == 200
-    assert answer.json()["clock"].endswith("The node deletes nothing old for another 1.5 hours.")
+    assert answer.json()["clock"].endswith("The node deletes no expired data for another 1.5 hours.")
     assert "The clock of this machine jumped." in web.get("/sign-in").text
     assert "cmbnode_clock_untrusted_seconds 5400.0" in web.get("/metrics").text

@@ -39,7 +39,7 @@ def test_where_nothing_dark_is_seen_the_reader_confirms_and_it_stays_possible(
 ) -> None:
     page = turn(web, patient, **{"place.x": 320, "place.y": 256})
     assert added_in(page) == []
-    assert "Nothing dark can be measured at this place" in page.text
+    assert "No dark region can be measured here" in page.text
     (waiting,) = [str(b["value"]) for b in page.tags("button") if b.get("name") == "confirm"]
     x, y, z = map(float, waiting.split())
     assert (x, y, z) == (pytest.approx(-1, abs=0.3), pytest.approx(-1, abs=0.3), 10.0)  # the middle of 160 × 128 mm
@@ -154,7 +154,7 @@ def test_the_preview_says_what_will_be_sent_and_lacks_nothing(web: TestClient, p
     html = web.post(f"{patient.path}/review", data={**given, "observer": "Dr. Grey"}).text
     page = Page(html)
     assert "7 cerebral microbleeds: 3 definite, 4 possible" in page.text  # 7 - 1 + 1
-    assert "6 unchanged, 1 of them accepted individually" in page.text
+    assert "6 of 7, 1 of them accepted individually" in page.text
     assert "Microbleed 1: right thalamus (deep), definite, 2.6 mm" in page.text
     assert "A1: location not assessed, possible, size not measured, slice 106" in page.text
     assert "must name its organisation" in page.text

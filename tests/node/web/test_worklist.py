@@ -153,7 +153,7 @@ def test_a_clean_study_says_that_nothing_was_marked(web: TestClient, seeded: See
 def test_a_failed_study_says_why_and_what_helps_and_uses_no_series(web: TestClient, seeded: Seeded) -> None:
     page = read(web, study_path(seeded, "failed"))
     assert "slice 31 of 72 is missing" in page.text
-    assert "What helps: if images are missing or damaged, send the study again" in page.text
+    assert "What to do: if images are missing or damaged, send the study again" in page.text
     assert [a["value"] for a in page.tags("button") if a.get("name") == "job"] == [str(seeded.jobs["failed"])]
     assert "Used" not in page.words
     assert "Used" in read(web, study_path(seeded, "delivered")).words
@@ -279,7 +279,7 @@ def test_a_picture_that_retention_removed_is_not_missed(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "outbox")
     app = local_app(tmp_path, made.ledger)
     with TestClient(app, base_url="http://127.0.0.1") as web:
-        assert "The picture is no longer on this node" in read(web, study_path(made, "delivered")).text
+        assert "The capture is no longer on this node" in read(web, study_path(made, "delivered")).text
         assert web.get(f"{study_path(made, 'delivered')}/montage.png").status_code == 404
     made.ledger.close()
 

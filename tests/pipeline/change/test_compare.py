@@ -91,7 +91,8 @@ def test_a_bleed_that_the_earlier_scan_does_not_show_is_not_counted_as_new() -> 
     now, change = compared(found(A, (0.0, 0.0, -25.0)), found(), there=box(below_mm=-10))
     assert [one.trend for one in now.lesions] == [Trend.NEW, None]
     assert (change.new, change.undecided) == (1, (2,))
-    assert "microbleed 2 not counted as new: the images of the prior study do not show this location" in change.caveats
+    said = "microbleed 2 is not counted as new: the images of the prior study do not show this location"
+    assert said in change.caveats
 
 
 def test_a_bleed_that_the_earlier_reading_had_below_its_threshold_is_not_counted_as_new() -> None:
@@ -99,7 +100,7 @@ def test_a_bleed_that_the_earlier_reading_had_below_its_threshold_is_not_counted
     then = found(candidates=(faint, ScoredCandidate(B, 0.01)))
     now, change = compared(found(A, B), then)
     assert [one.trend for one in now.lesions] == [None, Trend.NEW]  # 0.01 is nothing
-    assert "microbleed 1 not counted as new: the prior study has a candidate below the threshold there" in (
+    assert "microbleed 1 is not counted as new: the prior study has a candidate below the threshold there" in (
         change.caveats
     )
 
@@ -153,7 +154,7 @@ def test_swi_against_t2star_is_compared_with_a_caveat_and_not_graded() -> None:
         (ScanParameters("swi", (0.5, 0.5, 2.0), 30.0, 3.0, phase=True), "echo time 20 ms now, 30 ms then"),
         (ScanParameters("swi", (0.5, 0.5, 4.0), 20.0, 3.0, phase=True), "slices of 2.0 mm now, 4.0 mm then"),
         (ScanParameters("swi", (0.9, 0.9, 2.0), 20.0, 3.0, phase=True), "pixels of 0.50 mm now, 0.90 mm then"),
-        (ScanParameters("swi", (0.5, 0.5, 2.0), 20.0, 3.0, phase=False), "phase images only now"),
+        (ScanParameters("swi", (0.5, 0.5, 2.0), 20.0, 3.0, phase=False), "phase images only in the present study"),
     ],
 )
 def test_scans_made_differently_are_compared_with_a_caveat(other: ScanParameters, said: str) -> None:
@@ -169,7 +170,7 @@ def test_results_read_differently_are_compared_with_a_caveat() -> None:
     verified = Verification("Reader", "Hospital", datetime(2026, 1, 1, tzinfo=UTC))
     for then, said in (
         (found(A, profile="heatmap"), "detected with profile frst now, heatmap then"),
-        (found(A, weights={"w": "0" * 64}), "detected with profile frst, but with other weights than then"),
+        (found(A, weights={"w": "0" * 64}), "with profile frst, but with weights other than those of the prior"),
         (found(A, software="0"), "detected with software 1 now, 0 then"),
         (found(A, verification=verified), "only the prior result was verified by a reader"),
     ):
