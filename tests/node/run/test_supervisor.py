@@ -270,7 +270,7 @@ def test_a_second_node_on_the_same_folder_is_refused_and_told_who_is_there(tmp_p
     try:
         assert holder.stdout is not None
         holder.stdout.readline()
-        with pytest.raises(StartError, match=rf"process {holder.pid}\); stop that one"):
+        with pytest.raises(StartError, match=rf"process {holder.pid}\); stop that node"):
             run_up(Settings(data_dir=tmp_path), main)
     finally:
         holder.kill()
