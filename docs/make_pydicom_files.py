@@ -1,4 +1,4 @@
-"""Write docs/pydicom-files.md: ``python docs/make_pydicom_files.py``.
+"""Write docs/pydicom-files.md: ``python -m docs.make_pydicom_files``.
 
 Every file that ships with pydicom as test data is sent to a real receiver and given to `cmbnode detect`. The page lists
 the outcomes.
@@ -25,7 +25,7 @@ HEAD = """# Unusual files
 
 Every file that ships with pydicom {version} as test data, sent to the node by C-STORE and given to `cmbnode detect`
 alone in a folder. Many are broken on purpose; none belongs to a susceptibility-weighted series.
-`python docs/make_pydicom_files.py` writes this page, and the tests check it.
+`python -m docs.make_pydicom_files` writes this page, and the tests check it.
 
 - *Stored*: the instance is on disk and in the ledger, this file or the same image in another encoding. Routing then
   ignores it and says why.

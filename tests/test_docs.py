@@ -11,10 +11,12 @@ import pytest
 from node.atna import events
 from node.atna.message import Code
 from node.deliver.oru import oru
+from node.ledger import StudyState
 from node.route.rules import load_table
 from node.settings import ConfigError, Settings, load_settings
 from node.settings.destinations import DicomDestination, Hl7Destination
 from node.settings.secrets import SECRETS_DIR
+from node.web.labels import state_words
 from pipeline.read.recognition import load_rules
 from tests.node.reports import longitudinal, report
 
@@ -191,3 +193,9 @@ def test_every_link_of_a_page_leads_to_a_file_and_a_heading(page: Path) -> None:
             target = page.parent / file if file else page
             assert target.is_file(), link
             assert not heading or heading in anchors(target), link
+
+
+def test_every_state_that_the_page_shows_is_explained() -> None:
+    rows = (ROOT / "docs" / "operate.md").read_text().splitlines()
+    for state in StudyState:
+        assert any(row.startswith(f"| {state_words(state, None)} | `{state.value}` |") for row in rows), state

@@ -24,4 +24,4 @@ def test_the_page_says_what_becomes_of_every_file_of_pydicom() -> None:
     assert len(found) == len(page["shipped_files"]()) > 150
     assert {one.status for one in found} == {2}  # none is an SWI: an input error each, in one line
     assert all(one.detect and "\n" not in one.detect and " / " not in one.detect for one in found)
-    assert (DOCS / "pydicom-files.md").read_text() == page["reference"](found), "run: python docs/make_pydicom_files.py"
+    assert (DOCS / "pydicom-files.md").read_text() == page["reference"](found), "run: python -m docs.make_pydicom_files"
