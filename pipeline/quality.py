@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .findings import ImageQuality
+from .findings import ImageQuality, wording
 from .geometry import Acquisition, Geometry, Volume
 from .parameters import QualityParameters
 from .profile import Profile
@@ -84,11 +84,11 @@ def remarks(quality: ImageQuality, limits: QualityParameters) -> list[str]:
     """Say which measures are beyond the limits."""
     found = []
     if quality.coverage is not None and quality.coverage < limits.least_coverage:
-        found.append(f"the slices cover {100 * quality.coverage:.0f} % of the brain: the rest was not analysed")
+        found.append(f"{wording.COVER} {100 * quality.coverage:.0f} % of the brain: the rest was not analysed")
     if quality.snr is not None and quality.snr < limits.least_snr:
-        found.append(f"the images are noisy (SNR {quality.snr:.0f}): small microbleeds may be missed")
+        found.append(f"{wording.NOISY} (SNR {quality.snr:.0f}): small microbleeds may be missed")
     if quality.motion is not None and quality.motion > limits.most_motion:
-        found.append(f"signs of motion (ghosts beside the head, {quality.motion:.1f} times the background)")
+        found.append(f"{wording.MOTION} (ghosts beside the head, {quality.motion:.1f} times the background)")
     return found
 
 
@@ -102,7 +102,7 @@ def cut_off(brain: Mask, geometry: Geometry, limits: QualityParameters) -> list[
     names = ("right", "left"), ("front", "back"), ("bottom", "top")
     low, high = names[axis] if up[axis] > 0 else names[axis][::-1]
     return [
-        f"the slices end inside the brain at its {name}: what lies beyond was not analysed"
+        f"{wording.END_INSIDE} at its {name}: what lies beyond was not analysed"
         for name, area in ((low, areas[0]), (high, areas[-1]))
         if area > limits.cut_area * areas.max()
     ]
@@ -113,7 +113,7 @@ def outside(acquisition: Acquisition, profile: Profile) -> list[str]:
     i, j, k = acquisition.swi.geometry.spacing
     suits = profile.suits
     return [
-        f"{what} {size:.2f} {unit} is outside the range of {span[0]:g} to {span[1]:g} {unit} "
+        f"{what} {size:.2f} {unit} {wording.OUT_OF_RANGE} {span[0]:g} to {span[1]:g} {unit} "
         f"that profile {profile.name} is meant for"
         for what, size, unit, span in (
             ("voxel size", round(max(i, j), 2), "mm", suits.in_plane_mm),

@@ -16,6 +16,12 @@ NOT_ASSESSED: Final = "not assessed"
 UNDECIDED: Final = "undecided"
 ADDED: Final = "added by the reader"
 OUTSIDE_TRAINING: Final = "outside the training range"
+COVER: Final = "the slices cover"
+END_INSIDE: Final = "the slices end inside the brain"
+OUT_OF_RANGE: Final = "is outside the range of"
+NOISY: Final = "the images are noisy"
+MOTION: Final = "signs of motion"
+"""In warnings about the images (:mod:`pipeline.quality`); :func:`limits` knows those of stored results by them, too."""
 NEAR_BORDER_MM: Final = 3.0
 """Registration to the atlas errs by 2 to 3 mm, so nearer than this the region may be the other one."""
 SEQUENCE_CAVEAT: Final = "SWI shows more microbleeds than T2*-GRE; thresholds derived on T2*-GRE do not carry over"
@@ -242,12 +248,12 @@ def limits(said: Iterable[str], *, coverage: float | None, phase: bool, located:
     text = "\n".join(said)
     part = "part of the brain" if coverage is None else f"{100 * coverage:.0f} % of the brain"
     rows = (
-        (part, "the slices cover" in text or "the slices end inside the brain" in text),
+        (part, COVER in text or END_INSIDE in text),
         ("no phase", not phase),
-        (OUTSIDE_TRAINING, "is outside the range of" in text),
+        (OUTSIDE_TRAINING, OUT_OF_RANGE in text),
         ("location not assessed", not located),
-        ("noisy", "the images are noisy" in text),
-        ("motion", "signs of motion" in text),
+        ("noisy", NOISY in text),
+        ("motion", MOTION in text),
     )
     return [words for words, holds in rows if holds]
 
