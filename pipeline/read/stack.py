@@ -24,6 +24,7 @@ UNEVEN = 0.1
 SIDEWAYS = 0.5
 """Slices may be shifted within their plane by this many pixels over the stack."""
 SAME_PLACE_MM = 0.01
+"""Slices nearer than this have the same position: echoes, or magnitude and phase, in one series."""
 FULL = 1.6
 """Slices of a 3D acquisition that lie further apart than this many times their thickness do not fill the volume."""
 NAMED = 6

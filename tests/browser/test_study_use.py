@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from tests.node.people import local_app
 from tests.node.reviewed import Patient
+from tests.node.reviewed import patient as patient
 from tests.node.seeded import HOSTILE, Seeder
 from tests.web_server import served
 
@@ -29,13 +30,6 @@ def browser() -> Iterator[Browser]:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS, "--disable-3d-apis"])
         yield started
         started.close()
-
-
-@pytest.fixture(scope="module")
-def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
-    made = Patient(tmp_path_factory.mktemp("study"))
-    yield made
-    made.ledger.close()
 
 
 @pytest.fixture(scope="module")
