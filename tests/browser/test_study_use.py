@@ -110,7 +110,7 @@ def test_slices_are_turned_by_keys_buttons_wheel_and_number_and_no_verdict_is_lo
     study.mouse.wheel(0, 100)
     expect(number_of(study)).to_have_value(str(start + 2))
     number_of(study).fill("120")
-    study.keyboard.press("Enter")
+    number_of(study).press("Enter")
     expect(study.get_by_text("20 of 40")).to_be_visible()
     study.get_by_role("button", name="mIP").click()
     expect(study.locator(".stage input")).to_have_attribute("src", "".join([study.url.rpartition("/studies")[1], "/",
