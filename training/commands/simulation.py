@@ -37,6 +37,9 @@ def simulate(
         list[str] | None, typer.Option("--set", help="Make only this set; may be given several times.")
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Make at most N studies of each set; 0 makes all.")] = 0,
+    skip: Annotated[
+        int, typer.Option(min=0, help="Leave out the first N studies of each set; they count towards --limit.")
+    ] = 0,
     output_format: Annotated[
         list[str] | None,
         typer.Option("--format", help="dicom, nifti or arrays; may be given several times [default: dicom]."),
@@ -63,7 +66,7 @@ def simulate(
     made = run_cohorts(
         [load_cohort(name) for name in cohort],
         Output(out, formats),
-        Options(anatomy, label_scheme, tuple(sets or ()), limit),
+        Options(anatomy, label_scheme, tuple(sets or ()), limit, skip),
         Budget(processes, memory_gb),
         say=lambda line: typer.echo(line, err=True),
     )

@@ -92,6 +92,14 @@ def test_a_full_disk_leaves_nothing_that_looks_whole(
     assert list((tmp_path / "out/small/train").iterdir()) == []
 
 
+def test_studies_are_the_same_without_those_before_them(small: Path, tmp_path: Path) -> None:
+    cohort = load_cohort(str(small))
+    made = run_cohorts([cohort], Output(tmp_path / "one", ("arrays",)), Options(skip=1), Budget(), lambda _: None)
+    assert (made.studies, made.new) == (1, 1)
+    run_cohorts([cohort], Output(tmp_path / "all", ("arrays",)), Options(), Budget(), lambda _: None)
+    assert _hashes(tmp_path / "one/small/train/train-0001") == _hashes(tmp_path / "all/small/train/train-0001")
+
+
 def test_another_version_of_the_cohort_does_not_mix_in(small: Path, tmp_path: Path) -> None:
     there = tmp_path / "out/small/train/train-0000"
     there.mkdir(parents=True)

@@ -62,12 +62,15 @@ class Options:
         Only these sets; all if empty.
     limit : int
         Most studies of each set; 0 makes all.
+    skip : int
+        As many studies at the start of each set are left out; they count towards the limit.
     """
 
     anatomy: Path | None = None
     scheme: str | None = None
     sets: tuple[str, ...] = ()
     limit: int = 0
+    skip: int = 0
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def plan_tasks(
             if options.sets and one.name not in options.sets:
                 continue
             for task in head_tasks(cohort, one, splits[one.split]):
-                kept = tuple(s for s in task.studies if not options.limit or s < options.limit)
+                kept = tuple(s for s in task.studies if options.skip <= s < (options.limit or one.studies))
                 if kept:
                     tasks.append(HeadTask(cohort, task.set_name, task.index, task.anatomy, task.seed, kept))
     return tasks, splits
