@@ -52,12 +52,14 @@ def matrix(grid: Geometry, protocol: Protocol) -> Matrix:
             where=f"protocol {protocol.name!r}",
             do="use larger voxels, or a smaller fine_mm",
         )
-    image = (int(n[0]), 2 * round(n[1] * protocol.zero_fill / 2), 2 * round(n[2] * protocol.zero_fill / 2))
-    if protocol.zero_fill == 1:
-        image = (int(n[0]), int(n[1]), int(n[2]))
-    if protocol.slice_fill is not None and protocol.sequence is Sequence.SWI_3D:
-        image = (2 * round(n[0] * protocol.slice_fill / 2), image[1], image[2])
+    across = protocol.slice_fill if protocol.sequence is Sequence.SWI_3D else None
+    image = (_filled(n[0], across or 1.0), _filled(n[1], protocol.zero_fill), _filled(n[2], protocol.zero_fill))
     return Matrix((int(n[0]), int(n[1]), int(n[2])), image)
+
+
+def _filled(n: int, factor: float) -> int:
+    """Samples of an axis after zero-filling: an even number, or as many as before."""
+    return int(n) if factor == 1 else 2 * round(n * factor / 2)
 
 
 def image_geometry(grid: Geometry, protocol: Protocol) -> Geometry:

@@ -9,7 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.fft
+from hypothesis import given
+from hypothesis import strategies as st
 
+from pipeline.geometry import Geometry
 from training.simulation.anatomy import AnatomyRef
 from training.simulation.cohort import load_cohort
 from training.simulation.cohort.scan_settings import draw_protocol, draw_scene, head_tasks
@@ -17,7 +20,7 @@ from training.simulation.cohort.studies import used_parameters
 from training.simulation.filters import filtered_phase, shaped_mask
 from training.simulation.head_parameters import HeadParameters, HeadVariation, draw_head
 from training.simulation.inclusion import InclusionKind
-from training.simulation.kspace import image_geometry
+from training.simulation.kspace import image_geometry, matrix, reconstruct, sample
 from training.simulation.lesion_sampling import Clusters, LesionParameters, draw_inclusions
 from training.simulation.noise import colour, g_factor, local_bias
 from training.simulation.protocol import (
@@ -136,6 +139,24 @@ def test_slices_can_be_interpolated_overlap_and_fade_at_the_ends_of_the_slab(sce
     assert faded[11].mean() == pytest.approx(flat[11].mean(), rel=0.05)
     thick = replace(COARSE, sequence=Sequence.T2STAR_2D, slice_width=1.4)
     assert simulate(scene, thick, (), 5).images.magnitude.shape == flat.shape
+
+
+@given(
+    samples=st.tuples(st.integers(16, 31), st.integers(18, 35), st.integers(6, 11)),
+    zero_fill=st.sampled_from([1.0, 1.3, 1.5, 2.0]),
+    slice_fill=st.sampled_from([None, 1.0, 1.5, 2.0]),
+)
+def test_an_image_has_the_shape_that_its_protocol_plans(
+    samples: tuple[int, int, int], zero_fill: float, slice_fill: float | None
+) -> None:
+    grid = Geometry((22, 35, 31), np.diag([3.0, 3.0, 3.0, 1.0]))
+    x, y, z = (3.0 * fine / n for fine, n in zip((31, 35, 22), samples, strict=True))
+    protocol = replace(COARSE, voxel_mm=(x, y, z), zero_fill=zero_fill, slice_fill=slice_fill)
+    kspace = sample(np.ones(grid.shape, np.complex64), grid, protocol)
+    planned = matrix(grid, protocol)
+    assert kspace.shape == planned.acquired
+    assert reconstruct(kspace, grid, protocol).shape == planned.image
+    assert all(i >= a for i, a in zip(planned.image, planned.acquired, strict=True))
 
 
 def test_short_veins_lie_in_tissue_and_many_run_across_the_slices(scene: Scene) -> None:
