@@ -29,7 +29,8 @@ from typing import IO, Protocol
 
 from pipeline.errors import CmbError
 
-from .incoming import MEGABYTE, NO_SPACE, IncomingFile, out_of_resources
+from .disk_space import MEGABYTE
+from .incoming import NO_SPACE, IncomingFile, out_of_resources
 from .quarantine import MOST_FILES, MOST_MB, bound_quarantine
 
 _STUDY_LOCKS = 64  # lock files that all studies share

@@ -16,7 +16,8 @@ from typing import IO, Self
 
 from pipeline.errors import CmbError
 
-MEGABYTE = 1_000_000
+from .disk_space import MEGABYTE
+
 _GUARD_EVERY = 8 * MEGABYTE  # bytes written between two checks of the free space
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

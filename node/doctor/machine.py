@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from node.archive import DiskSpace
 from node.processes.parts import read_clock, read_parts
 from node.processes.private import FILES, FOLDERS, UMASK
 from node.run.ports import listeners
@@ -19,7 +19,6 @@ from pipeline.networks.hardware import find_hardware
 
 from .verdict import Checkup, note, ok, wrong
 
-MEGABYTE = 1_000_000
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -52,17 +51,17 @@ def check_data_folder(settings: Settings) -> Iterator[Checkup]:
 def check_disk(settings: Settings) -> Iterator[Checkup]:
     """Free space and free inodes in the data folder."""
     folder = next(path for path in (settings.data_dir, *settings.data_dir.absolute().parents) if path.exists())
-    free, guard = shutil.disk_usage(folder).free // MEGABYTE, settings.archive.free_disk_mb
+    disk = DiskSpace.of(folder, settings.archive.free_disk_mb)
     facts = os.statvfs(folder)
-    if free < guard:
+    if disk.refuses:
         do = "free some space, shorten archive.keep_days, or lower archive.free_disk_mb"
-        yield wrong("disk", f"{free} MB free, {guard} MB required: images are refused", do)
+        yield wrong("disk", str(disk), do)
     elif facts.f_files and facts.f_favail < facts.f_files // 100:
         yield wrong("disk", f"{facts.f_favail} inodes free, less than 1 %", "remove files, or use a larger file system")
-    elif free < 2 * guard:
-        yield note("disk", f"{free} MB free; below {guard} MB images are refused", "free some space")
+    elif disk.fills_up:
+        yield note("disk", str(disk), "free some space")
     else:
-        yield ok("disk", f"{free} MB free")
+        yield ok("disk", str(disk))
 
 
 def check_clock(settings: Settings) -> Iterator[Checkup]:
@@ -94,11 +93,11 @@ def check_ports(settings: Settings) -> Iterator[Checkup]:
     running = {life.part for life in read_parts(settings.data_dir) if life.works}
     for one in listeners(settings):
         subject, address = f"port of the {one.table}", f"{one.host}:{one.port}"
-        why, do = one.obstacle()
-        if "in use" in why and one.part in running:
+        obstacle = one.obstacle()
+        if obstacle is not None and obstacle.in_use and one.part in running:
             yield ok(subject, f"{address}: the running node listens")
-        elif why:
-            yield wrong(subject, why, do)
+        elif obstacle is not None:
+            yield wrong(subject, obstacle.why, one.advice(obstacle))
         elif one.part == "receiver" and is_loopback(one.host):
             yield note(subject, f"{address} is free, but only this machine can send", WHO_MAY_SEND)
         else:

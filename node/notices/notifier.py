@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from node.archive import DiskSpace
 from node.archive.qa_runs import last_run
 from node.ledger import Ledger, NoticeCondition
 from node.retry import pause_s
@@ -46,21 +47,21 @@ class Notifier:
     def __post_init__(self) -> None:
         self.channels = open_channels(self.settings)
 
-    def note(self, now: datetime, disk: str) -> None:
+    def note(self, now: datetime, disk: DiskSpace) -> None:
         """Note what happened since the last time.
 
         Parameters
         ----------
-        disk : str
-            What is wrong with the disk; empty if nothing.
+        disk : DiskSpace
+            Of the data folder.
         """
         if not self.channels:
             return
         conditions = [*self._destinations(now), *self._certificates(now), *self._qa()]
-        if disk:
-            conditions.append(NoticeCondition("disk", "the disk is filling up", disk))
-        if disk.startswith("images are refused"):
-            conditions.append(NoticeCondition("disk", "images are refused", disk))
+        if disk.fills_up:
+            conditions.append(NoticeCondition("disk", "the disk is filling up", str(disk)))
+        if disk.refuses:
+            conditions.append(NoticeCondition("disk", "images are refused", str(disk)))
         for channel in self.channels:
             self.ledger.note(channel, self.settings.notices.about, conditions)
 

@@ -20,6 +20,14 @@ class StartError(CmbError):
 
 
 @dataclass(frozen=True)
+class Obstacle:
+    """Why a server cannot listen on an address; `in_use` where another program does."""
+
+    why: str
+    in_use: bool = False
+
+
+@dataclass(frozen=True)
 class Listener:
     """An address that the node listens on.
 
@@ -36,11 +44,14 @@ class Listener:
     host: str
     port: int
 
-    def obstacle(self) -> tuple[str, str]:
-        """Why it cannot listen now, and what to do; both empty if it can."""
-        why = why_not_free(self.host, self.port)
-        stop = "stop that program, or " if "in use" in why else ""
-        return why, f"{stop}set {self.part}.host and {self.table}.port" if why else ""
+    def obstacle(self) -> Obstacle | None:
+        """Why it cannot listen now."""
+        return find_obstacle(self.host, self.port)
+
+    def advice(self, obstacle: Obstacle) -> str:
+        """What to do about it."""
+        stop = "stop that program, or " if obstacle.in_use else ""
+        return f"{stop}set {self.part}.host and {self.table}.port"
 
 
 def listeners(settings: Settings) -> Iterator[Listener]:
@@ -56,9 +67,8 @@ def listeners(settings: Settings) -> Iterator[Listener]:
 def check_ports(settings: Settings) -> None:
     """Refuse to start while another program listens where the node is to listen."""
     for one in listeners(settings):
-        why, do = one.obstacle()
-        if why:
-            raise StartError(why, where=f"{one.table}: {one.host}", do=do)
+        if obstacle := one.obstacle():
+            raise StartError(obstacle.why, where=f"{one.table}: {one.host}", do=one.advice(obstacle))
 
 
 def choose_ports(settings: Settings) -> Settings:
@@ -82,12 +92,8 @@ def _free_port(host: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def why_not_free(host: str, port: int) -> str:
-    """Say why a server could not listen on an address; empty if it could. Nothing is sent, and nobody connects.
-
-    >>> why_not_free("127.0.0.1", 0)
-    ''
-    """
+def find_obstacle(host: str, port: int) -> Obstacle | None:
+    """Say why a server could not listen on an address. Nothing is sent, and nobody connects."""
     plain = host.strip("[]")
     try:
         with socket.socket(socket.AF_INET6 if ":" in plain else socket.AF_INET) as probe:
@@ -95,16 +101,16 @@ def why_not_free(host: str, port: int) -> str:
             probe.bind((plain, port))
             probe.listen()
     except socket.gaierror as error:
-        return f"the host name {plain} cannot be resolved ({error.strerror})"
+        return Obstacle(f"the host name {plain} cannot be resolved ({error.strerror})")
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            return f"port {port} is in use{_user_of(port)}"
+            return Obstacle(f"port {port} is in use{_user_of(port)}", in_use=True)
         if error.errno == errno.EACCES:
-            return f"port {port} needs a privilege that the node does not have"
+            return Obstacle(f"port {port} needs a privilege that the node does not have")
         if error.errno == errno.EADDRNOTAVAIL:
-            return f"{plain} is no address of this machine"
-        return f"port {port} cannot be used ({error.strerror})"
-    return ""
+            return Obstacle(f"{plain} is no address of this machine")
+        return Obstacle(f"port {port} cannot be used ({error.strerror})")
+    return None
 
 
 def _user_of(port: int) -> str:

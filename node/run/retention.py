@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from node.analyse.comparison import REFERENCE
-from node.archive import MEGABYTE, Archive
+from node.archive import Archive
 from node.ledger import Ledger
 from node.settings import WorklistSettings
 from pipeline.errors import InputError
@@ -95,12 +94,3 @@ def _known(ledger: Ledger, study_uid: str) -> set[str]:
         return set()
     series = [series.series_instance_uid for series in ledger.series(study_uid)]
     return {instance.path for instance in ledger.instances(*series) if instance.removed_at is None}
-
-
-def look_at_disk(archive: Archive, guard_mb: int) -> str:
-    """Say that the disk is filling up before the receiver has to refuse images; empty if it is not."""
-    free_mb = shutil.disk_usage(archive.root).free // MEGABYTE
-    if free_mb >= 2 * guard_mb:
-        return ""
-    what = "images are refused" if free_mb < guard_mb else "the disk is filling up"
-    return f"{what}: {free_mb} MB free, images are refused below {guard_mb} MB"

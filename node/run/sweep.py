@@ -16,7 +16,7 @@ from itertools import islice
 
 import structlog
 
-from node.archive import Archive
+from node.archive import Archive, DiskSpace
 from node.atna import AuditSender
 from node.ledger import Lead, Ledger
 from node.logs import explain, set_up_logging
@@ -39,7 +39,7 @@ from node.work_items import WorkItemPerformer
 
 from .clock import SteadyClock
 from .erasing import remove_old_rows
-from .retention import forget_old, forget_pulls, look_at_disk, remove_old, remove_orphans
+from .retention import forget_old, forget_pulls, remove_old, remove_orphans
 
 CLEAN_EVERY_S = 600.0
 ORPHANS_EVERY_S = 86_400.0
@@ -266,8 +266,7 @@ class Sweep:
     def send_notices(self) -> None:
         """Tell people what happened, if they want to be told."""
         if self.settings.notices.channels:
-            disk = look_at_disk(self.archive, self.settings.archive.free_disk_mb)
-            self.notifier.note(self.clock.now, disk)
+            self.notifier.note(self.clock.now, self._disk())
             self.notifier.start_sending()
 
     def forget_notices(self) -> None:
@@ -280,8 +279,11 @@ class Sweep:
 
     def look_at_disk(self) -> None:
         """Warn before the receiver has to refuse images."""
-        if what := look_at_disk(self.archive, self.settings.archive.free_disk_mb):
-            _log.warning(what)
+        if (disk := self._disk()).fills_up:
+            _log.warning(str(disk))
+
+    def _disk(self) -> DiskSpace:
+        return DiskSpace.of(self.archive.root, self.settings.archive.free_disk_mb)
 
     def look_at_certificates(self) -> None:
         """Warn before a certificate expires."""

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 
+from node.archive import DiskSpace
 from node.processes.parts import FETCHER, PARTS, PULLER, read_clock, read_not_running, read_parts
 from node.queue import ANALYSE, QueueAwayError
 from node.settings import Settings
 from node.tls.certificates import certificate_notices
 
 from .context import Context, context_of
-
-MEGABYTE = 1_000_000
 
 router = APIRouter()
 Shared = Annotated[Context, Depends(context_of)]
@@ -93,6 +91,5 @@ def _redis(shared: Context) -> str:
 
 
 def _disk(shared: Context) -> str:
-    free = shutil.disk_usage(shared.settings.data_dir).free // MEGABYTE
-    guard = shared.settings.archive.free_disk_mb
-    return "ok" if free >= guard else f"{free} MB free, {guard} MB required: images are refused"
+    disk = DiskSpace.of(shared.settings.data_dir, shared.settings.archive.free_disk_mb)
+    return str(disk) if disk.refuses else "ok"

@@ -24,6 +24,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from node.archive import MEGABYTE
 from node.archive.qa_runs import last_run
 from node.ledger import Ledger
 from node.ledger.metrics import ALL, LedgerMetric, Tally
@@ -37,7 +38,7 @@ from node.tls.certificates import certificate_expiries
 
 from .context import VERSION, Context, context_of
 from .detector_monitoring import last_months, shifted_scanners
-from .health import MEGABYTE, parts_of
+from .health import parts_of
 
 SHIFTS_EVERY_S = 3600.0
 """Shifts of the detector are looked for once in this time: they take a second where there are many studies."""

@@ -14,7 +14,7 @@ import pytest
 from typer.main import get_command
 
 from node.cli import app, main
-from node.run.ports import why_not_free
+from node.run.ports import Obstacle, find_obstacle
 from training.cli import app as training
 
 ROOT = Path(__file__).parents[3]
@@ -71,8 +71,8 @@ def test_a_port_just_closed_is_free() -> None:
         with socket.create_connection(("127.0.0.1", port)) as client, server.accept()[0] as accepted:
             accepted.close()  # this side closes first, and its port lingers in TIME_WAIT
             client.recv(1)
-    assert why_not_free("127.0.0.1", port) == ""
-    assert why_not_free("192.0.2.1", port) == "192.0.2.1 is no address of this machine"
+    assert find_obstacle("127.0.0.1", port) is None
+    assert find_obstacle("192.0.2.1", port) == Obstacle("192.0.2.1 is no address of this machine")
 
 
 @pytest.mark.parametrize("program", [app, training], ids=["cmbnode", "cmbtrain"])

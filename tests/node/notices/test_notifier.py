@@ -22,7 +22,7 @@ from aiosmtpd.smtp import AuthResult, LoginPassword
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
-from node.archive import Archive
+from node.archive import Archive, DiskSpace
 from node.archive.qa_runs import QaRun, add_run
 from node.doctor.services import check_notices
 from node.doctor.verdict import Verdict
@@ -37,6 +37,7 @@ from tests.node.web_service import Request, Response, Web, web
 from tests.orthanc import free_port
 from tests.waiting import wait_for
 
+ROOM = DiskSpace(free_mb=100_000, required_mb=2048)
 SECRET = "a secret of sixteen or more"
 PATIENT = ("Hopper", "P-1001", "A10017")
 
@@ -99,7 +100,7 @@ def to(seeder: Seeder, **notices: Any) -> Notifier:
     """What tells, of a node whose ledger it has used before."""
     settings = Settings(data_dir=seeder.data_dir, notices=NoticeSettings(gather_s=0, **notices))
     notifier = Notifier(settings, seeder.ledger)
-    notifier.note(seeder.now, "")
+    notifier.note(seeder.now, ROOM)
     seeder.now += timedelta(seconds=1)
     return notifier
 
@@ -128,7 +129,7 @@ def test_a_stat_result_comes_signed_and_without_the_patient(seeder: Seeder) -> N
         hook = WebhookSettings(url=f"{service.url}?sig=x", secret=SECRET)
         notifier = to(seeder, webhook=hook)
         a_stat_result(seeder)
-        notifier.note(seeder.now, "")
+        notifier.note(seeder.now, ROOM)
         assert notifier.send() == 1
         assert notifier.send() == 0
     (request,) = service.requests
@@ -151,7 +152,7 @@ def test_more_of_the_patient_is_said_only_if_it_is_wanted(
     with web(taken) as service:
         notifier = to(seeder, webhook=WebhookSettings(url=service.url), identify_by=identify_by)
         a_stat_result(seeder)
-        notifier.note(seeder.now, "")
+        notifier.note(seeder.now, ROOM)
         notifier.send()
     content = service.requests[0].content
     assert [word for word in PATIENT if word.encode() in content] == list(said)
@@ -168,7 +169,7 @@ def test_a_storm_of_failures_is_one_message_with_their_number(seeder: Seeder, mo
         notifier = to(seeder, webhook=WebhookSettings(url=service.url), email=mail)
         for number in range(6):
             a_failure(seeder, f"study {number}")
-        notifier.note(seeder.now, "")
+        notifier.note(seeder.now, ROOM)
         assert notifier.send() == 2
     (document,) = documents(service)
     assert (document["title"], document["number"], document["left_out"]) == ("6 failed jobs", 6, 2)
@@ -184,7 +185,7 @@ def test_a_webhook_that_refuses_is_tried_again_with_the_same_message(seeder: See
     with web(lambda _: answers.pop(0)) as service:
         notifier = to(seeder, webhook=WebhookSettings(url=service.url))
         a_failure(seeder, "one")
-        notifier.note(seeder.now, "")
+        notifier.note(seeder.now, ROOM)
         with capture_logs() as log:
             assert [notifier.send(), notifier.send()] == [0, 0], "it pauses"
             seeder.now += timedelta(seconds=10)
@@ -206,7 +207,7 @@ def test_mail_goes_by_starttls_with_a_password(seeder: Seeder, authority: Author
         )  # fmt: skip
         notifier = to(seeder, email=mail)
         a_stat_result(seeder)
-        notifier.note(seeder.now, "")
+        notifier.note(seeder.now, ROOM)
         assert notifier.send() == 1
     (sent,) = box.mails
     assert box.recipients == [["a@h.example", "b@h.example"]]
@@ -270,11 +271,11 @@ def test_a_qa_run_that_is_not_good_is_told_and_so_is_the_next_good_one(seeder: S
     with web(taken) as service:
         notifier = to(seeder, webhook=WebhookSettings(url=service.url))
         add_run(seeder.data_dir, run)
-        notifier.note(seeder.now, "")
+        notifier.note(seeder.now, ROOM)
         notifier.send()
         seeder.now += timedelta(days=1)
         add_run(seeder.data_dir, replace(run, at=seeder.now, differences=()))
-        notifier.note(seeder.now, "")
+        notifier.note(seeder.now, ROOM)
         notifier.send()
     alarm, good = documents(service)
     assert alarm["title"] == "1 QA alarm"
@@ -285,7 +286,7 @@ def test_a_qa_run_that_is_not_good_is_told_and_so_is_the_next_good_one(seeder: S
 def test_without_channels_nothing_is_noted(seeder: Seeder) -> None:
     notifier = to(seeder)
     a_failure(seeder, "one")
-    notifier.note(seeder.now, "images are refused: 3 MB free")
+    notifier.note(seeder.now, DiskSpace(3, 2048))
     assert seeder.ledger.next_message("webhook", 0) is None
 
 
