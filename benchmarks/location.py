@@ -33,7 +33,7 @@ from pipeline.findings import wording
 from pipeline.geometry import Acquisition, Geometry, Volume
 from training.datasets.simulated import TRUTH, list_simulated
 from training.simulation.anatomy import list_anatomies, load_anatomy
-from training.simulation.coarse import SampledGrid
+from training.simulation.coarse_grid import SampledGrid
 from training.simulation.head import Slab, displacement
 from training.simulation.head_parameters import HeadParameters
 from training.simulation.midline import OwnMidline, anatomy_midline

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from node.commands.output import CommandFailed, say
-from node.processes.private import UMASK
+from node.processes.file_modes import UMASK
 from pipeline.command_help import PlainCommand
 from pipeline.errors import CmbError
 

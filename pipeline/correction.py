@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.measure.growing import MeasureParameters
 from pipeline.measure.reader_click import SPHERE_MM, in_brain, measure_marked
+from pipeline.measure.region import MeasureParameters
 from pipeline.read.pairing import SeriesSelection
 from pipeline.read.volume import read_acquisition
 from pipeline.results.seg.reader import read_segments

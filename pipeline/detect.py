@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.measure.candidate_regions import DescribedRegion, find_regions
-from pipeline.measure.growing import Region
+from pipeline.measure.region import Region
 from pipeline.measure.shape import rate
 from pipeline.read.pairing import SeriesSelection
 from pipeline.read.volume import read_acquisition

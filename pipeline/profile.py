@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from pipeline.measure.growing import MeasureParameters
+from pipeline.measure.region import MeasureParameters
 from pipeline.measure.shape import RatingParameters, ShapeParameters
 from pipeline.networks.weights import Weights
 

@@ -15,7 +15,7 @@ import yaml
 
 from node.commands.serve import QueueChoice
 from node.settings import Settings, load_settings
-from node.settings.mistakes import OTHER_VARIABLES, setting_names, variable_of
+from node.settings.setting_errors import OTHER_VARIABLES, setting_names, variable_of
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"

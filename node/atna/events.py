@@ -14,7 +14,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from node.ledger import AuditEvent, NewStudiesQuery, ObjectRefused, PriorQuery, ResultSent, SeriesReceived
 from node.ledger.access_records import AuditAction, AuditEntry
 from node.priors.choice import DateWindow, window
-from node.retrieve.dates import day_of
+from node.retrieve.dicom_dates import day_of
 from node.retrieve.dicom_qr import study_query
 from node.retrieve.dicomweb import study_search
 from node.retrieve.source import StudyQuery

@@ -89,7 +89,7 @@ def try_source(
     json: JsonOption = False,
 ) -> None:
     """Query a PACS now, and say which studies would be fetched. Nothing is fetched or recorded."""
-    from node.pull.trial import try_pull
+    from node.pull.dry_run import try_pull
     from node.retrieve.source import SourceError
     from node.web.labels import dicom_date
     from pipeline.errors import InputError

@@ -88,7 +88,7 @@ def _prepare(data: Path | None, config: Path | None, *, deep: bool = True) -> Se
     import structlog
 
     from node.logs import set_up_logging
-    from node.processes.private import secure_data_folder
+    from node.processes.file_modes import secure_data_folder
 
     set_up_logging(settings)
     if repaired := secure_data_folder(settings.data_dir, deep=deep):

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from node.archive import DiskSpace
+from node.processes.file_modes import FILES, FOLDERS, UMASK
 from node.processes.parts import read_clock, read_parts
-from node.processes.private import FILES, FOLDERS, UMASK
 from node.run.ports import listeners
 from node.settings import WHO_MAY_SEND, Settings, is_loopback
 from node.tls.certificates import certificate_expiries

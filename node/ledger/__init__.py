@@ -25,7 +25,7 @@ from .deliveries import FailingDestination
 from .destination_records import DestinationRecord, DestinationRecords
 from .erasure import Erasure
 from .intake import Intake
-from .lead import Lead
+from .leadership import Lead
 from .login_attempts import Attempts
 from .monitoring import MonitoredStudy, Monitoring
 from .notices import Notice, NoticeCondition, NoticedJob, NoticeMessage, Notices

@@ -14,7 +14,7 @@ from datetime import date, timedelta
 
 from node.ledger import StudyRecord
 from node.ledger.patient_matching import identifier_contradiction
-from node.retrieve.dates import day_of
+from node.retrieve.dicom_dates import day_of
 from node.retrieve.head_series import MR
 from node.retrieve.source import FoundStudy
 

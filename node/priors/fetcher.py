@@ -24,7 +24,7 @@ from node.ledger import EarlierStudy, Ledger, PriorRequest, PriorState, StudyRec
 from node.ledger.patient_matching import identifier_contradiction
 from node.logs import explain
 from node.retrieve import open_source
-from node.retrieve.dates import in_words
+from node.retrieve.dicom_dates import in_words
 from node.retrieve.head_series import WantedSeries, wanted_series
 from node.retrieve.source import FoundStudy, SourceError, StudyQuery, StudySource, TransferLimits
 from node.retrieve.threads import WorkThreads

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import structlog
 
 from node.ledger import EarlierStudy, JobState, Ledger, Priority, PriorRequest, PriorState, StudyRecord
-from node.retrieve.dates import day_of, in_words
+from node.retrieve.dicom_dates import day_of, in_words
 from node.settings.priors import PriorsSettings
 
 _log = structlog.get_logger(__name__)

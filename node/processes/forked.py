@@ -12,7 +12,7 @@ from subprocess import TimeoutExpired
 
 from setproctitle import setproctitle
 
-from .private import UMASK
+from .file_modes import UMASK
 
 PR_SET_PDEATHSIG = 1
 """``prctl`` option: a signal to get when the parent dies (Linux, prctl(2))."""

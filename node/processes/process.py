@@ -16,8 +16,8 @@ from types import FrameType
 import psutil
 import structlog
 
+from .file_modes import UMASK
 from .forked import ForkedProcess, die_with_parent
-from .private import UMASK
 
 ASK_EVERY_S = 5.0
 

@@ -31,8 +31,8 @@ from node.settings import Settings
 from node.settings.pull import PullSettings
 from pipeline.errors import InputError
 
-from .look import choose_series
 from .search import new_studies, query_of
+from .study_choice import choose_series
 
 _PREFIX = "pull-"
 """Of the names of its threads."""

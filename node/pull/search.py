@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 from itertools import pairwise
 
 from node.ledger import AnnouncedStudy
-from node.retrieve.dates import day_of, in_words
+from node.retrieve.dicom_dates import day_of, in_words
 from node.retrieve.head_series import MR
 from node.retrieve.source import FoundStudy, StudyQuery, StudySource, TooManyMatchesError, found_study
 from node.settings.pull import PullSettings

@@ -25,8 +25,8 @@ from typing import IO, Any
 from node.ledger import Ledger
 from node.ledger.copying import LedgerCopy
 from node.ledger.schema import SchemaVersion, known_schemas
+from node.processes.file_modes import secure_data_folder
 from node.processes.parts import read_parts
-from node.processes.private import secure_data_folder
 from pipeline.errors import CmbError
 
 SCHEMA = "cmb-backup/1"

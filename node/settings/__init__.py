@@ -2,8 +2,8 @@
 
 from .destinations import DicomDestination
 from .dicomweb import DicomWebClientSettings, DicomWebSettings
-from .mistakes import ConfigError
 from .receiver import WHO_MAY_SEND, ReceiverSettings, is_loopback
+from .setting_errors import ConfigError
 from .settings import (
     ArchiveSettings,
     QueueSettings,

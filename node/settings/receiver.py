@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .connections import AETitle, DicomPeerSettings, ReceiverTlsSettings
-from .mistakes import ConfigError
+from .setting_errors import ConfigError
 
 Network = IPv4Network | IPv6Network
 WHO_MAY_SEND = "set receiver.peers (networks), receiver.calling_ae_titles, or receiver.allow_anyone = true"

@@ -35,7 +35,6 @@ from .change import ChangeSettings
 from .connections import AETitle, DicomPeerSettings
 from .destinations import AnyDestination, DicomDestination, write_secret
 from .dicomweb import DicomWebSettings
-from .mistakes import ConfigError, check_variables, explain_mistake, explain_source
 from .notices import NoticeSettings
 from .pacs import PacsSettings
 from .priors import PriorsSettings
@@ -43,6 +42,7 @@ from .pull import PullSettings
 from .qa import QaSettings
 from .receiver import WHO_MAY_SEND, ReceiverSettings, is_loopback
 from .secrets import secrets_folder, with_password
+from .setting_errors import ConfigError, check_variables, explain_mistake, explain_source
 from .work_items import WorkItemSettings
 from .worklist import WorklistSettings as WorklistSettings
 

@@ -10,7 +10,7 @@ from node.ledger import Job, Ledger
 from pipeline.findings import Lesion, RejectedLesion, wording
 
 from . import labels
-from .added import AddedRow
+from .added_microbleeds import AddedRow
 from .review import Review
 from .study_view import added_view, displayed_result
 from .worklist_view import row_of

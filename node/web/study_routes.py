@@ -22,7 +22,7 @@ from pipeline.findings import wording
 from pipeline.pictures import CROPS, SLICES, VOLUMES, PictureArchive
 from pipeline.pictures.marking import StoredVolumes
 
-from .added import mark
+from .added_microbleeds import mark
 from .audit import audit
 from .auth import LOCAL, POLL, Reader, User, Viewer
 from .context import Context, context_of

@@ -15,12 +15,12 @@ from pipeline.pictures import CROPS, SLICES, VOLUMES, PictureArchive
 from pipeline.profile import load_profile
 
 from . import labels
-from .added import AddedRow, AddedView, PlaceExaminer
+from .added_microbleeds import AddedRow, AddedView, PlaceExaminer
 from .auth import User
 from .findings_view import FindingsView, findings_view
 from .history_view import DeliveryLine, HistoryLine, SeriesLine, delivery_line, history_of, series_line
-from .offers import StudyOffers, study_offers
 from .review import Review
+from .study_actions import StudyOffers, study_offers
 from .trend import StudyPoint, over_time
 from .viewer import VIEWS, MarkedPlace, ViewerSlices, ViewerState, page_count, viewer_state
 from .volumes import VolumeGrid, VolumesView, volumes_view

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.candidates import Candidate
 from pipeline.geometry import Acquisition
-from pipeline.measure.growing import MeasureParameters, Region, grow
+from pipeline.measure.region import MeasureParameters, Region, grow
 from pipeline.measure.shape import Shape, describe
 from pipeline.networks.inputs import Inputs, cut_patches, prepare
 

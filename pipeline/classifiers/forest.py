@@ -18,7 +18,7 @@ from pydantic import Field
 from pipeline.candidates import Candidate
 from pipeline.errors import ProfileError
 from pipeline.geometry import Acquisition
-from pipeline.measure.growing import MeasureParameters
+from pipeline.measure.region import MeasureParameters
 from pipeline.networks.weights import Weights, load_weights
 from pipeline.parameters import Parameters as BaseParameters
 

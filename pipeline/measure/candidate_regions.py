@@ -12,7 +12,7 @@ from pipeline.candidates import Candidate
 from pipeline.geometry import Acquisition
 from pipeline.profile import Profile
 
-from .growing import Region, grow
+from .region import Region, grow
 from .shape import Shape, describe, passes
 
 

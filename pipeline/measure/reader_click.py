@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.candidates import Candidate
 from pipeline.geometry import Volume
 
-from .growing import MeasureParameters, Region, grow
+from .region import MeasureParameters, Region, grow
 
 SPHERE_MM: Final = 4.0
 """Diameter of the sphere that represents a microbleed that cannot be measured."""

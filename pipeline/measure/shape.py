@@ -19,7 +19,7 @@ from scipy import ndimage
 from pipeline.geometry import Volume
 from pipeline.parameters import Parameters
 
-from .growing import FACES_IN_3D, Region
+from .region import FACES_IN_3D, Region
 
 Mask = NDArray[np.bool_]
 

@@ -18,8 +18,8 @@ from pipeline.errors import InputError
 from pipeline.findings import Point
 from pipeline.findings.summary import CountedPlace
 from pipeline.geometry import Geometry, Volume
-from pipeline.measure.growing import MeasureParameters
 from pipeline.measure.reader_click import SPHERE_MM, in_brain, measure_marked
+from pipeline.measure.region import MeasureParameters
 
 from .nifti import Bytes, from_nifti
 from .picture_archive import PictureArchive

@@ -94,7 +94,7 @@ def insert(
 ) -> None:
     """Insert microbleeds and mimics into a real scan. Writes their truth, too."""
     from training.simulation.lesion_sampling import LesionParameters
-    from training.simulation.real import insert_random, read_dicom_scan, read_nifti_scan, truth_of
+    from training.simulation.real_scan import insert_random, read_dicom_scan, read_nifti_scan, truth_of
     from training.simulation.writers.identity import StudyIdentity
     from training.simulation.writers.nifti import write_nifti
     from training.simulation.writers.vendors import write_dicom

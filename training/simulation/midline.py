@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from training.simulation.anatomy.tissue_maps import Anatomy
 
-from .coarse import SampledGrid, coarse
+from .coarse_grid import SampledGrid, coarse
 
 Floats = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from pipeline.anatomy.atlas import MIDLINE_MM
 from training.simulation.anatomy.nuclei import CAUDATE, ELLIPSOIDS, Ellipsoid
 from training.simulation.anatomy.tissue_maps import Anatomy
 
-from .coarse import SampledGrid, coarse
+from .coarse_grid import SampledGrid, coarse
 from .distance import distance_from
 from .tissue import Tissue
 

@@ -20,7 +20,7 @@ from node.cli import main
 from node.doctor import machine
 from node.ledger import Ledger
 from node.processes.parts import RECEIVER, ClockReport, note_not_running, part_file, write_clock
-from node.settings import mistakes
+from node.settings import setting_errors
 from pipeline.profile import FOLDER as PROFILES
 from tests.certificates import DAY, Authority
 from tests.own_redis import own_redis
@@ -74,7 +74,7 @@ def test_the_plain_answer_names_what_failed(
 def test_a_wrong_or_renamed_setting_is_the_first_finding(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(mistakes.RENAMED, "receiver.networks", "receiver.peers")
+    monkeypatch.setitem(setting_errors.RENAMED, "receiver.networks", "receiver.peers")
     (tmp_path / "node.toml").write_text("[receiver]\nnetworks = []\n")
     status, checks = ask(capsys, "--config", tmp_path / "node.toml")
     assert status == 1

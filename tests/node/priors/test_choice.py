@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from node.ledger import StudyRecord
 from node.priors.choice import DateWindow, shortlist, window
-from node.retrieve.dates import day_of
+from node.retrieve.dicom_dates import day_of
 from node.retrieve.head_series import wanted_series
 from node.retrieve.source import FoundSeries, FoundStudy
 from pipeline.read.recognition import load_rules

@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.candidates import Candidate
 from pipeline.classifiers.features import NAMES, OF_MAGNITUDE, OF_PHASE, measure
 from pipeline.geometry import Acquisition
-from pipeline.measure.growing import MeasureParameters
+from pipeline.measure.region import MeasureParameters
 from tests.pipeline import phantom
 
 MEASURE = MeasureParameters()

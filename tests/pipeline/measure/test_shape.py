@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from pipeline.candidates import Candidate
-from pipeline.measure.growing import MeasureParameters, grow
+from pipeline.measure.region import MeasureParameters, grow
 from pipeline.measure.shape import (
     PHASE_LIMIT,
     RatingParameters,

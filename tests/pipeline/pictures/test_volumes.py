@@ -19,7 +19,7 @@ from pipeline.anatomy.atlas import load_atlas
 from pipeline.detect import RegisteredPrior
 from pipeline.errors import InputError
 from pipeline.geometry import Acquisition, Geometry, Volume
-from pipeline.measure.growing import MeasureParameters
+from pipeline.measure.region import MeasureParameters
 from pipeline.pictures import VOLUMES, PictureArchive
 from pipeline.pictures.marking import THUMBNAIL, StoredVolumes
 from pipeline.pictures.nifti import from_nifti, to_nifti

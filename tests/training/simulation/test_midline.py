@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from training.simulation.coarse import SampledGrid
+from training.simulation.coarse_grid import SampledGrid
 from training.simulation.midline import OwnMidline
 
 SHAPE = (60, 60, 81)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.geometry import Geometry
-from training.simulation.coarse import shrink
+from training.simulation.coarse_grid import shrink
 from training.simulation.head import Head
 from training.simulation.regions import ventricular
 

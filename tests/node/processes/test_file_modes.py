@@ -13,7 +13,7 @@ import pytest
 from node.archive import Archive
 from node.cli import main
 from node.ledger import Ledger
-from node.processes.private import PermissionsError, secure_data_folder
+from node.processes.file_modes import PermissionsError, secure_data_folder
 from node.processes.process import NodeProcess
 from node.settings import Settings
 

@@ -15,7 +15,7 @@ from training.datasets.simulated import list_simulated
 from training.simulation.inclusion import Inclusion, InclusionKind, Sphere
 from training.simulation.lesion_sampling import LesionParameters
 from training.simulation.protocol import Protocol
-from training.simulation.real import insert_into, insert_random, read_dicom_scan, read_nifti_scan
+from training.simulation.real_scan import insert_into, insert_random, read_dicom_scan, read_nifti_scan
 from training.simulation.scene import Scene
 from training.simulation.study import SimulatedStudy, simulate
 from training.simulation.writers.identity import StudyIdentity

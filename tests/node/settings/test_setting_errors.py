@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from node.settings import ConfigError, load_settings
-from node.settings import mistakes as module
+from node.settings import setting_errors as module
 from node.settings.secrets import SECRETS_DIR
 
 PACS = '[destinations.pacs]\nae_title = "PACS"\nhost = "pacs"\nport = 104\n'

@@ -11,8 +11,8 @@ from node.ledger import Ledger
 from node.retrieve import open_source
 from node.settings import Settings
 
-from .look import choose_series
 from .search import new_studies
+from .study_choice import choose_series
 
 
 @dataclass(frozen=True)

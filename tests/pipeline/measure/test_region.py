@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.candidates import Candidate
-from pipeline.measure.growing import MeasureParameters, Region, grow
+from pipeline.measure.region import MeasureParameters, Region, grow
 from tests.pipeline import phantom
 
 SHAPE = (15, 80, 80)
