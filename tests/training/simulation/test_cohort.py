@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -98,6 +100,19 @@ def test_studies_are_the_same_without_those_before_them(small: Path, tmp_path: P
     assert (made.studies, made.new) == (1, 1)
     run_cohorts([cohort], Output(tmp_path / "all", ("arrays",)), Options(), Budget(), lambda _: None)
     assert _hashes(tmp_path / "one/small/train/train-0001") == _hashes(tmp_path / "all/small/train/train-0001")
+
+
+def test_two_runs_do_not_work_in_one_folder(small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out/small"
+    folder.mkdir(parents=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another `cmbtrain simulate` makes studies here"):
+            run_cohorts([load_cohort(str(small))], Output(tmp_path / "out"), Options(), Budget(), lambda _: None)
+    finally:
+        os.close(descriptor)
+    assert list(folder.iterdir()) == []
 
 
 def test_another_version_of_the_cohort_does_not_mix_in(small: Path, tmp_path: Path) -> None:

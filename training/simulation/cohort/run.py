@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -179,6 +181,8 @@ def _in_processes(tasks: Sequence[HeadTask], outputs: dict[str, Output], n: int)
             ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()  # else the command would go on for minutes after it said what failed
             raise
 
 
@@ -190,7 +194,6 @@ def _manifest(cohort: Cohort, splits: dict[Split, tuple[AnatomyRef, ...]], folde
         "anatomies": {split: [a.name for a in refs] for split, refs in splits.items()},
         "anatomies_disjoint": disjoint(splits),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / ".cohort.json.partial"
     temporary.write_text(json.dumps(document, indent=1) + "\n")
     temporary.replace(folder / "cohort.json")
@@ -214,6 +217,22 @@ def _follow(results: Iterator[MadeStudy], total: int, say: Callable[[str], None]
     return made
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let no other run make studies in `folder`: both would write to the same unfinished ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise InputError(
+            "another `cmbtrain simulate` makes studies here", where=str(folder), do="wait until it ends, or stop it"
+        ) from None
+    finally:
+        os.close(descriptor)
+
+
 def run_cohorts(
     cohorts: Sequence[Cohort],
     output: Output,
@@ -226,7 +245,7 @@ def run_cohorts(
     Raises
     ------
     InputError
-        If anatomies, sets or the memory budget do not allow it, or the disk is full.
+        If anatomies, sets or the memory budget do not allow it, the disk is full, or another run works in the folder.
     """
     started = perf_counter()
     tasks, splits = plan_tasks(cohorts, options)
@@ -236,9 +255,11 @@ def run_cohorts(
     outputs = {
         c.name: Output(output.folder / c.name, output.formats, output.compress, output.truth_objects) for c in cohorts
     }
-    for cohort in cohorts:
-        _manifest(cohort, splits, outputs[cohort.name].folder)
-    made = _follow(_in_processes(tasks, outputs, n), sum(len(t.studies) for t in tasks), say)
+    with ExitStack() as folders:
+        for cohort in cohorts:
+            folders.enter_context(_alone(outputs[cohort.name].folder))
+            _manifest(cohort, splits, outputs[cohort.name].folder)
+        made = _follow(_in_processes(tasks, outputs, n), sum(len(t.studies) for t in tasks), say)
     size = sum(p.stat().st_size for o in outputs.values() for p in o.folder.rglob("*") if p.is_file())
     return CohortSummary(
         len(made),
