@@ -40,6 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
         if (error.name or "").split(".")[0] in ("training", "pipeline"):
             raise
         return _complain(f"this needs the package {error.name}: pip install 'cmb-node[training]'", 2)
+    except OSError as error:
+        what = error.strerror or str(error) or type(error).__name__
+        return _complain(f"{error.filename}: {what}" if error.filename else what, 1)
     except (KeyboardInterrupt, typer.Abort):
         return _complain("stopped; the same command continues where it left off", 130)
 

@@ -44,6 +44,12 @@ def test_a_command_without_its_packages_says_in_one_line_what_to_install(argumen
     assert "pip install 'cmb-node[training]'" in done.stderr
 
 
+def test_a_folder_that_cannot_be_made_is_named_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert main(["simulate", "--cohort", "dense", "--out", str(tmp_path / "file")]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"cmbtrain: {tmp_path / 'file/dense'}: Not a directory"
+
+
 def test_help_names_every_cohort(capsys: pytest.CaptureFixture[str]) -> None:
     main(["simulate", "--help"])
     said = "".join(capsys.readouterr().out.split())
