@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections.abc import Sequence
@@ -52,6 +53,7 @@ def fit(job: TrainingRun) -> dict[str, Any]:
         path = job.out / f"{profile.name}-{profile.candidates.method}.safetensors"
         if not path.is_file():
             fit_detector(job, path)
+            gc.collect()  # the trainer's cycles keep the crops of the first stage: gigabytes
         scores["detector_score"] = float(header_of(path)["validation_score"])
         profile = with_weights(profile, "candidates", path)
     path = job.out / f"{profile.name}-{learned['classifier']}.safetensors"
