@@ -7,12 +7,15 @@ from datetime import datetime
 
 from sqlalchemy import Subquery, and_, func, select
 
-from pipeline.findings.wording import OUTSIDE_TRAINING
+from pipeline.findings.wording import OUTSIDE_RANGE
 
 from .engine import Store
 from .models import findings, jobs, series, studies
 from .records import QA_PATIENT_ID
 from .rows import Row
+
+_OF_OLD = "outside the training range"
+"""What results of earlier versions said instead."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class MonitoredStudy:
     snr, motion : float, optional
         Measures of the images, `pipeline.findings.ImageQuality`.
     outside_training : bool
-        Whether the result warns that the images are outside the range of the training images.
+        Whether the result warns that the images are outside the range that the profile is meant for.
     verified : bool
         Whether a reader has verified the result.
     rejected, added : int
@@ -113,7 +116,7 @@ def _monitored(row: Row) -> MonitoredStudy:
         definite=row["definite"],
         snr=row["snr"],
         motion=row["motion"],
-        outside_training=OUTSIDE_TRAINING in row["limits"].split("; "),
+        outside_training=not {OUTSIDE_RANGE, _OF_OLD}.isdisjoint(row["limits"].split("; ")),
         verified=verified,
         rejected=rejected,
         added=row["verified_total"] + rejected - row["total"] if verified else 0,

@@ -25,7 +25,7 @@ _NUMBERS: tuple[tuple[str, Callable[[MonitoredStudy], float | None]], ...] = (
     ("motion", lambda study: study.motion),
 )
 _SHARES: tuple[tuple[str, Callable[[Studies], tuple[int, int]]], ...] = (
-    ("studies outside the training range", lambda studies: (sum(s.outside_training for s in studies), len(studies))),
+    ("studies outside the intended range", lambda studies: (sum(s.outside_training for s in studies), len(studies))),
     ("findings rejected by readers", lambda studies: (sum(s.rejected for s in studies), _judged(studies))),
     (
         "microbleeds added by readers",

@@ -15,7 +15,7 @@ RESEARCH_ONLY: Final = "RESEARCH USE ONLY - not a medical device"
 NOT_ASSESSED: Final = "not assessed"
 UNDECIDED: Final = "undecided"
 ADDED: Final = "added by the reader"
-OUTSIDE_TRAINING: Final = "outside the training range"
+OUTSIDE_RANGE: Final = "outside the intended range"
 COVER: Final = "the slices cover"
 END_INSIDE: Final = "the slices end inside the brain"
 OUT_OF_RANGE: Final = "is outside the range of"
@@ -250,7 +250,7 @@ def limits(said: Iterable[str], *, coverage: float | None, phase: bool, located:
     rows = (
         (part, COVER in text or END_INSIDE in text),
         ("no phase", not phase),
-        (OUTSIDE_TRAINING, OUT_OF_RANGE in text),
+        (OUTSIDE_RANGE, OUT_OF_RANGE in text),
         ("location not assessed", not located),
         ("noisy", NOISY in text),
         ("motion", MOTION in text),

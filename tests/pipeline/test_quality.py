@@ -158,3 +158,10 @@ def test_what_a_profile_was_not_trained_on_is_said() -> None:
         "field strength 1.50 T",
         "echo time 40.00 ms",
     ]
+
+
+@pytest.mark.parametrize(("field_strength_t", "warns"), [(1.5, False), (3.0, False), (7.0, True), (0.55, True)])
+def test_the_default_profile_is_meant_for_1_5_and_3_t(field_strength_t: float, warns: bool) -> None:
+    image = Volume(np.zeros((2, 2, 2), np.float32), Geometry((2, 2, 2), np.diag([0.8, 0.8, 2.0, 1.0])), ())
+    said = outside(Acquisition(image, echo_time_ms=20.0, field_strength_t=field_strength_t), load_profile("default"))
+    assert ["field strength" in sentence for sentence in said] == [True] * warns

@@ -6,6 +6,8 @@ from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 
+from sqlalchemy import text
+
 from node.ledger import AddedMicrobleed, Correction, Ledger, LesionVerdict, MonitoredStudy, NewJob
 from node.ledger.records import QA_PATIENT_ID
 from pipeline.findings import Findings, ImageQuality, LesionOrigin, RejectedLesion
@@ -86,3 +88,16 @@ def test_a_new_analysis_takes_the_place_of_an_earlier_correction(ledger_url: str
     (row,) = seeder.ledger.monitored_studies(start)
     seeder.ledger.close()
     assert (row.total, row.verified, row.snr) == (2, False, None)
+
+
+def test_what_results_of_earlier_versions_called_outside_the_training_range_still_counts(
+    ledger_url: str, fast_folder: Path
+) -> None:
+    seeder = seeder_of(ledger_url, fast_folder / "node")
+    start = seeder.now
+    analysed(seeder, "old", 3)
+    with seeder.ledger.engine.begin() as connection:
+        connection.execute(text("UPDATE findings SET limits = 'no phase; outside the training range'"))
+    (row,) = seeder.ledger.monitored_studies(start)
+    seeder.ledger.close()
+    assert row.outside_training

@@ -74,7 +74,7 @@ def test_worse_images_and_readers_who_reject_more_are_shifts() -> None:
     )  # fmt: skip
     assert tuple(map(str, rows[0].shifts)) == (
         "signal-to-noise ratio: 12.0 on average, 20.0 before",
-        "studies outside the training range: 100 %, 0 % before",
+        "studies outside the intended range: 100 %, 0 % before",
         "findings rejected by readers: 50 %, 0 % before",
     )
 

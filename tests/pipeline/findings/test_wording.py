@@ -29,7 +29,7 @@ def test_what_limits_a_result_is_said_in_a_few_words() -> None:
     assert wording.limits(said, coverage=0.39, phase=False, located=False) == [
         "39 % of the brain",
         "no phase",
-        "outside the training range",
+        "outside the intended range",
         "location not assessed",
     ]
     ends = ["the slices end inside the brain at its top: what lies beyond was not analysed"]
