@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pipeline.errors import CmbError, InputError
 from pipeline.geometry import Acquisition, Geometry, Volume
 from pipeline.networks.inputs import BRIGHTEST, Inputs, make_inputs
+from training.folder_lock import alone_in
 
 from .mark_kinds import BLEED
 from .record import LabelledStudy, Mark, Record
@@ -206,28 +207,34 @@ def make_cache(
         Whether it is kept.
     say : callable
         Told of each study.
+
+    Raises
+    ------
+    InputError
+        If another command writes to the folder.
     """
     from pipeline.brain import extract_brain
 
-    there = {p.stem: p for p in out.rglob("*.npz")}
-    made = []
-    chosen = records[:limit] if limit else records
-    for n, record in enumerate(chosen, start=1):
-        path = there.get(record.name)
-        if path is None:
-            try:
-                labelled = record.read()
-                head = labelled.acquisition.magnitude or labelled.acquisition.swi
-                brain = labelled.brain if labelled.brain is not None else extract_brain(head)
-            except CmbError as error:
-                say(f"{n}/{len(chosen)} {record.name}: left out: {error}")
-                continue
-            study = cache_study(record, labelled, brain, coarse=coarse, magnitude=magnitude)
-            path = out / f".{record.name}.npz"
-            write_study(study, path)
-            path = path.replace(_part(out, path.stat().st_size, part_mb) / f"{record.name}.npz")
-        made.append(path)
-        say(f"{n}/{len(chosen)} {record.name}: {path.stat().st_size / MEBIBYTE:.1f} MiB in {path.parent.name}")
+    with alone_in(out):
+        there = {p.stem: p for p in out.rglob("*.npz")}
+        made = []
+        chosen = records[:limit] if limit else records
+        for n, record in enumerate(chosen, start=1):
+            path = there.get(record.name)
+            if path is None:
+                try:
+                    labelled = record.read()
+                    head = labelled.acquisition.magnitude or labelled.acquisition.swi
+                    brain = labelled.brain if labelled.brain is not None else extract_brain(head)
+                except CmbError as error:
+                    say(f"{n}/{len(chosen)} {record.name}: left out: {error}")
+                    continue
+                study = cache_study(record, labelled, brain, coarse=coarse, magnitude=magnitude)
+                path = out / f".{record.name}.npz"
+                write_study(study, path)
+                path = path.replace(_part(out, path.stat().st_size, part_mb) / f"{record.name}.npz")
+            made.append(path)
+            say(f"{n}/{len(chosen)} {record.name}: {path.stat().st_size / MEBIBYTE:.1f} MiB in {path.parent.name}")
     return made
 
 

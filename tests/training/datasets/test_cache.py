@@ -26,6 +26,7 @@ from training.datasets.cache import (
 )
 from training.datasets.record import LabelledStudy, Mark, Record
 from training.fit.holdout import hold_out_validation
+from training.folder_lock import alone_in
 
 pytestmark = pytest.mark.slow
 
@@ -89,6 +90,12 @@ def test_a_cache_is_made_in_parts_and_goes_on_where_it_stopped(tmp_path: Path) -
     brain = read_study(made[0]).brain
     points = np.rint(read_study(made[0]).points(_records()[0].read().marks)).astype(int)
     assert brain[tuple(points[:, ::-1].T)].all(), "the extracted brain holds the bleeds"
+
+
+def test_two_commands_do_not_write_one_cache(tmp_path: Path) -> None:
+    with alone_in(tmp_path), pytest.raises(InputError, match="another `cmbtrain` command writes to this folder"):
+        make_cache(_records(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_heads_are_kept_apart() -> None:

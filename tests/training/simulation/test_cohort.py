@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from training.cli import main
+from training.folder_lock import alone_in
 from training.simulation.anatomy import AnatomyRef
 from training.simulation.cohort import Budget, Options, available_cohorts, load_cohort, run_cohorts
 from training.simulation.cohort import studies as studies_module
@@ -104,14 +103,8 @@ def test_studies_are_the_same_without_those_before_them(small: Path, tmp_path: P
 
 def test_two_runs_do_not_work_in_one_folder(small: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out/small"
-    folder.mkdir(parents=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="another `cmbtrain simulate` makes studies here"):
-            run_cohorts([load_cohort(str(small))], Output(tmp_path / "out"), Options(), Budget(), lambda _: None)
-    finally:
-        os.close(descriptor)
+    with alone_in(folder), pytest.raises(InputError, match="another `cmbtrain` command writes to this folder"):
+        run_cohorts([load_cohort(str(small))], Output(tmp_path / "out"), Options(), Budget(), lambda _: None)
     assert list(folder.iterdir()) == []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import multiprocessing
 import os
@@ -11,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -20,6 +19,7 @@ import psutil
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pipeline.errors import CmbError, InputError
+from training.folder_lock import alone_in
 from training.simulation.anatomy import AnatomyRef, list_anatomies
 
 from .plan import Cohort, Split
@@ -217,22 +217,6 @@ def _follow(results: Iterator[MadeStudy], total: int, say: Callable[[str], None]
     return made
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let no other run make studies in `folder`: both would write to the same unfinished ones."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise InputError(
-            "another `cmbtrain simulate` makes studies here", where=str(folder), do="wait until it ends, or stop it"
-        ) from None
-    finally:
-        os.close(descriptor)
-
-
 def run_cohorts(
     cohorts: Sequence[Cohort],
     output: Output,
@@ -257,7 +241,7 @@ def run_cohorts(
     }
     with ExitStack() as folders:
         for cohort in cohorts:
-            folders.enter_context(_alone(outputs[cohort.name].folder))
+            folders.enter_context(alone_in(outputs[cohort.name].folder))
             _manifest(cohort, splits, outputs[cohort.name].folder)
         made = _follow(_in_processes(tasks, outputs, n), sum(len(t.studies) for t in tasks), say)
     size = sum(p.stat().st_size for o in outputs.values() for p in o.folder.rglob("*") if p.is_file())

@@ -1,0 +1,33 @@
+"""May a command write to a folder? One at a time: two would write to the same unfinished files, or a study twice."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import InputError
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other commands out of `folder`, which is made if it is not there.
+
+    Raises
+    ------
+    InputError
+        If another command is at work in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            what = "another `cmbtrain` command writes to this folder"
+            raise InputError(what, where=str(folder), do="wait until it ends, or stop it") from None
+        yield
+    finally:
+        os.close(descriptor)
