@@ -64,6 +64,7 @@ def test_rsyslog_gets_everything_in_order_and_once(tmp_path: Path) -> None:
             repository = after_the_node.enter_context(run_rsyslog(tmp_path / "arr", authority, own, port))
             wait_for(lambda: ACCESSED in codes(repository))
             assert f"syslog+tls://127.0.0.1:{port} answers" in node.command("doctor").stdout
+        wait_for(lambda: STOP in codes(repository))  # rsyslog writes a moment after it has received
         found = repository.events
     check_schema(found, tmp_path)
     received = [event for event in found if event.code == RECEIVED and event.action == "C"]
