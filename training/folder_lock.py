@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,13 +20,10 @@ def alone_in(folder: Path) -> Iterator[None]:
         If another command is at work in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    with (folder / ".lock").open("a") as file:  # a file: NFS locks nothing that cannot be written to
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             what = "another `cmbtrain` command writes to this folder"
             raise InputError(what, where=str(folder), do="wait until it ends, or stop it") from None
         yield
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,7 +34,7 @@ from training.fit.holdout import hold_out_validation
 from training.fit.losses import heatmap_loss, yolo_loss
 from training.fit.modules import SIGMA_MM, HeatmapModule
 from training.fit.run import fit
-from training.fit.samples import CropDataset, GridStudy, SliceDataset, collate_slices, on_grid, slice_grids
+from training.fit.samples import CropDataset, SliceDataset, collate_slices, on_grid, slice_grids
 from training.fit.targets import draw_heatmaps
 from training.fit.trainer import TrainingInterrupted, fast_precision, train
 from training.fit.training_run import TrainingRun
@@ -137,21 +136,6 @@ def test_a_run_leaves_weights_logs_and_what_they_were_made_of(
         file for file in fitted["weights"] if not file.endswith(("yolo.safetensors", "heatmap.safetensors"))
     )
     assert load_file(out / classifier)[CALIBRATION].tolist() == fitted["calibration"]
-
-
-def test_the_second_stage_is_trained_without_the_data_of_the_first_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alive = []
-
-    def look(*_args: object) -> None:
-        alive.append(sum(type(one) is GridStudy for one in gc.get_objects()))
-        raise TrainingInterrupted("that is all")
-
-    monkeypatch.setattr("training.fit.run.fit_classifier", look)
-    with pytest.raises(TrainingInterrupted):
-        fit(_job(recipe("heatmap"), tmp_path / "run"))
-    assert alive == [0]
 
 
 def test_the_same_run_gives_the_same_weights(

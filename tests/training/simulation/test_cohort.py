@@ -101,11 +101,17 @@ def test_studies_are_the_same_without_those_before_them(small: Path, tmp_path: P
     assert _hashes(tmp_path / "one/small/train/train-0001") == _hashes(tmp_path / "all/small/train/train-0001")
 
 
+def test_a_choice_that_leaves_no_study_is_refused(small: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no study is left to make"):
+        run_cohorts([load_cohort(str(small))], Output(tmp_path), Options(skip=1, limit=1), Budget(), lambda _: None)
+    assert list(tmp_path.glob("small/*")) == []
+
+
 def test_two_runs_do_not_work_in_one_folder(small: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out/small"
     with alone_in(folder), pytest.raises(InputError, match="another `cmbtrain` command writes to this folder"):
         run_cohorts([load_cohort(str(small))], Output(tmp_path / "out"), Options(), Budget(), lambda _: None)
-    assert list(folder.iterdir()) == []
+    assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
 def test_another_version_of_the_cohort_does_not_mix_in(small: Path, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def plan_tasks(
     Raises
     ------
     InputError
-        If the anatomies cannot be used or a set is unknown.
+        If the anatomies cannot be used, a set is unknown, or no study is chosen.
     """
     splits = assign_splits(list_anatomies(options.anatomy, options.scheme))
     tasks: list[HeadTask] = []
@@ -142,6 +142,8 @@ def plan_tasks(
                 kept = tuple(s for s in task.studies if options.skip <= s < (options.limit or one.studies))
                 if kept:
                     tasks.append(HeadTask(cohort, task.set_name, task.index, task.anatomy, task.seed, kept))
+    if not tasks:
+        raise InputError("no study is left to make", do="lower --skip, or raise --limit")
     return tasks, splits
 
 
