@@ -94,7 +94,7 @@ def detect(
     Returns
     -------
     Detection
-        Lesions in order of probability, numbered from 1.
+        Lesions slice by slice, numbered from 1.
 
     Raises
     ------
@@ -113,10 +113,10 @@ def detect(
     >>> detection = detect(select_series(study), load_profile("default"), device="cpu")
     >>> print(wording.impression(detection.findings))
     6 cerebral microbleeds: 6 definite, 0 possible. Pattern: mixed (lobar and deep or infratentorial).
-    >>> for lesion in detection.findings.lesions[:2]:
+    >>> for lesion in detection.findings.lesions[:2]:  # doctest: +ELLIPSIS
     ...     print(wording.lesion_line(lesion))
-    left cerebellum (infratentorial), definite, 4.2 mm, probability 0.93
-    right temporal (lobar), definite, 2.7 mm, probability 0.99
+    left cerebellum (infratentorial), definite, 4.2 mm, probability 0.9...
+    right temporal (lobar), definite, 2.7 mm, probability 0.8...
     """
     profile.require_trained()
     watch = Stopwatch(progress)
