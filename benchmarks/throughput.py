@@ -6,8 +6,7 @@ All studies arrive in one association, before the first is analysed; a whole nod
 `default`. Further workers are what `cmbnode worker --queue analyse` starts. Memory is the proportional set size of a
 worker with its children, sampled; disk is what the data folder holds for one study. With ``--one-core-each`` the first
 worker and its children run on the first core alone, the second on the second, and so on, each with one thread: does the
-rate grow with the workers? The results then go to DCMTK's ``storescp``: a PACS runs on a machine of its own, and
-Orthanc would take a share of the cores that are compared.
+rate grow with the workers?
 """
 
 from __future__ import annotations
@@ -31,7 +30,6 @@ from node.run.redis_server import EmbeddedRedis
 from tests.orthanc import Orthanc, run_orthanc
 from tests.running_node import AE_TITLE, RunningNode, run_node, wait_until
 
-from .receive import storescp
 from .studies import simulated_study
 from .turnaround import DEFAULTS, renamed
 
@@ -96,23 +94,12 @@ def keep_to_a_core(pids: list[int]) -> None:
             process.cpu_affinity([core])
 
 
-@contextmanager
-def _pacs(folder: Path, *, light: bool) -> Iterator[tuple[str, int]]:
-    """AE title and port of a PACS that keeps its files in the folder."""
-    folder.mkdir(parents=True)
-    if light:
-        with storescp(folder, None) as server:
-            yield server.ae_title, server.port
-    else:
-        with run_orthanc(folder) as orthanc:
-            yield Orthanc.ae_title, orthanc.dicom_port
-
-
 def measure(sources: Path, number: int, workers: int, folder: Path, *, one_core_each: bool) -> str:
     """Analyse the studies of a folder with so many workers; return a row of the table."""
     memory = Memory()
     with ExitStack() as running:
-        pacs = {"pacs": running.enter_context(_pacs(folder / "pacs", light=one_core_each))}
+        orthanc = running.enter_context(run_orthanc(folder / "pacs"))
+        pacs = {"pacs": (Orthanc.ae_title, orthanc.dicom_port)}
         node = running.enter_context(run_node(folder / "node", pacs, **DEFAULTS))
         pids = [node.part("worker --queue analyse").pid]
         pids += [running.enter_context(further_worker(node)) for _ in range(workers - 1)]
