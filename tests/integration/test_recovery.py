@@ -12,7 +12,7 @@ import psutil
 import pytest
 import redis
 from pydicom import dcmread
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.sop_class import MRImageStorage  # type: ignore[attr-defined]
 
 from node.ledger import Correction, DeliveryState, JobState
@@ -129,7 +129,8 @@ def test_the_receiver_is_killed_during_a_c_store_and_the_sender_sends_again(
     assert association.is_established
     taken = [association.send_c_store(dcmread(path)).Status for path in images[:10]]
     killed = node.part("receiver")
-    killed.kill()
+    # Killed as the request goes out: before that, the association might have noticed, and would not send at all.
+    association.bind(evt.EVT_DIMSE_SENT, lambda _: killed.kill())
     assert "Status" not in association.send_c_store(dcmread(images[10]))
     association.abort()
     with node.ledger() as ledger:
