@@ -85,6 +85,13 @@ def crossval(
         str | None, typer.Option(help="Training configuration [default: PROFILE-gpu or PROFILE-cpu].")
     ] = None,
     pretrained: Annotated[Path | None, typer.Option(help="Weights with which the classifier starts.")] = None,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also train without augmentation (plain), or only the last layer (frozen), as variants of Afzal 2021; "
+            "may be given several times."
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Use only the first N studies; 0 uses all.")] = 0,
     kind: KindOption = None,
     device: Device = "auto",
@@ -93,20 +100,25 @@ def crossval(
     """Cross-validate profiles and print the two papers' tables. A stopped run continues where it left off."""
     from pipeline.profile import load_profile
     from training.evaluation.cases import read_cohort
-    from training.evaluation.crossval import Training, cross_validate
+    from training.evaluation.crossval import Training, cross_validate, named_for
     from training.evaluation.papers import paper_tables
     from training.evaluation.run import require_names
     from training.evaluation.summary import CohortMeasurement, summarise
     from training.evaluation.tables import report
+    from training.fit.config import default_config
 
     cases = read_cohort(cohort, limit, kind=kind)
     profiles = [load_profile(name) for name in profile]
     require_names(profiles)
+    runs = [
+        (named_for(p, way), Training(out / "cache", config or default_config(p.name), pretrained, way, _say))
+        for p in profiles
+        for way in ("", *(arm or ()))
+    ]
     _make(out)
-    how = Training(out / "cache", config, pretrained, _say)
-    by_profile = {p.name: cross_validate(cases, p, out, folds=folds, how=how, device=device) for p in profiles}
+    by_profile = {p.name: cross_validate(cases, p, out, folds=folds, how=how, device=device) for p, how in runs}
     pooled = {name: [result for fold in by for result in fold] for name, by in by_profile.items()}
-    summaries = [summarise(p.name, pooled[p.name], caveats=p.caveats, draws=bootstrap) for p in profiles]
+    summaries = [summarise(p.name, pooled[p.name], caveats=p.caveats, draws=bootstrap) for p, _ in runs]
     measured = CohortMeasurement.of(pooled[profiles[0].name])
     papers = paper_tables(by_profile, measured.simulated)
     document = {

@@ -79,18 +79,16 @@ def fit(
     ] = 0,
 ) -> None:
     """Train all learned stages of a profile. A stopped run continues where it left off."""
-    import torch
-
     from pipeline.profile import load_profile
     from training.datasets.cache import read_cache
-    from training.fit.config import load_config
+    from training.fit.config import default_config, load_config
     from training.fit.holdout import hold_out_validation
     from training.fit.recipe import without_weights
     from training.fit.run import fit as train_profile
     from training.fit.training_run import TrainingRun
 
     recipe = load_profile(profile)
-    settings = load_config(config or f"{recipe.name}-{'gpu' if torch.cuda.is_available() else 'cpu'}")
+    settings = load_config(config or default_config(recipe.name))
     split = hold_out_validation(read_cache(data), settings.validation_share)
     _say(f"{numbered(len(split.train), 'study')} for training, {len(split.validation)} for validation")
     begin = load_profile(start) if start else None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.model_selection import GroupKFold
@@ -21,6 +22,8 @@ from .metrics import StudyResult
 from .run import code_digest, images_of, run_profile
 
 Say = Callable[[str], None]
+ARMS: dict[str, dict[str, Any]] = {"plain": {"augmentation": {"kind": "none"}}, "frozen": {"freeze": True}}
+"""Other ways to train a classifier of Afzal et al. (2021), and what each changes of its configuration."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Training:
         Configuration; by default the profile's own, for this machine.
     pretrained : Path or None
         Weights that the classifier starts from.
+    arm : str
+        One of :data:`ARMS`; empty: as configured.
     say : callable
         Told what is being done.
     """
@@ -51,6 +56,7 @@ class Training:
     cache: Path
     config: str | None = None
     pretrained: Path | None = None
+    arm: str = ""
     say: Say = lambda _: None
 
 
@@ -86,16 +92,17 @@ def train(records: Sequence[Record], profile: Profile, folder: Path, how: Traini
 
 def _train_networks(records: Sequence[Record], profile: Profile, folder: Path, how: Training) -> Path:
     """Prepare the studies once for all folds and profiles, fit, export."""
-    import torch
-
     from training.datasets.cache import make_cache, read_study
-    from training.fit.config import load_config
+    from training.fit.config import FitConfig, default_config, load_config
     from training.fit.export import export
     from training.fit.holdout import hold_out_validation
     from training.fit.run import fit
     from training.fit.training_run import TrainingRun
 
-    config = load_config(how.config or f"{profile.name}-{'gpu' if torch.cuda.is_available() else 'cpu'}")
+    config = load_config(how.config or default_config(profile.name))
+    if how.arm:
+        document = config.model_dump()
+        config = FitConfig.model_validate(document | {"classifier": document["classifier"] | ARMS[how.arm]})
     studies = [read_study(path) for path in make_cache(records, how.cache, say=how.say)]
     split = hold_out_validation(studies, config.validation_share)
     fit(TrainingRun(profile, config, split, folder / "run", how.pretrained, say=how.say))
@@ -136,6 +143,26 @@ def cross_validate(
         trained = _trained(bare, fold, folder, how) if bare.untrained else bare
         results.append(list(run_profile(fold.test, trained, out / "findings", device=device, say=how.say)))
     return results
+
+
+def named_for(profile: Profile, arm: str) -> Profile:
+    """A profile under the name of its arm.
+
+    Raises
+    ------
+    InputError
+        When there is no such arm, or none for this profile.
+    """
+    if not arm:
+        return profile
+    if arm not in ARMS:
+        raise InputError("no such training", where=f"--arm {arm}", do=f"use {' or '.join(ARMS)}")
+    if profile.classifier is None or profile.classifier.method != "transfer":
+        raise InputError(
+            f"profile {profile.name} cannot be trained as {arm}: it has none of Afzal's classifiers",
+            do="leave out --arm, or name only profiles such as afzal-2021-alexnet",
+        )
+    return Profile.model_validate(profile.model_dump() | {"name": f"{profile.name}-{arm}"})
 
 
 def _trained(profile: Profile, fold: Fold, folder: Path, how: Training) -> Profile:

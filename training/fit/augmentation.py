@@ -21,8 +21,6 @@ from .config import Augmentation
 from .reweighting import reweight
 
 GREY_CHANNELS = ("swi", "magnitude", "unit", "adjacent")
-SIX = 6
-"""Samples made of one by the six-fold augmentation."""
 SOFTEST_PX = 1.2
 """Largest standard deviation of a blur in plane, pixels."""
 SOFTEST_NEIGHBOUR = 0.3
@@ -165,12 +163,20 @@ def vary_slice(image: Tensor, boxes: Tensor, settings: Augmentation, missing_pha
     return image, boxes
 
 
-def six_fold(images: Tensor) -> Tensor:
-    """Make six of each image ``(n, 3, rows, columns)``, as Afzal et al. (2021).
+def vary_one_of_six(images: Tensor) -> Tensor:
+    """Draw for each image ``(n, 3, rows, columns)`` one of the six that Afzal et al. (2021) make of it."""
+    drawn = torch.randint(6, (len(images),)).tolist()
+    return torch.stack([_one_of_six(image, which) for image, which in zip(images, drawn, strict=True)])
 
-    As it is, mirrored left–right and top–bottom, turned by −30° and +30°, blurred with a σ drawn from 0 to 3 pixels.
-    """
-    sigma = max(0.1, 3 * torch.rand(1).item())
-    turned = [v2.functional.rotate(images, a, v2.InterpolationMode.BILINEAR, fill=[0.0]) for a in (-30.0, 30.0)]
-    blurred = v2.functional.gaussian_blur(images, [13, 13], [sigma, sigma])
-    return torch.cat([images, images.flip(-1), images.flip(-2), *turned, blurred])
+
+def _one_of_six(image: Tensor, which: int) -> Tensor:
+    """As it is, mirrored left–right or top–bottom, turned by −30° or +30°, blurred with a σ of 0 to 3 pixels."""
+    if which in (1, 2):
+        return image.flip(-which)
+    if which in (3, 4):
+        angle = -30.0 if which == 3 else 30.0
+        return v2.functional.rotate(image, angle, v2.InterpolationMode.BILINEAR, fill=[0.0])
+    if which == 5:
+        sigma = max(0.1, 3 * torch.rand(1).item())
+        return v2.functional.gaussian_blur(image, [13, 13], [sigma, sigma])
+    return image

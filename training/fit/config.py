@@ -18,7 +18,7 @@ class Augmentation(Parameters):
     """How samples are varied; lengths of ranges are drawn uniformly."""
 
     kind: Literal["none", "random", "six-fold"] = Field(
-        "random", description="six-fold: two flips, ±30°, blur, as Afzal et al. (2021)"
+        "random", description="six-fold: one of the six of Afzal et al. (2021): two flips, ±30°, blur"
     )
     rotate_deg: float = Field(15.0, ge=0, le=180, description="In-plane rotation, either way")
     scale: float = Field(0.15, ge=0, lt=1, description="In-plane zoom, either way")
@@ -95,6 +95,13 @@ class FitConfig(Parameters):
     detector: StageConfig | None = None
     mining: MiningConfig = MiningConfig()
     classifier: StageConfig | None = None
+
+
+def default_config(profile: str) -> str:
+    """Name of the configuration that trains a profile of the package on this machine."""
+    import torch
+
+    return f"{profile}-{'gpu' if torch.cuda.is_available() else 'cpu'}"
 
 
 def load_config(name_or_path: str) -> FitConfig:

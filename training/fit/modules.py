@@ -21,7 +21,7 @@ from pipeline.networks.yolo import YoloNet
 from training.datasets.cache import CachedStudy
 from training.evaluation.froc import CountedCandidates, Froc
 
-from .augmentation import SIX, augment_volumes, six_fold
+from .augmentation import augment_volumes, vary_one_of_six
 from .config import StageConfig
 from .losses import classifier_loss, heatmap_loss, yolo_loss
 from .samples import inputs_of
@@ -199,7 +199,7 @@ class ClassifierModule(StageModule):
             if not self.trainer.training:
                 return {"patch": self._join(patches), "class": classes}
             if settings.kind == "six-fold":
-                return {"patch": six_fold(self._join(patches)), "class": classes.repeat(SIX)}
+                return {"patch": vary_one_of_six(self._join(patches)), "class": classes}
             varied, _ = augment_volumes(patches, self._channels, settings, self._step_mm)
             return {"patch": self._join(varied), "class": classes}
 

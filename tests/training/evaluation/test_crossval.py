@@ -14,7 +14,7 @@ from pipeline.profile import Profile, load_profile
 from tests.classical import quick_profile
 from training.cli import main
 from training.evaluation.cases import Case, CaseTruth, ReportedMark, TruthObject, read_cohort
-from training.evaluation.crossval import Training, anatomy_folds, record_of, train
+from training.evaluation.crossval import Training, anatomy_folds, named_for, record_of, train
 from training.evaluation.outcomes import DUPLICATE
 from training.evaluation.papers import (
     PatchCounts,
@@ -25,6 +25,7 @@ from training.evaluation.papers import (
     patches_of,
 )
 from training.evaluation.tables import SIMULATED
+from training.fit.config import FitConfig
 from training.fit.profile_files import write_profile
 
 from .cohort import SHAPE, write_cohort
@@ -79,11 +80,17 @@ def test_the_first_paper_s_table_counts_both_stages_by_fold() -> None:
 def test_the_second_paper_s_tables_show_published_beside_ours() -> None:
     patches = {"afzal-2021-resnet50": PatchCounts(90, 10, 180, 20), "default": PatchCounts(0, 0, 1, 0)}
     one, two = afzal_table(patches), afzal_comparison(patches)
-    assert "| Model 02 (Augmentation) | 97.89 | 96.40 | 95.23 | 300 | 90.00 | 90.00 | 90.00 |" in one
-    assert "| Model 01: AlexNet | 87.00 | 85.56 | 84.39 | – | – | – | – |" in one
-    assert "| default | – | – | – | 1 | 100.00 | 100.00 | – |" in one
+    assert "| Model 02 (Augmentation) | 97.89 | 96.40 | 95.23 | 95.81 | 300 | 90.00 | 90.00 | 90.00 | 90.00 |" in one
+    assert "| Model 01: AlexNet | 87.00 | 85.56 | 84.39 | 84.97 | – | – | – | – | – |" in one
+    assert "| default | – | – | – | – | 1 | 100.00 | 100.00 | – | – |" in one
     assert "| ours | afzal-2021-resnet50 | 90.00 | 90.00 |" in two
     assert "| Tao et al. | GA + NN | 72.90 | 72.90 |" in two
+
+
+def test_an_empty_answer_is_balanced_to_one_half() -> None:
+    empty = PatchCounts(0, 10, 690, 0)
+    assert empty.accuracy == pytest.approx(0.986, abs=1e-3)
+    assert empty.balanced_accuracy == 0.5
 
 
 @given(pairs)
@@ -162,6 +169,39 @@ def test_a_network_is_trained_in_a_fold_as_it_is_by_fit(tmp_path: Path) -> None:
     profile.require_trained()
     assert list(profile.weights) == ["small-context"]
     assert (folder / "small.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arm", "changed", "as_it_was"), [("plain", "none", False), ("frozen", "six-fold", True), ("", "six-fold", False)]
+)
+def test_an_arm_changes_one_thing_of_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arm: str, changed: str, as_it_was: bool
+) -> None:
+    seen: list[FitConfig] = []
+    monkeypatch.setattr("training.fit.run.fit", lambda job: seen.append(job.config))
+    monkeypatch.setattr("training.fit.export.export", lambda *_: None)
+    records = [record_of(c) for c in read_cohort(write_cohort(tmp_path / "cohort", last_free=False))]
+    profile = named_for(load_profile("afzal-2021-alexnet"), arm)
+    train(records, profile, tmp_path / "fold", Training(tmp_path / "cache", "afzal-2021-alexnet-cpu", arm=arm))
+    assert profile.name == "afzal-2021-alexnet" + (f"-{arm}" if arm else "")
+    stage = seen[0].classifier
+    assert stage is not None
+    assert (stage.augmentation.kind, stage.freeze) == (changed, as_it_was)
+    assert stage.batch == 16, "the paper's"
+
+
+@pytest.mark.parametrize(
+    ("profile", "arm", "why"),
+    [("frst", "plain", "cannot be trained as plain"), ("afzal-2021-alexnet", "half", "no such training")],
+)
+def test_an_arm_that_cannot_be_is_refused_before_any_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], profile: str, arm: str, why: str
+) -> None:
+    cohort = write_cohort(tmp_path / "cohort")
+    asked = ["crossval", str(cohort), "--profile", profile, "--arm", arm, "--folds", "2", "--out", str(tmp_path / "o")]
+    assert main(asked) == 2
+    assert why in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
 
 
 def test_more_folds_than_anatomies_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from pipeline.profile import load_profile
 from tests.training.tiny import study
 from training.datasets.mark_kinds import MISTAKE, REJECTED
 from training.datasets.record import Mark
-from training.fit.augmentation import SIX, augment_volumes, six_fold, vary_slice
+from training.fit.augmentation import augment_volumes, vary_one_of_six, vary_slice
 from training.fit.calibration import fit_calibration
 from training.fit.classifier import sample_weights
 from training.fit.config import Augmentation, MiningConfig, StageConfig, load_config
@@ -211,14 +211,18 @@ def test_none_changes_nothing() -> None:
     assert same is images
 
 
-def test_six_are_made_of_one() -> None:
-    images = torch.rand(3, 3, 24, 24)
-    six = six_fold(images)
-    assert six.shape == (3 * SIX, 3, 24, 24)
-    assert torch.equal(six[:3], images)
-    assert torch.equal(six[3:6], images.flip(-1))
-    assert torch.equal(six[6:9], images.flip(-2))
-    assert six[-3:].std() < images.std(), "blurred"
+def test_each_image_becomes_one_of_six_drawn_evenly() -> None:
+    torch.manual_seed(4)
+    image = torch.rand(3, 24, 24)
+    many = vary_one_of_six(image.repeat(600, 1, 1, 1))
+    assert many.shape == (600, 3, 24, 24)
+    mirrored = [(many == version).all((1, 2, 3)) for version in (image, image.flip(-1), image.flip(-2))]
+    blank = (many[:, :, 0, 0] == 0).all(1)  # turning leaves the corners empty
+    blurred = ~blank & (many.std((1, 2, 3)) < 0.99 * image.std())
+    counts = [int(kind.sum()) for kind in (*mirrored, blank, blurred)]
+    assert counts[:3] == pytest.approx([100] * 3, abs=35)
+    assert counts[3] == pytest.approx(200, abs=45), "by −30° and by +30°"
+    assert counts[4] == pytest.approx(100, abs=35)
 
 
 def test_a_slice_keeps_its_boxes_on_their_bleeds() -> None:
