@@ -10,10 +10,9 @@ from node.ledger.engine import Store
 from node.route.dry_run import DryRun, dry_run
 from node.route.rules import RoutingTable
 
-from .test_routing import IGNORE_REST, Node, swi_rule, swi_study
-from .test_routing import node as node
-from .test_routing import rules as rules
-from .test_routing import settings as settings
+from .swi_example import IGNORE_REST, swi_rule, swi_study
+from .test_routed_jobs import Node
+from .test_routed_jobs import node as node
 
 
 def rows(node: Node) -> list[WorklistRow]:
