@@ -4,9 +4,9 @@
 
 All studies arrive in one association, before the first is analysed; a whole node and a real Orthanc, the profile
 `default`. Further workers are what `cmbnode worker --queue analyse` starts. Memory is the proportional set size of a
-worker with its children, sampled; disk is what the data folder holds for one study. With ``--one-core-each`` the first
-worker and its children run on the first core alone, the second on the second, and so on, each with one thread: does the
-rate grow with the workers?
+worker with its children, sampled seldom: a sample takes 20 ms of processor time for each process. Disk is what the data
+folder holds for one study. With ``--one-core-each`` the first worker and its children run on the first core alone, the
+second on the second, and so on, each with one thread: does the rate grow with the workers?
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from tests.running_node import AE_TITLE, RunningNode, run_node, wait_until
 from .studies import simulated_study
 from .turnaround import DEFAULTS, renamed
 
+SAMPLE_S = 4.0
+
 
 @dataclass
 class Memory:
@@ -55,7 +57,7 @@ def watch(memory: Memory, pids: list[int]) -> Iterator[None]:
     over = threading.Event()
 
     def run() -> None:
-        while not over.wait(0.5):
+        while not over.wait(SAMPLE_S):
             memory.sample(pids)
 
     watcher = threading.Thread(target=run)
