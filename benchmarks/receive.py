@@ -127,13 +127,21 @@ SERVERS: tuple[Callable[[Path, Tls | None], AbstractContextManager[Server]], ...
 
 def send(server: Server, folders: list[Path], tls: Tls | None) -> float:
     """Send each folder over an association of its own, all at the same time; seconds."""
-    command = [STORESCU, "--quiet", "-aec", server.ae_title, "--required", "--scan-directories"]
-    command += [*(tls.dcmtk if tls else ()), "127.0.0.1", str(server.port)]
+    return send_shared([(server, folder) for folder in folders], tls)
+
+
+def send_shared(work: list[tuple[Server, Path]], tls: Tls | None) -> float:
+    """Send folders to their servers as :func:`send` does."""
+    command = [STORESCU, "--quiet", "--required", "--scan-directories", *(tls.dcmtk if tls else ())]
     started = time.perf_counter()
-    senders = [subprocess.Popen([*command, str(folder)], env=ENVIRONMENT) for folder in folders]
-    failed = [sender.args for sender in senders if sender.wait(600) != 0]
+    senders = [
+        (server, subprocess.Popen([*command, "-aec", server.ae_title, "127.0.0.1", str(server.port), str(folder)],
+                                  env=ENVIRONMENT))
+        for server, folder in work
+    ]  # fmt: skip
+    failed = [(server.name, sender.args) for server, sender in senders if sender.wait(600) != 0]
     if failed:
-        raise RuntimeError(f"{server.name} did not take everything: {failed}")
+        raise RuntimeError(f"not everything was taken: {failed}")
     return time.perf_counter() - started
 
 
@@ -220,16 +228,16 @@ def _measure_one(
     count = sum(len(list(folder.iterdir())) for folder in folders)
     with start(store, tls) as server:
         send(server, warm_up, tls)
-        before = _cpu(server)
+        before = cpu_seconds(server)
         seconds = send(server, folders, tls)
-        used = _cpu(server) - before
+        used = cpu_seconds(server) - before
     shutil.rmtree(store)
     found.images.setdefault((server.name, tls is not None, len(folders)), []).append(count / seconds)
     if server.name == NODE:
         found.cpu.setdefault((tls is not None, len(folders)), []).append(used / count)
 
 
-def _cpu(server: Server) -> float:
+def cpu_seconds(server: Server) -> float:
     """Seconds that its processes have used."""
     if server.process is None:
         return 0.0
