@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy import ndimage
 
 from pipeline.geometry import Acquisition
 from pipeline.networks.inputs import InputGrid, Inputs, prepare
@@ -118,7 +119,6 @@ def _one(network: nn.Module, slab: Tensor) -> Tensor:
 
 def peaks(heat: Tensor, grid: InputGrid, inputs: Inputs, parameters: Parameters) -> list[Candidate]:
     """Read the peaks of a map, in the brain, strongest first."""
-    import torch
     from torch.nn import functional as F  # noqa: N812
 
     from pipeline.networks.heatmap import FOLD
@@ -127,11 +127,15 @@ def peaks(heat: Tensor, grid: InputGrid, inputs: Inputs, parameters: Parameters)
     steps = [grid.scale[a] * inputs.spacing[a] * (1 if a == 2 else FOLD) for a in (2, 1, 0)]
     reach = [max(1, round(parameters.separation_mm / step)) for step in steps]
     highest = F.max_pool3d(heat[None], [2 * r + 1 for r in reach], 1, reach)[0]
-    found = torch.nonzero((heat == highest) & (heat >= parameters.threshold) & (heat > 0)).numpy()
+    tops = ((heat == highest) & (heat >= parameters.threshold) & (heat > 0)).numpy()
+    found = np.argwhere(tops)
     array = heat.numpy()
     found = found[_in_brain(found.astype(np.float64), grid, inputs, parameters.margin_mm)]
     scores = array[tuple(found.T)]
-    strongest = np.lexsort((*found.T[::-1], -scores))[: parameters.max_candidates]
+    strongest = np.lexsort((*found.T[::-1], -scores))
+    labels, _ = ndimage.label(tops, np.ones((3, 3, 3)))
+    _, first = np.unique(labels[tuple(found[strongest].T)], return_index=True)  # a flat top is one peak
+    strongest = strongest[np.sort(first)][: parameters.max_candidates]
     refined = np.array([_refine(array, peak) for peak in found[strongest]]).reshape(-1, 3)
     places = inputs.to_study(grid.to_crop(_on_grid(refined)))
     return [Candidate((x, y, z), float(s)) for (x, y, z), s in zip(places.tolist(), scores[strongest], strict=True)]

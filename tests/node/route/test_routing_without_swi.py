@@ -24,17 +24,9 @@ from pipeline.errors import InputError
 from pipeline.read.study import read_studies
 from tests.dicom_factory import affine, classic, siemens_swi, write
 
+from .swi_example import PROFILE
+
 STORED = np.full((9, 8, 8), 300, dtype=np.uint16)
-PROFILE = """
-[candidates]
-method = "kmeans"
-[rating]
-offset = 0.0
-weights = { response = 0.1 }
-[thresholds]
-possible = 0.3
-definite = 0.6
-"""
 T2STAR = '[[rule]]\nname = "t2star"\nrole = "t2star"\naction = "analyse"\nprofile = "{profile}"\n'
 SITE = """
 [[rule]]

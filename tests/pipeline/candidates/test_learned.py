@@ -52,6 +52,24 @@ def test_peaks_are_found_where_they_are_at_any_voxel(spacing: tuple[float, float
     assert [c.score for c in found] == sorted((c.score for c in found), reverse=True)
 
 
+class CoarseMap(DarkMap):
+    """Knows few heights, as bfloat16 does: tops of the map are flat."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The map in steps."""
+        return (super().forward(images) / 4).round() * 4
+
+
+def test_a_flat_top_is_one_peak() -> None:
+    inputs, parameters = _inputs((0.5, 0.5, 2.0)), heatmap.Parameters(channels=("swi",), threshold=0.2, slab=64)
+    heat = heatmap.respond(
+        CoarseMap(), inputs.grid(parameters.step_mm, parameters.channels).values, parameters, torch.device("cpu")
+    )
+    assert (heat == heat.max()).sum() > len(PLACES), "the tops are flat"
+    found = heatmap.locate(CoarseMap(), inputs, parameters, torch.device("cpu"))
+    assert len(found) == len(PLACES)
+
+
 def test_slabs_make_no_difference() -> None:
     inputs = _inputs((0.5, 0.5, 2.0))
     whole, cut = (

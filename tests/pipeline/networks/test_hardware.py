@@ -59,4 +59,6 @@ def test_both_precisions_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     assert quick_heat.dtype is torch.float32
     assert torch.allclose(heat, quick_heat, atol=0.01)
     assert torch.allclose(odds, quick_odds, atol=0.15)
-    assert all((quick_heat.diff(dim=axis) != 0).float().mean() > 0.997 for axis in range(3))  # equal ones: two peaks
+    for axis in range(3):  # where a network sees nothing, its answer is the same everywhere, in float32, too
+        differ = heat.diff(dim=axis) != 0
+        assert (quick_heat.diff(dim=axis) != 0)[differ].float().mean() > 0.999
