@@ -24,7 +24,7 @@ import numpy as np
 from playwright.sync_api import Browser, Response, sync_playwright
 from scipy.ndimage import zoom
 
-from node.ledger.access_records import SessionKind, UserRole
+from node.roles import SessionKind, UserRole
 from node.web.app import create_app
 from node.web.auth import cookie_name, new_token, token_hash
 from pipeline.detect import Detection, analyse

@@ -20,7 +20,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import update
 
 from node.ledger import Ledger
-from node.ledger.access_records import SessionKind, UserRole
+from node.roles import SessionKind, UserRole
 from node.ledger.models import findings
 from node.settings import load_settings
 from node.web.app import create_app

@@ -43,7 +43,7 @@ def test_dependencies_point_one_way(package: str, forbidden: str) -> None:
 
 
 LAYERS = (
-    ("archive", "processes", "settings", "text"),
+    ("archive", "processes", "roles", "settings", "text"),
     ("ledger",),
     ("commitment", "leases", "logs", "queue", "retry", "tls"),
     ("notices",),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from node.ledger.access_records import FIRST_ACCOUNT
+from node.roles import FIRST_ACCOUNT
 
 from .output import CommandFailed, print_table, say
 

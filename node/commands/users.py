@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from node.ledger.access_records import SessionKind, UserRole
+from node.roles import SessionKind, UserRole
 from pipeline.command_help import PlainCommand
 from pipeline.errors import InputError
 

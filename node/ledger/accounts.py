@@ -7,9 +7,10 @@ from typing import Any
 
 from sqlalchemy import and_, delete, func, insert, or_, select, update
 
+from node.roles import SessionKind, UserRole
 from pipeline.errors import InputError
 
-from .access_records import Account, AuditAction, SessionKind, UserRole
+from .access_records import Account, AuditAction
 from .access_tables import sessions, users
 from .audit_trail import AuditTrail
 from .engine import clean, locked

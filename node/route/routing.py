@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import structlog
 
-from node.analyse.comparison import PriorChoice, choose
+from node.analyse.prior_choice import PriorChoice, choose
 from node.archive import Archive
 from node.ledger import Job, Ledger, NewJob, Priority, SeriesRecord, SeriesVerdict, StudyRecord
 from node.logs import explain

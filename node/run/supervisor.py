@@ -25,11 +25,11 @@ import structlog
 from pydantic import SecretStr
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
-from node.ledger.access_records import FIRST_ACCOUNT
 from node.logs import set_up_logging
 from node.processes.alive import ALIVE_FILE, SILENCE_LIMIT_S, beat
 from node.processes.parts import note_not_running, part_file
 from node.processes.process import NodeProcess, listens, stop_on_signal, stop_parts
+from node.roles import FIRST_ACCOUNT
 from node.settings import WHO_MAY_SEND, Settings, is_loopback
 
 from .ports import StartError, check_ports, choose_ports

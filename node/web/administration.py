@@ -15,9 +15,10 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from node.archive import Archive
 from node.deliver.check import check_destination
-from node.ledger.access_records import AuditAction, UserRole
+from node.ledger.access_records import AuditAction
 from node.ledger.worklist_records import WorklistFilters
 from node.logs import explain
+from node.roles import UserRole
 from node.route.dry_run import DryRun, dry_run
 from node.route.rules import load_table
 from node.settings.destinations import DestinationSettings

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from node.ledger import DestinationRecord, Ledger, PullSource, PullState
-from node.ledger.access_records import UserRole
+from node.roles import UserRole
 from node.route.rules import SHIPPED, RoutingRule, load_table
 from node.settings import Settings
 from node.settings.connections import ConnectionSettings

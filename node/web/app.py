@@ -22,12 +22,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from node.ledger import Ledger
-from node.ledger.access_records import FIRST_ACCOUNT
 from node.logs import set_up_logging
 from node.processes.alive import beat
 from node.processes.process import stop_on_signal
 from node.queue import JobQueue
 from node.queue import make_app as make_queue
+from node.roles import FIRST_ACCOUNT
 from node.settings import ConfigError, Settings
 
 from . import actions, administration, audit_page, auth, detector_page, health, metrics, routes, sign_in, study_routes

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, HTTPException, Request, Response
 
-from node.ledger.access_records import UserRole
+from node.roles import UserRole
 
 from .context import context_of
 from .proxy_sign_in import identify, is_from_proxy

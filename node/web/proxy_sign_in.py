@@ -12,7 +12,8 @@ import structlog
 from fastapi import HTTPException, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from node.ledger.access_records import AuditAction, UserRole
+from node.ledger.access_records import AuditAction
+from node.roles import UserRole
 from node.settings.worklist import ProxySignInSettings
 from node.text import one_line
 from pipeline.errors import InputError

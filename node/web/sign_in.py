@@ -9,7 +9,8 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from node.ledger.access_records import AuditAction, SessionKind
+from node.ledger.access_records import AuditAction
+from node.roles import SessionKind
 from pipeline.errors import InputError
 
 from .audit import audit

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from node.ledger.access_records import SessionKind, UserRole
+from node.roles import SessionKind, UserRole
 from node.settings import load_settings
 from node.web.app import create_app
 from node.web.auth import cookie_name, new_token, token_hash

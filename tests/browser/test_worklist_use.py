@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from node.ledger.access_records import AuditAction, SessionKind, UserRole
+from node.ledger.access_records import AuditAction
+from node.roles import SessionKind, UserRole
 from node.settings import load_settings
 from node.web import passwords
 from node.web.app import create_app

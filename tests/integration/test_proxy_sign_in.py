@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from node.ledger import Ledger
-from node.ledger.access_records import AuditAction, SessionKind, UserRole
+from node.ledger.access_records import AuditAction
+from node.roles import SessionKind, UserRole
 from node.settings import load_settings
 from node.web.app import create_app
 from node.web.auth import token_hash

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from httpx import Response
 
 from node.ledger import Ledger
-from node.ledger.access_records import UserRole
+from node.roles import UserRole
 from node.settings import Settings, load_settings
 from node.web.app import create_app
 

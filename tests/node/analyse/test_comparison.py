@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.analyse.comparison import REFERENCE, choose, part_of_key, prepare
+from node.analyse.comparison import REFERENCE, part_of_key, prepare
+from node.analyse.prior_choice import choose
 from node.archive import Archive
 from node.ledger import Correction, Job, Ledger
 from node.ledger.records import NewJob

@@ -19,7 +19,8 @@ from node.archive import Archive
 from node.cli import main
 from node.commands.options import actor
 from node.ledger import AddedMicrobleed, Correction, Job, JobState, Ledger, LesionVerdict
-from node.ledger.access_records import AuditAction, UserRole
+from node.ledger.access_records import AuditAction
+from node.roles import UserRole
 from pipeline.change import ChangeParameters, Prior, ReferenceImage
 from pipeline.errors import InputError
 from pipeline.findings import read_findings

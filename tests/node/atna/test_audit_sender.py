@@ -19,7 +19,8 @@ from node.atna import AuditSender, syslog
 from node.atna.syslog import NotReceivedError, SyslogRepository
 from node.doctor.services import check_audit_repository
 from node.doctor.verdict import Verdict
-from node.ledger.access_records import AuditAction, UserRole
+from node.ledger.access_records import AuditAction
+from node.roles import UserRole
 from node.settings import DicomDestination, Settings
 from node.settings.audit_repository import AuditRepositorySettings
 from tests.audit_repository import check_schema, run_repository

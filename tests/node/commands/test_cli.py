@@ -19,6 +19,7 @@ import pytest
 
 from node.cli import main
 from node.commands.options import actor
+from node.demo.run import STUDY
 from node.text import printable
 from tests.dicom_factory import Patient, classic, write
 from tests.node.seeded import Seeded, seed
@@ -130,6 +131,18 @@ def test_light_commands_load_neither_torch_nor_simpleitk(seeded: Seeded, words: 
         "print('loaded:', [m for m in ('torch', 'SimpleITK', 'fastapi') if m in sys.modules])"
     )
     arguments = words.replace("DATA", str(seeded.data_dir)).split()
+    ran = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "loaded: []"
+
+
+@pytest.mark.parametrize("words", ["--help", "profiles", "detect STUDY --out OUT --profile frst"])
+def test_a_command_without_a_node_does_not_load_the_ledger(words: str, tmp_path: Path) -> None:
+    """It would take a part of a second of every analysis."""
+    code = (
+        "import sys; from node.cli import main; main(sys.argv[1:]);"
+        "print('loaded:', [m for m in ('sqlalchemy', 'celery', 'fastapi') if m in sys.modules])"
+    )
+    arguments = words.replace("STUDY", str(STUDY)).replace("OUT", str(tmp_path / "out")).split()
     ran = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines()[-1] == "loaded: []"
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from node.cli import main
 from node.commands.options import actor
 from node.ledger import Ledger
-from node.ledger.access_records import AuditAction, AuditFilters, SessionKind, UserRole
+from node.ledger.access_records import AuditAction, AuditFilters
+from node.roles import SessionKind, UserRole
 from node.run.retention import forget_old
 from node.settings import WorklistSettings
 from node.web import passwords

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from node.ledger import Ledger
-from node.ledger.access_records import UserRole
+from node.roles import UserRole
 from node.web import passwords
 from node.web.app import create_app
 from tests.node.conftest import Clock

@@ -11,9 +11,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from node.ledger import DeliveryState, JobState, Ledger, Priority
-from node.ledger.access_records import AuditAction, UserRole
+from node.ledger.access_records import AuditAction
 from node.ledger.worklist_records import WorklistFilters
 from node.queue import JobQueue
+from node.roles import UserRole
 from node.settings import ConfigError, load_settings
 from node.web import passwords
 from node.web.app import create_app

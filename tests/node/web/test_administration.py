@@ -15,7 +15,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from node.ledger import Ledger
-from node.ledger.access_records import AuditAction, UserRole
+from node.ledger.access_records import AuditAction
+from node.roles import UserRole
 from node.settings import load_settings
 from node.web import administration
 from node.web.app import create_app

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.ledger import Ledger
-from node.ledger.access_records import SessionKind, UserRole
+from node.roles import SessionKind, UserRole
 from node.settings import ConfigError
 from node.web import sign_in as sign_in_module
 from node.web.app import create_app, server_config

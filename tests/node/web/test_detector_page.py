@@ -7,7 +7,8 @@ import io
 from datetime import timedelta
 from pathlib import Path
 
-from node.ledger.access_records import AuditAction, UserRole
+from node.ledger.access_records import AuditAction
+from node.roles import UserRole
 from node.web.app import create_app
 from tests.node.people import add, browser, settings_for, sign_in
 from tests.node.seeded import Seeder

@@ -10,7 +10,8 @@ from fastapi.testclient import TestClient
 from structlog.testing import capture_logs
 
 from node.ledger import Ledger
-from node.ledger.access_records import AuditAction, SessionKind, UserRole
+from node.ledger.access_records import AuditAction
+from node.roles import SessionKind, UserRole
 from node.settings import ConfigError
 from node.web.app import create_app
 from node.web.auth import token_hash
