@@ -83,7 +83,6 @@ def train(
         check_val_every_n_epoch=min(stage.validate_every, stage.epochs),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        gradient_clip_val=10.0,
         log_every_n_steps=min(20, stage.steps),
         logger=[CSVLogger(folder, "csv"), TensorBoardLogger(folder, "tensorboard")],
         callbacks=[*callbacks, *([timer] if timer else [])],
