@@ -20,8 +20,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy import update
 
 from node.ledger import Ledger
-from node.roles import SessionKind, UserRole
 from node.ledger.models import findings
+from node.roles import SessionKind, UserRole
 from node.settings import load_settings
 from node.web.app import create_app
 from node.web.auth import POLL, cookie_name, new_token, token_hash
