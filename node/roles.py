@@ -1,4 +1,4 @@
-"""What may a user of the node do, and who holds a token? The command line asks before it loads the ledger."""
+"""What may a user of the node do, and who holds a token? Apart from the ledger, so that commands start quickly."""
 
 from __future__ import annotations
 

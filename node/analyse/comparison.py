@@ -1,10 +1,4 @@
-"""With which earlier study is a study compared, and what does a worker need for that?
-
-The prior is the latest analysed earlier study of the same patient. It is chosen when the job is opened. Its key and the
-settings of the comparison are part of the job's key, so a job that is analysed again is compared with the same result,
-and a study that is routed again after its prior was corrected gets a new job. A correction of a prior alone starts no
-new analysis.
-"""
+"""What does a worker need to compare a study with its prior, and what if the comparison fails?"""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ SCORE = "validation_score"
 """What the best epoch is chosen by; larger is better."""
 SIGMA_MM = 1.2
 """Width of a peak of the heat map."""
-MOST_GRADIENT = 10.0
-"""Norm of the gradient to which longer ones are cut."""
+CLIP_NORM = 10.0
+"""Largest norm of the gradient; a larger one is clipped to it."""
 
 Locate = Callable[[nn.Module, Inputs, torch.device], list[Candidate]]
 
@@ -80,7 +80,7 @@ class StageModule(lightning.LightningModule):
 
     def on_before_optimizer_step(self, _optimiser: torch.optim.Optimizer) -> None:
         """Clip here: Lightning refuses to with a fused optimiser, even where no gradient is scaled."""
-        nn.utils.clip_grad_norm_(self.network.parameters(), MOST_GRADIENT)
+        nn.utils.clip_grad_norm_(self.network.parameters(), CLIP_NORM)
 
     def rate(self, step: int) -> float:
         """Share of the full learning rate at a batch: rising first, then by the schedule."""

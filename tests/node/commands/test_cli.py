@@ -126,25 +126,25 @@ def test_the_configuration_can_be_named_in_the_environment(
     "words", ["--help", "jobs --data DATA", "jobs --data DATA --json", "show 1 --data DATA", "echo A@127.0.0.1:1"]
 )
 def test_light_commands_load_neither_torch_nor_simpleitk(seeded: Seeded, words: str) -> None:
-    code = (
-        "import sys; from node.cli import main; main(sys.argv[1:]);"
-        "print('loaded:', [m for m in ('torch', 'SimpleITK', 'fastapi') if m in sys.modules])"
-    )
     arguments = words.replace("DATA", str(seeded.data_dir)).split()
-    ran = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines()[-1] == "loaded: []"
+    assert _loaded(arguments, "torch", "SimpleITK", "fastapi") == "[]"
 
 
 @pytest.mark.parametrize("words", ["--help", "profiles", "detect STUDY --out OUT --profile frst"])
 def test_a_command_without_a_node_does_not_load_the_ledger(words: str, tmp_path: Path) -> None:
-    """It would take a part of a second of every analysis."""
+    """It would cost every analysis a part of a second."""
+    arguments = words.replace("STUDY", str(STUDY)).replace("OUT", str(tmp_path / "out")).split()
+    assert _loaded(arguments, "sqlalchemy", "celery", "fastapi") == "[]"
+
+
+def _loaded(arguments: list[str], *libraries: str) -> str:
+    """Which of these a command has loaded when it ends."""
     code = (
         "import sys; from node.cli import main; main(sys.argv[1:]);"
-        "print('loaded:', [m for m in ('sqlalchemy', 'celery', 'fastapi') if m in sys.modules])"
+        f"print('loaded:', [name for name in {libraries} if name in sys.modules])"
     )
-    arguments = words.replace("STUDY", str(STUDY)).replace("OUT", str(tmp_path / "out")).split()
     ran = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines()[-1] == "loaded: []"
+    return ran.stdout.splitlines()[-1].removeprefix("loaded: ")
 
 
 def test_an_unexpected_error_is_one_line_unless_asked_for_more(
