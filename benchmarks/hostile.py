@@ -47,7 +47,7 @@ from pipeline.read.volume import read_acquisition
 from pipeline.results.source import read_source
 from tests.dicom_factory import TRANSFER_SYNTAXES, classic, write
 from tests.node.receiving import associate_request, echo_command, encoded, p_data, pdu, store_command
-from tests.orthanc import free_port
+from tests.ports import free_port
 
 LEVELS = ("PDU", "order", "negotiation", "command set", "data set")
 SYNTAXES = ("explicit", "implicit", "big-endian", "deflated", "jpeg-ls", "rle")

@@ -37,7 +37,8 @@ import psutil
 
 from tests.certificates import Authority, Identity
 from tests.dicom_factory import classic, write
-from tests.orthanc import free_port, run_orthanc
+from tests.orthanc import run_orthanc
+from tests.ports import free_port
 
 STORESCU, STORESCP = "/usr/bin/storescu", "/usr/bin/storescp"
 ASSOCIATIONS = (1, 4, 16)

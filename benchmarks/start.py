@@ -17,7 +17,7 @@ import time
 
 import psutil
 
-from tests.orthanc import free_port
+from tests.ports import free_port
 
 _SETTLED_S = 5.0
 

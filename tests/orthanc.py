@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,16 +12,11 @@ from typing import Any
 
 import httpx
 
+from .ports import free_port
+
 PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 ONE_CALL_EACH = httpx.Limits(max_keepalive_connections=0)
 """Orthanc closes an idle connection without a word, at times just as the next call goes out on it."""
-
-
-def free_port() -> int:
-    """Return a loopback port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Orthanc:

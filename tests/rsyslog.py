@@ -12,7 +12,7 @@ from pathlib import Path
 from node.processes.process import listens
 from tests.audit_repository import BOM, Event
 from tests.certificates import Authority, Identity
-from tests.orthanc import free_port
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 _CONFIGURATION = """

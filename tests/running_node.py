@@ -20,7 +20,7 @@ from node.settings import Settings
 from node.web.documents import job_documents
 
 from .classical import classical_routing
-from .orthanc import free_port
+from .ports import free_port
 
 AE_TITLE = "CMBNODE"
 

@@ -26,7 +26,8 @@ from node.deliver.scu import Peer, read_outgoing, send
 from node.ledger import Ledger
 from node.processes.forked import die_with_parent
 from tests.classical import classical_routing
-from tests.orthanc import Orthanc, free_port, run_orthanc
+from tests.orthanc import Orthanc, run_orthanc
+from tests.ports import free_port
 from tests.servers import postgresql, postgresql_command
 
 from .proxy import Proxy

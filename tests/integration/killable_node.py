@@ -22,7 +22,7 @@ from node.ledger import Job, JobState, Ledger
 from node.run.redis_server import EmbeddedRedis
 from tests.classical import classical_routing
 from tests.dicom_factory import Patient, affine, siemens_swi, write
-from tests.orthanc import free_port
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -183,7 +183,7 @@ def job_of(ledger: Ledger, study_uid: str) -> Job:
     return found
 
 
-def reaches(ledger: Ledger, job: Job, state: JobState, limit_s: float = 90) -> Job:
+def reaches(ledger: Ledger, job: Job, state: JobState, limit_s: float = 180) -> Job:
     """Wait until a job is in a state."""
 
     def there() -> bool:

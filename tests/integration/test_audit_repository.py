@@ -14,7 +14,8 @@ from node.deliver.scu import Peer, read_outgoing, send
 from node.ledger import JobState, Ledger
 from tests.audit_repository import check_schema
 from tests.certificates import Authority
-from tests.orthanc import Orthanc, free_port, run_orthanc
+from tests.orthanc import Orthanc, run_orthanc
+from tests.ports import free_port
 from tests.rsyslog import Rsyslog, run_rsyslog
 from tests.running_node import AE_TITLE, RunningNode, run_node, wait_until
 from tests.waiting import wait_for

@@ -10,7 +10,8 @@ import pytest
 
 from node.ledger import Ledger
 from tests.certificates import Authority, Identity
-from tests.orthanc import Orthanc, free_port, run_orthanc
+from tests.orthanc import Orthanc, run_orthanc
+from tests.ports import free_port
 from tests.running_node import AE_TITLE, run_node
 from tests.waiting import wait_for
 

@@ -27,7 +27,8 @@ from tests.node.jobs import capture
 from tests.node.priors.site import AE_TITLE, running_site, study, uid_of
 from tests.node.receiving import Node, eventually, running_node, slices
 from tests.node.reports import job
-from tests.orthanc import free_port, run_orthanc
+from tests.orthanc import run_orthanc
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]

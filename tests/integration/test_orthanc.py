@@ -13,7 +13,8 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from node.ledger import Ledger, SeriesRecord, SeriesState
-from tests.orthanc import Orthanc, free_port, run_orthanc
+from tests.orthanc import Orthanc, run_orthanc
+from tests.ports import free_port
 from tests.running_node import AE_TITLE, RunningNode, run_node, wait_until
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,8 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 
-from tests.orthanc import Orthanc, free_port, run_orthanc
+from tests.orthanc import Orthanc, run_orthanc
+from tests.ports import free_port
 from tests.running_node import wait_until
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,8 @@ from pydicom import dcmread
 from node.deliver.scu import Peer, read_outgoing, send
 from node.ledger import Ledger, PriorState
 from tests.dicom_factory import Patient
-from tests.orthanc import Orthanc, free_port, run_orthanc
+from tests.orthanc import Orthanc, run_orthanc
+from tests.ports import free_port
 from tests.running_node import AE_TITLE, RunningNode, run_node, wait_until
 
 from .killable_node import make_study

@@ -19,7 +19,7 @@ from node.web.app import create_app
 from node.web.auth import token_hash
 from tests.nginx import run_nginx
 from tests.node.people import add
-from tests.orthanc import free_port
+from tests.ports import free_port
 from tests.web_server import port_of, serving
 
 pytestmark = pytest.mark.integration

@@ -16,7 +16,7 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import MRImageStorage  # type: ignore[attr-defined]
 
 from node.ledger import Correction, DeliveryState, JobState
-from tests.orthanc import free_port
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 from .killable_node import ROOT, KillableNode, Pacs, job_of, make_study, reaches, running_pacs

@@ -17,7 +17,8 @@ from node.deliver.scu import Peer, read_outgoing, send
 from node.ledger import Job, JobState, Ledger
 from tests.dicom_factory import Patient, affine, siemens_swi, write
 from tests.heads import BLEEDS, SPACING, small_head
-from tests.orthanc import Orthanc, free_port, run_orthanc
+from tests.orthanc import Orthanc, run_orthanc
+from tests.ports import free_port
 from tests.running_node import AE_TITLE, RunningNode, run_node, wait_until
 
 SR, IMAGE = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.4"

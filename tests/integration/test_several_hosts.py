@@ -19,7 +19,7 @@ from node.ledger import JobState, Ledger
 from node.run.redis_server import find_redis_server
 from tests.classical import classical_routing
 from tests.hosts import GATEWAY, NETWORK, Host, hosts
-from tests.orthanc import free_port
+from tests.ports import free_port
 from tests.servers import postgresql
 from tests.waiting import wait_for
 

@@ -24,7 +24,8 @@ from node.settings.destinations import StowDestination
 from tests.node.deliver.test_fhir import Server
 from tests.node.ris import Ris, ris
 from tests.node.web_service import web
-from tests.orthanc import Orthanc, free_port, run_orthanc
+from tests.orthanc import Orthanc, run_orthanc
+from tests.ports import free_port
 from tests.running_node import AE_TITLE, RunningNode, run_node, wait_until
 
 from .killable_node import make_study

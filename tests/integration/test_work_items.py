@@ -17,7 +17,8 @@ from node.ledger import Ledger
 from tests.dicom_factory import Patient, affine, classic, siemens_swi, write
 from tests.heads import SPACING, small_head
 from tests.node.work_items.site import new_item, reference
-from tests.orthanc import Orthanc, free_port, run_orthanc
+from tests.orthanc import Orthanc, run_orthanc
+from tests.ports import free_port
 from tests.running_node import AE_TITLE, RunningNode, run_node, wait_until
 from tests.worklist_manager import ReferenceManager, run_manager
 

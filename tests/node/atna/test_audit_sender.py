@@ -27,7 +27,7 @@ from tests.audit_repository import check_schema, run_repository
 from tests.certificates import DAY, Authority, Identity, server
 from tests.node.people import add, local_app
 from tests.node.seeded import MR_IMAGE, Seeder
-from tests.orthanc import free_port
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 

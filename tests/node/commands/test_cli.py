@@ -23,6 +23,7 @@ from node.demo.run import STUDY
 from node.text import printable
 from tests.dicom_factory import Patient, classic, write
 from tests.node.seeded import Seeded, seed
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("_nobodys_settings")]
 
@@ -55,12 +56,6 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     assert [line for line in lines if line.startswith("cmbnode: ")] == [lines[-1]]
     assert "Traceback" not in err
     return lines[-1]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_the_program_is_installed_and_knows_its_version() -> None:

@@ -11,7 +11,7 @@ from tests.node.jobs import capture
 from tests.node.reports import job
 from tests.node.ris import ris
 from tests.node.web_service import web
-from tests.orthanc import free_port
+from tests.ports import free_port
 
 from .test_cli import refused, run
 

@@ -15,8 +15,9 @@ from pynetdicom import AE, StoragePresentationContexts, evt
 
 from node.demo.pacs import receiving
 from tests.dicom_factory import Patient, classic, write
+from tests.ports import free_port
 
-from .test_cli import free_port, refused, run
+from .test_cli import refused, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("_nobodys_settings")]
 

@@ -29,7 +29,7 @@ from node.text import one_line
 from tests.node.jobs import QUICK, findings_of, open_job
 from tests.node.reports import write
 from tests.node.ris import Behaviour, acknowledge, crawl, reply, ris
-from tests.orthanc import free_port
+from tests.ports import free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:hl7")
 

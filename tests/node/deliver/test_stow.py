@@ -21,7 +21,7 @@ from node.settings.destinations import StowDestination
 from tests.node.jobs import capture
 from tests.node.reports import job
 from tests.node.web_service import Request, Response, web
-from tests.orthanc import free_port
+from tests.ports import free_port
 
 DICOM_JSON = "application/dicom+json"
 

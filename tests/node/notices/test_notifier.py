@@ -34,7 +34,7 @@ from node.settings.notices import EmailSettings, NoticeSettings, WebhookSettings
 from tests.certificates import DAY, Authority
 from tests.node.seeded import Seeder
 from tests.node.web_service import Request, Response, Web, web
-from tests.orthanc import free_port
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 ROOM = DiskSpace(free_mb=100_000, required_mb=2048)

@@ -23,7 +23,8 @@ from node.settings import Settings
 from node.settings.priors import DicomWebPacs
 from tests.dicom_factory import Patient, encode, siemens_swi, write
 from tests.node.receiving import send
-from tests.orthanc import Orthanc, free_port, run_orthanc
+from tests.orthanc import Orthanc, run_orthanc
+from tests.ports import free_port
 
 AE_TITLE = "CMBNODE"
 

@@ -15,7 +15,8 @@ from node.ledger import PriorState
 from node.retrieve.source import SourceError, StudySource, TransferLimits
 from tests.dicom_factory import encode
 from tests.node.receiving import send
-from tests.orthanc import Orthanc, free_port
+from tests.orthanc import Orthanc
+from tests.ports import free_port
 
 from .site import Site, running_pacs, running_site, study, uid_of
 

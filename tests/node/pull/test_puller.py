@@ -21,7 +21,8 @@ from node.settings.pull import PullSettings
 from tests.dicom_factory import encode, write
 from tests.node.priors.site import Site, running_pacs, running_site, study, uid_of
 from tests.node.receiving import send
-from tests.orthanc import Orthanc, free_port, run_orthanc
+from tests.orthanc import Orthanc, run_orthanc
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration

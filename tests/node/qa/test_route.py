@@ -24,7 +24,7 @@ from node.web.worklist_view import worklist_page
 from tests.certificates import Authority
 from tests.classical import classical_routing
 from tests.dicom_factory import Patient, classic, siemens_swi, write
-from tests.orthanc import free_port
+from tests.ports import free_port
 
 PACS = {"pacs": {"ae_title": "PACS", "host": "127.0.0.1", "port": 104}}
 RECEIVER = {"port": 11112}

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.node.receiving import Peer, associated, echoes, eventually, p_data, store_command
-from tests.orthanc import free_port
+from tests.ports import free_port
 
 from .test_receiver_attacks import MEGABYTE, an_image
 
