@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +20,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 settings.register_profile("cmb-node", deadline=None)  # how fast an example runs says nothing on a busy machine
 settings.load_profile("cmb-node")
+
+
+@pytest.fixture(autouse=True)
+def _log_ends_with_the_test() -> Iterator[None]:
+    """Take away a log to the standard error of this test, which is closed now: threads may still write to it."""
+    yield
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if type(one) is logging.StreamHandler]:
+        root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")
