@@ -39,6 +39,7 @@ class Parameters(BaseParameters):
     step_mm: tuple[float, float, float] = Field((0.5, 0.5, 1.5), description="Between them along (i, j, k)")
     width: int = Field(32, ge=4, description="Channels of the finest resolution")
     dropout: float = Field(0.3, ge=0, lt=1, description="Before the last layer, in training")
+    middle: bool = Field(False, description="Let the last layer see the means over the middle of the patch, too")
     mirror: bool = Field(True, description="Mean of the patch and its mirror image")
 
 
@@ -46,7 +47,7 @@ def build(parameters: Parameters) -> nn.Module:
     """Make the network with fresh weights."""
     from pipeline.networks.context import ContextNet
 
-    return ContextNet(len(parameters.channels), parameters.width, parameters.dropout)
+    return ContextNet(len(parameters.channels), parameters.width, parameters.dropout, middle=parameters.middle)
 
 
 def channels(parameters: Parameters) -> tuple[str, ...]:

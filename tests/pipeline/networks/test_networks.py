@@ -13,7 +13,7 @@ from torch import nn
 from pipeline.candidates import heatmap
 from pipeline.errors import ProfileError
 from pipeline.networks.cnn3d import SHAPE, Cnn3dNet
-from pipeline.networks.context import CLASSES, ContextNet
+from pipeline.networks.context import CLASSES, ContextNet, middle_of
 from pipeline.networks.heatmap import KINDS, MULTIPLE, HeatmapNet, fold
 from pipeline.networks.loading import CALIBRATION, choose_device, load_network, merge_norms
 from pipeline.networks.transfer import SIZE, Backbone, last_layer, make_transfer
@@ -80,6 +80,33 @@ def test_folding_keeps_every_pixel() -> None:
 
 def test_the_context_network_tells_all_kinds_apart() -> None:
     assert ContextNet(5, 4).eval()(torch.rand(2, 5, 6, 12, 12)).shape == (2, len(CLASSES))
+
+
+def test_the_last_layer_of_the_context_network_may_see_the_middle_of_the_patch() -> None:
+    torch.manual_seed(2)
+    plain, middle = ContextNet(5, 4).eval(), ContextNet(5, 4, middle=True).eval()
+    seen = middle.head[3].in_features
+    assert (plain.head[3].in_features, seen) == (16, 8 + 16 + 16)
+    with torch.no_grad():
+        middle.head[3].weight.zero_()
+        middle.head[3].weight[:, -16:] = plain.head[3].weight
+    state = {**plain.state_dict(), "head.3.weight": middle.head[3].weight}
+    middle.load_state_dict(state)
+    patches = torch.rand(2, 5, 6, 12, 12)
+    assert torch.allclose(plain(patches), middle(patches), atol=1e-6), "the mean over all of it comes last"
+    with torch.no_grad():
+        middle.head[3].weight[:, :8] = 1
+    assert not torch.allclose(plain(patches), middle(patches), atol=1e-3)
+
+
+def test_the_middle_of_a_patch_is_symmetrical_whatever_its_size() -> None:
+    for shape in ((16, 8, 8), (8, 4, 4), (6, 3, 3), (3, 2, 1)):
+        x = torch.rand(2, 3, *shape)
+        assert torch.equal(middle_of(x.flip(2, 3, 4)), middle_of(x).flip(2, 3, 4))
+    x = torch.zeros(1, 1, 8, 4, 4)
+    x[0, 0, 3:5, 1:3, 1:3] = 1
+    assert middle_of(x).mean() == 1, "all of the middle"
+    assert middle_of(x).sum() == x.sum(), "and nothing but it"
 
 
 def test_the_last_layer_of_a_transfer_network_is_replaced() -> None:
